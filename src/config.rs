@@ -1,0 +1,992 @@
+//! Every parameter of a run.
+//!
+//! One table per stage, named as its module. Defaults stand once, in `Default`; `default.toml` is the commented
+//! text that `tomodelta config` prints, and a test holds it to `Default`. Unknown keys are errors that name the
+//! nearest known key. Flags are laid over the file as `key=value` pairs before anything is judged.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The commented default config.
+pub const DEFAULT_TOML: &str = include_str!("config/default.toml");
+
+/// What the user wants: the whole of `series.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The series as a whole.
+    pub series: SeriesConfig,
+    /// How scans are read.
+    pub input: InputConfig,
+    /// Machine and output.
+    pub run: RunConfig,
+    /// From counts to line integrals.
+    pub correct: CorrectConfig,
+    /// The rotation axis.
+    pub center: CenterConfig,
+    /// From line integrals to slices.
+    pub reconstruct: ReconstructConfig,
+    /// Onto the grid of the reference.
+    pub align: AlignConfig,
+    /// Subtraction and what is measured on it.
+    pub difference: DifferenceConfig,
+    /// From attenuation to mass; absent: no mass columns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mass: Option<MassConfig>,
+    /// Voltage and current over time; absent: no such panel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub electrochemistry: Option<ElectrochemistryConfig>,
+    /// The scans, in the order of time.
+    pub scan: Vec<ScanConfig>,
+}
+
+/// `[series]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SeriesConfig {
+    /// Title of the report.
+    pub name: String,
+    /// Output folder, relative to the config file.
+    pub output: PathBuf,
+    /// Name of the scan that the others are compared with; empty: the first one.
+    pub reference: String,
+    /// Detector pixel at the sample \[um\]; absent: taken from the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pixel_size_um: Option<f64>,
+}
+
+impl Default for SeriesConfig {
+    fn default() -> Self {
+        SeriesConfig { name: "series".into(), output: "out".into(), reference: String::new(), pixel_size_um: None }
+    }
+}
+
+/// `[[scan]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScanConfig {
+    /// Name of the scan, also of its output folder.
+    pub name: String,
+    /// HDF5 file or folder of TIFF files, relative to the config file.
+    pub path: PathBuf,
+    /// Scan to compare with, where it is not the series' reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// When the scan was taken (RFC 3339), for the time axis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// Charge passed between the reference and this scan \[mAh/cm2\], for the Faraday check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub charge_mah_cm2: Option<f64>,
+    /// Overrides of `[input]` for this scan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputConfig>,
+}
+
+/// `[input]`: where the data are when the layout does not say it.
+///
+/// For HDF5 each of `data`, `flats`, `darks`, `angles` is `/dataset/path`, or `file.h5:/dataset/path` for another
+/// file; for TIFF a file or folder. Relative paths are relative to the scan.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InputConfig {
+    /// Projections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// Flats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flats: Option<String>,
+    /// Darks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub darks: Option<String>,
+    /// Angles: a dataset path, a text file with one angle per line, or `START:STOP:COUNT` in degrees, both ends included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub angles: Option<String>,
+    /// NXtomo image key (0 projection, 1 flat, 2 dark).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_key: Option<String>,
+    /// Name of the detector group, where a file has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detector: Option<String>,
+    /// Unit of the angles; absent: read from the file, else inferred from their span, and said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub angle_unit: Option<AngleUnit>,
+    /// Projections to leave out, counted from 0 among the projections.
+    pub exclude: Vec<usize>,
+}
+
+/// Unit of the angles in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum AngleUnit {
+    Degrees,
+    Radians,
+}
+
+/// `[run]`: machine and output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// `auto`, `cpu`, `gpu` or `gpu:N`.
+    pub device: String,
+    /// Threads; 0: one per core.
+    pub threads: usize,
+    /// Cap on host memory, e.g. `12GiB`; empty: three quarters of what is free.
+    pub memory: String,
+    /// Format of the volumes.
+    pub format: VolumeFormat,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        RunConfig { device: "auto".into(), threads: 0, memory: String::new(), format: VolumeFormat::Zarr }
+    }
+}
+
+/// How volumes are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeFormat {
+    /// OME-Zarr 0.5: chunked, compressed, multi-scale.
+    Zarr,
+    /// One f32 TIFF per slice.
+    Tiff,
+    /// HDF5, dataset `/volume`.
+    Hdf5,
+    /// One `.npy` file `[z, y, x]`.
+    Npy,
+}
+
+/// `[correct]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CorrectConfig {
+    /// How the frames of a group of flats or darks are joined.
+    pub average: Average,
+    /// Which flats a projection is divided by when there are several groups in time.
+    pub flat_in_time: FlatInTime,
+    /// A pixel whose flat minus dark is below this is bad: it carries no signal \[counts\].
+    pub floor_counts: f32,
+    /// Transmission below this is raised to it before the logarithm; counted.
+    pub min_transmission: f32,
+    /// Scans without flats: `true` takes the data as transmission already.
+    pub without_flats: bool,
+    /// Isolated hot pixels.
+    pub zinger: ZingerConfig,
+    /// Column artefacts of the sinogram.
+    pub stripe: StripeConfig,
+}
+
+impl Default for CorrectConfig {
+    fn default() -> Self {
+        CorrectConfig {
+            average: Average::Median,
+            flat_in_time: FlatInTime::Mean,
+            floor_counts: 1.0,
+            min_transmission: 1e-4,
+            without_flats: false,
+            zinger: ZingerConfig::default(),
+            stripe: StripeConfig::default(),
+        }
+    }
+}
+
+/// How frames are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Average {
+    Mean,
+    Median,
+}
+
+/// Which flats count for a projection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlatInTime {
+    /// All groups joined.
+    Mean,
+    /// The group nearest in time.
+    Nearest,
+    /// Linear between the groups before and after.
+    Linear,
+}
+
+/// `[correct.zinger]`: bright outliers of the transmission sinogram (Vo et al. 2021, OE 29:17849).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ZingerConfig {
+    /// Remove them.
+    pub enabled: bool,
+    /// Relative excess over the mean of the eight neighbours that marks a zinger.
+    pub threshold: f32,
+    /// Distance of the neighbours \[px\].
+    pub size: usize,
+}
+
+impl Default for ZingerConfig {
+    fn default() -> Self {
+        ZingerConfig { enabled: true, threshold: 0.08, size: 2 }
+    }
+}
+
+/// `[correct.stripe]`: Vo, Atwood and Drakopoulos 2018, OE 26:28396.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StripeConfig {
+    /// Which algorithm.
+    pub method: StripeMethod,
+    /// Ratio that separates a large stripe from its neighbours (algorithm 4).
+    pub snr: f32,
+    /// Median window of large and dead stripes \[px\].
+    pub large_size: usize,
+    /// Median window of small and medium stripes \[px\].
+    pub small_size: usize,
+    /// Share of the sorted samples left out at both ends together (algorithm 5).
+    pub drop_ratio: f32,
+    /// Divide all columns by their factor in algorithm 5.
+    pub normalize: bool,
+    /// Sigma of the low-pass of algorithm 2 \[Fourier samples\].
+    pub filter_sigma: f32,
+    /// Polynomial order of algorithm 1.
+    pub fit_order: usize,
+    /// Sigma of the smoothing of algorithm 1, along the angle \[Fourier samples\].
+    pub fit_sigma: f32,
+    /// Sigma of the normalisation-based method \[px\].
+    pub normalize_sigma: f32,
+}
+
+impl Default for StripeConfig {
+    fn default() -> Self {
+        StripeConfig {
+            method: StripeMethod::All,
+            snr: 3.0,
+            large_size: 51,
+            small_size: 21,
+            drop_ratio: 0.1,
+            normalize: true,
+            filter_sigma: 3.0,
+            fit_order: 2,
+            fit_sigma: 10.0,
+            normalize_sigma: 15.0,
+        }
+    }
+}
+
+/// Stripe removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum StripeMethod {
+    /// Leave them.
+    None,
+    /// Algorithm 3.
+    Sorting,
+    /// Algorithm 2.
+    Filtering,
+    /// Algorithm 1.
+    Fitting,
+    /// Algorithm 5.
+    Large,
+    /// Algorithm 6.
+    Dead,
+    /// Algorithms 6, 5, 4 and 3 in this order.
+    All,
+    /// Algorithm 4 with interpolation across the stripes.
+    Interpolation,
+    /// Column means smoothed (Rivers' normalisation).
+    Normalization,
+}
+
+/// `[center]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CenterConfig {
+    /// Which methods are asked.
+    pub method: CenterMethod,
+    /// The axis by hand \[px\], at the middle row; nothing is searched then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// Lean of a given axis \[px per row\].
+    pub slope: f64,
+    /// Half width of the search around the detector middle \[px\]; 0: a quarter of the width.
+    pub search_px: f64,
+    /// Heights at which the double wedge is asked.
+    pub heights: usize,
+    /// Rows averaged at each height.
+    pub rows_per_height: usize,
+    /// Largest lean that is believed \[degrees\]; a fit beyond it is taken as level.
+    pub max_lean_deg: f64,
+    /// Disagreement of the methods that is still accepted \[px\].
+    pub tolerance_px: f64,
+}
+
+impl Default for CenterConfig {
+    fn default() -> Self {
+        CenterConfig {
+            method: CenterMethod::Auto,
+            value: None,
+            slope: 0.0,
+            search_px: 0.0,
+            heights: 7,
+            rows_per_height: 1,
+            max_lean_deg: 2.0,
+            tolerance_px: 2.0,
+        }
+    }
+}
+
+/// How the rotation axis is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum CenterMethod {
+    /// All that suit the scan, compared.
+    Auto,
+    /// Vo 2014, OE 22:19078.
+    DoubleWedge,
+    /// Projections half a turn apart, one mirrored.
+    PhaseCorrelation,
+}
+
+/// `[reconstruct]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReconstructConfig {
+    /// Algorithm.
+    pub method: ReconstructMethod,
+    /// Window on the ramp.
+    pub filter: FilterWindow,
+    /// Where the window ends, as a share of the Nyquist frequency, 0 to 1.
+    pub cutoff: f64,
+    /// Width to which a row is extended by its edge values, as a multiple of the detector width.
+    pub padding: f64,
+    /// Samples per pixel of the filtered row, interpolated in the filter's own FFT: 1, 2 or 4.
+    pub upsample: usize,
+    /// Detector rows, `A..B` (B not included); empty: all.
+    pub rows: String,
+    /// Part of the slice, `X0..X1,Y0..Y1` \[px\]; empty: all.
+    pub crop: String,
+    /// Voxels outside this radius, as a share of half the width, are set to 0; 0: none.
+    pub mask_radius: f64,
+}
+
+impl Default for ReconstructConfig {
+    fn default() -> Self {
+        ReconstructConfig {
+            method: ReconstructMethod::Auto,
+            filter: FilterWindow::Ramp,
+            cutoff: 1.0,
+            padding: 2.0,
+            upsample: 2,
+            rows: String::new(),
+            crop: String::new(),
+            mask_radius: 1.0,
+        }
+    }
+}
+
+/// Reconstruction algorithm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ReconstructMethod {
+    /// What is faster for the size at equal accuracy.
+    Auto,
+    /// Filtered back-projection.
+    Fbp,
+    /// Gridding (non-uniform FFT).
+    Fourier,
+}
+
+/// Window on the ramp filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names say it; the formulas stand in reconstruct::filter")]
+pub enum FilterWindow {
+    Ramp,
+    SheppLogan,
+    Cosine,
+    Hamming,
+    Hann,
+    Parzen,
+    Butterworth,
+}
+
+/// `[align]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlignConfig {
+    /// What is searched.
+    pub method: AlignMethod,
+    /// The shift by hand \[voxel\], `[x, y, z]`; nothing is searched then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shift: Option<[f64; 3]>,
+    /// The rotation by hand \[degrees\], `[rx, ry, rz]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<[f64; 3]>,
+    /// Largest shift that is searched, as a share of each side of the volume.
+    pub search: f64,
+    /// Below this confidence (0 to 1) the run warns.
+    pub min_confidence: f64,
+}
+
+impl Default for AlignConfig {
+    fn default() -> Self {
+        AlignConfig { method: AlignMethod::Translation, shift: None, rotation: None, search: 0.25, min_confidence: 0.5 }
+    }
+}
+
+/// What the alignment searches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AlignMethod {
+    /// Three shifts.
+    Translation,
+    /// Three shifts and the turn about the rotation axis.
+    Rigid,
+    /// Nothing: the scans are on one grid already.
+    None,
+}
+
+/// `[difference]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DifferenceConfig {
+    /// Fit gain and offset of the target over unchanged material first.
+    pub match_intensity: bool,
+    /// Smoothing of both volumes before the subtraction: sigma of a Gaussian \[voxel\], 0: none.
+    pub smooth_sigma: f64,
+    /// Change counts beyond this multiple of the noise.
+    pub sigma: f64,
+    /// Change counts beyond this \[1/cm\] (1/px where the pixel size is unknown); given: `sigma` is not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub absolute: Option<f64>,
+    /// 6, 18 or 26 neighbours join a grain.
+    pub connectivity: u8,
+    /// Smaller grains are noise: dropped from the labels and from `grains.csv`, counted \[voxels\].
+    pub min_grain_voxels: u64,
+    /// Voxels outside this radius, as a share of half the width, are left out of every measurement.
+    pub radius: f64,
+    /// Slices at which nothing is measured at each end of the volume.
+    pub skip_slices: usize,
+    /// Bins of `histogram.csv`.
+    pub histogram_bins: usize,
+}
+
+impl Default for DifferenceConfig {
+    fn default() -> Self {
+        DifferenceConfig {
+            match_intensity: true,
+            smooth_sigma: 0.0,
+            sigma: 5.0,
+            absolute: None,
+            connectivity: 26,
+            min_grain_voxels: 8,
+            radius: 0.95,
+            skip_slices: 0,
+            histogram_bins: 400,
+        }
+    }
+}
+
+/// `[mass]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MassConfig {
+    /// Mass attenuation of the moving species at the beam's energy \[cm2/g\].
+    pub mass_attenuation_cm2_g: f64,
+    /// Its relative uncertainty.
+    pub mass_attenuation_rel_err: f64,
+    /// Area of the electrode \[cm2\], for the Faraday check; 0: no check.
+    pub electrode_area_cm2: f64,
+    /// Molar mass of the species \[g/mol\].
+    pub molar_mass_g_mol: f64,
+    /// Electrons per ion.
+    pub valence: u32,
+}
+
+impl Default for MassConfig {
+    fn default() -> Self {
+        // sodium at 44.79 keV (NIST), one electron
+        MassConfig {
+            mass_attenuation_cm2_g: 0.319,
+            mass_attenuation_rel_err: 0.02,
+            electrode_area_cm2: 0.0,
+            molar_mass_g_mol: 22.990,
+            valence: 1,
+        }
+    }
+}
+
+/// `[electrochemistry]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ElectrochemistryConfig {
+    /// CSV file, relative to the config file.
+    pub path: PathBuf,
+    /// Column of the time \[s\].
+    pub time_column: String,
+    /// Column of the voltage \[V\].
+    pub voltage_column: String,
+    /// Column of the current; empty: none.
+    pub current_column: String,
+    /// Start of the table's clock (RFC 3339), to place scans that have a `time`; empty: their order on the axis.
+    pub start: String,
+}
+
+impl Default for ElectrochemistryConfig {
+    fn default() -> Self {
+        ElectrochemistryConfig {
+            path: PathBuf::new(),
+            time_column: "time_s".into(),
+            voltage_column: "voltage_v".into(),
+            current_column: String::new(),
+            start: String::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a config file and lays `key=value` pairs over it; paths become relative to the file's folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Input`] (not TOML), [`Error::UnknownKey`], [`Error::Config`].
+    pub fn load(path: Option<&Path>, overrides: &[(String, String)]) -> Result<Config> {
+        let (text, origin) = match path {
+            Some(path) => {
+                (std::fs::read_to_string(path).map_err(Error::io("read", path))?, path.display().to_string())
+            }
+            None => (String::new(), "the flags".to_string()),
+        };
+        let mut config = parse(&text, &origin, overrides)?;
+        if let Some(folder) = path.and_then(Path::parent) {
+            config.resolve_paths(folder);
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn resolve_paths(&mut self, folder: &Path) {
+        self.series.output = folder.join(&self.series.output);
+        for scan in &mut self.scan {
+            scan.path = folder.join(&scan.path);
+        }
+        if let Some(table) = &mut self.electrochemistry {
+            table.path = folder.join(&table.path);
+        }
+    }
+
+    /// The input table of one scan: its own over the common one.
+    #[must_use]
+    pub fn input_of(&self, scan: &ScanConfig) -> InputConfig {
+        let common = &self.input;
+        match &scan.input {
+            None => common.clone(),
+            Some(own) => InputConfig {
+                data: own.data.clone().or_else(|| common.data.clone()),
+                flats: own.flats.clone().or_else(|| common.flats.clone()),
+                darks: own.darks.clone().or_else(|| common.darks.clone()),
+                angles: own.angles.clone().or_else(|| common.angles.clone()),
+                image_key: own.image_key.clone().or_else(|| common.image_key.clone()),
+                detector: own.detector.clone().or_else(|| common.detector.clone()),
+                angle_unit: own.angle_unit.or(common.angle_unit),
+                exclude: if own.exclude.is_empty() { common.exclude.clone() } else { own.exclude.clone() },
+            },
+        }
+    }
+
+    /// The scan that `scan` is compared with; `None` for the series' reference itself.
+    #[must_use]
+    pub fn reference_of<'a>(&'a self, scan: &'a ScanConfig) -> Option<&'a str> {
+        let common = if self.series.reference.is_empty() {
+            self.scan.first().map_or("", |first| first.name.as_str())
+        } else {
+            self.series.reference.as_str()
+        };
+        let reference = scan.reference.as_deref().unwrap_or(common);
+        (reference != scan.name).then_some(reference)
+    }
+
+    /// Judges every value; the first that breaks a rule is the error.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the key, the value and the rule.
+    pub fn validate(&self) -> Result<()> {
+        let positive = |key: &str, value: f64| {
+            if value > 0.0 && value.is_finite() { Ok(()) } else { Err(Error::config(key, value, "must be above 0")) }
+        };
+        let within = |key: &str, value: f64, low: f64, high: f64| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::config(key, value, format!("must lie between {low} and {high}")))
+            }
+        };
+        if let Some(size) = self.series.pixel_size_um {
+            positive("series.pixel_size_um", size)?;
+        }
+        within("correct.floor_counts", f64::from(self.correct.floor_counts), 0.0, 1e9)?;
+        within("correct.min_transmission", f64::from(self.correct.min_transmission), 1e-12, 0.5)?;
+        positive("correct.zinger.threshold", f64::from(self.correct.zinger.threshold))?;
+        within("correct.zinger.size", self.correct.zinger.size as f64, 1.0, 64.0)?;
+        positive("correct.stripe.snr", f64::from(self.correct.stripe.snr))?;
+        within("correct.stripe.large_size", self.correct.stripe.large_size as f64, 1.0, 1001.0)?;
+        within("correct.stripe.small_size", self.correct.stripe.small_size as f64, 1.0, 1001.0)?;
+        within("correct.stripe.drop_ratio", f64::from(self.correct.stripe.drop_ratio), 0.0, 0.9)?;
+        within("correct.stripe.fit_order", self.correct.stripe.fit_order as f64, 0.0, 9.0)?;
+        positive("correct.stripe.filter_sigma", f64::from(self.correct.stripe.filter_sigma))?;
+        positive("correct.stripe.fit_sigma", f64::from(self.correct.stripe.fit_sigma))?;
+        positive("correct.stripe.normalize_sigma", f64::from(self.correct.stripe.normalize_sigma))?;
+        within("center.search_px", self.center.search_px, 0.0, 1e6)?;
+        within("center.heights", self.center.heights as f64, 1.0, 1000.0)?;
+        within("center.rows_per_height", self.center.rows_per_height as f64, 1.0, 1000.0)?;
+        within("center.max_lean_deg", self.center.max_lean_deg, 0.0, 45.0)?;
+        positive("center.tolerance_px", self.center.tolerance_px)?;
+        within("reconstruct.cutoff", self.reconstruct.cutoff, 0.01, 1.0)?;
+        within("reconstruct.padding", self.reconstruct.padding, 1.0, 8.0)?;
+        if ![1, 2, 4].contains(&self.reconstruct.upsample) {
+            return Err(Error::config("reconstruct.upsample", self.reconstruct.upsample, "must be 1, 2 or 4"));
+        }
+        within("reconstruct.mask_radius", self.reconstruct.mask_radius, 0.0, 2.0)?;
+        self.reconstruct.row_range(usize::MAX)?;
+        self.reconstruct.crop_ranges()?;
+        within("align.search", self.align.search, 0.01, 0.5)?;
+        within("align.min_confidence", self.align.min_confidence, 0.0, 1.0)?;
+        positive("difference.sigma", self.difference.sigma)?;
+        within("difference.smooth_sigma", self.difference.smooth_sigma, 0.0, 20.0)?;
+        if let Some(absolute) = self.difference.absolute {
+            positive("difference.absolute", absolute)?;
+        }
+        if ![6, 18, 26].contains(&self.difference.connectivity) {
+            return Err(Error::config("difference.connectivity", self.difference.connectivity, "must be 6, 18 or 26"));
+        }
+        within("difference.radius", self.difference.radius, 0.01, 2.0)?;
+        within("difference.histogram_bins", self.difference.histogram_bins as f64, 2.0, 100_000.0)?;
+        if let Some(mass) = &self.mass {
+            positive("mass.mass_attenuation_cm2_g", mass.mass_attenuation_cm2_g)?;
+            within("mass.mass_attenuation_rel_err", mass.mass_attenuation_rel_err, 0.0, 1.0)?;
+            within("mass.electrode_area_cm2", mass.electrode_area_cm2, 0.0, 1e6)?;
+            positive("mass.molar_mass_g_mol", mass.molar_mass_g_mol)?;
+            within("mass.valence", f64::from(mass.valence), 1.0, 8.0)?;
+        }
+        self.run.memory_bytes()?;
+        self.run.device_choice()?;
+        self.validate_scans()
+    }
+
+    fn validate_scans(&self) -> Result<()> {
+        let names: Vec<&str> = self.scan.iter().map(|scan| scan.name.as_str()).collect();
+        for (index, scan) in self.scan.iter().enumerate() {
+            let plain = !scan.name.is_empty()
+                && scan.name != "."
+                && scan.name != ".."
+                && scan.name.chars().all(|c| c.is_alphanumeric() || "-_.+ ".contains(c));
+            if !plain {
+                return Err(Error::config(
+                    format!("scan[{index}].name"),
+                    format!("{:?}", scan.name),
+                    "becomes a folder: use letters, digits, space, '-', '_', '+' or '.'",
+                ));
+            }
+            if names[..index].contains(&scan.name.as_str()) {
+                return Err(Error::config(format!("scan[{index}].name"), &scan.name, "is used twice; names must differ"));
+            }
+            if scan.path.as_os_str().is_empty() {
+                return Err(Error::config(format!("scan[{index}].path"), "\"\"", "give the file or folder of the scan"));
+            }
+            if let Some(reference) = self.reference_of(scan)
+                && !names.contains(&reference)
+            {
+                return Err(Error::config(
+                    format!("scan[{index}].reference"),
+                    reference,
+                    format!("names no scan; the scans are {}", names.join(", ")),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RunConfig {
+    /// `--memory` in bytes; `None` when it is left to the plan.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for anything but a number with an optional unit.
+    pub fn memory_bytes(&self) -> Result<Option<u64>> {
+        let text = self.memory.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let factor = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1.0,
+            "k" | "kib" => 1024.0,
+            "kb" => 1e3,
+            "m" | "mib" => 1024.0 * 1024.0,
+            "mb" => 1e6,
+            "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
+            "gb" => 1e9,
+            "t" | "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+            "tb" => 1e12,
+            _ => f64::NAN,
+        };
+        match number.parse::<f64>() {
+            Ok(number) if (number * factor).is_finite() && number * factor >= 1.0 => Ok(Some((number * factor) as u64)),
+            _ => Err(Error::config("run.memory", text, "must be a size such as 12GiB, 500MB or 8e9 written as 8GB")),
+        }
+    }
+
+    /// `--device` taken apart.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for anything but `auto`, `cpu`, `gpu` and `gpu:N`.
+    pub fn device_choice(&self) -> Result<DeviceChoice> {
+        let text = self.device.trim();
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "gpu" => Ok(DeviceChoice::Gpu(None)),
+            _ => text
+                .strip_prefix("gpu:")
+                .and_then(|number| number.parse().ok())
+                .map(|number| DeviceChoice::Gpu(Some(number)))
+                .ok_or_else(|| Error::config("run.device", text, "must be auto, cpu, gpu or gpu:N (see `tomodelta devices`)")),
+        }
+    }
+}
+
+/// Which device a run asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A real GPU if there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU, the best one or the one of this number; a software adapter counts here.
+    Gpu(Option<usize>),
+}
+
+impl ReconstructConfig {
+    /// Detector rows to reconstruct, cut from `n_rows`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for anything but `A..B` with `A < B <= n_rows`.
+    pub fn row_range(&self, n_rows: usize) -> Result<std::ops::Range<usize>> {
+        if self.rows.trim().is_empty() {
+            return Ok(0..n_rows);
+        }
+        let range = parse_range(&self.rows)
+            .ok_or_else(|| Error::config("reconstruct.rows", &self.rows, "must be A..B, e.g. 100..200, with A below B"))?;
+        if n_rows != usize::MAX && range.end > n_rows {
+            return Err(Error::config(
+                "reconstruct.rows",
+                &self.rows,
+                format!("the scan has {n_rows} detector rows (0..{n_rows})"),
+            ));
+        }
+        Ok(range)
+    }
+
+    /// Ranges of x and y to reconstruct.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for anything but `X0..X1,Y0..Y1`.
+    pub fn crop_ranges(&self) -> Result<Option<[std::ops::Range<usize>; 2]>> {
+        if self.crop.trim().is_empty() {
+            return Ok(None);
+        }
+        let mut parts = self.crop.split(',').map(parse_range);
+        match (parts.next().flatten(), parts.next().flatten(), parts.next()) {
+            (Some(x), Some(y), None) => Ok(Some([x, y])),
+            _ => Err(Error::config("reconstruct.crop", &self.crop, "must be X0..X1,Y0..Y1, e.g. 100..900,100..900")),
+        }
+    }
+}
+
+fn parse_range(text: &str) -> Option<std::ops::Range<usize>> {
+    let (start, end) = text.trim().split_once("..")?;
+    let start = if start.trim().is_empty() { 0 } else { start.trim().parse().ok()? };
+    let end = end.trim().parse().ok()?;
+    (start < end).then_some(start..end)
+}
+
+/// Parses TOML with `key=value` pairs laid over it.
+///
+/// # Errors
+/// As for [`Config::load`].
+pub fn parse(text: &str, origin: &str, overrides: &[(String, String)]) -> Result<Config> {
+    let mut table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| Error::input(origin, one_line(&error), "correct the TOML"))?;
+    for (key, value) in overrides {
+        set(&mut table, key, value)?;
+    }
+    check_keys(&table, origin)?;
+    Config::deserialize(toml::Value::Table(table.clone())).map_err(|error| blame(&table, origin, &error))
+}
+
+/// Finds the table that does not fit, so that the error names its key.
+fn blame(table: &toml::Table, origin: &str, error: &toml::de::Error) -> Error {
+    let text = one_line(error);
+    for (name, value) in table {
+        let alone: toml::Table = [(name.clone(), value.clone())].into_iter().collect();
+        if Config::deserialize(toml::Value::Table(alone)).is_ok() {
+            continue;
+        }
+        if let toml::Value::Table(inner) = value {
+            for (key, value) in inner {
+                let leaf: toml::Table = [(key.clone(), value.clone())].into_iter().collect();
+                let alone: toml::Table = [(name.clone(), toml::Value::Table(leaf))].into_iter().collect();
+                if Config::deserialize(toml::Value::Table(alone)).is_err() {
+                    return Error::config(format!("{name}.{key}"), value, text);
+                }
+            }
+        }
+        return Error::config(name, value, text);
+    }
+    Error::input(origin, text, "compare with `tomodelta config --default`")
+}
+
+fn one_line(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let mut lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.retain(|line| !line.starts_with('|') && !line.chars().all(|c| "^| ".contains(c)));
+    lines.join(" ")
+}
+
+/// Lays one `key=value` over the table; the value is TOML, or a bare word taken as a string.
+fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<()> {
+    let parsed = format!("v = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut table| table.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(value.to_string()));
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    let mut here = table;
+    for part in parts {
+        let next = here.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        here = next
+            .as_table_mut()
+            .ok_or_else(|| Error::config(key, value, format!("{part} is not a table; see `tomodelta config --default`")))?;
+    }
+    here.insert(last.to_string(), parsed);
+    Ok(())
+}
+
+/// Every key of every table, optional ones included, as the text of the defaults has them.
+fn known_keys() -> toml::Table {
+    let mut text = String::new();
+    for line in DEFAULT_TOML.lines() {
+        // optional keys stand in the default text as `#key = example`, without a space behind the hash
+        let optional = line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['));
+        text.push_str(optional.unwrap_or(line));
+        text.push('\n');
+    }
+    text.parse().expect("default.toml is tested")
+}
+
+fn check_keys(table: &toml::Table, origin: &str) -> Result<()> {
+    fn walk(found: &toml::Table, known: &toml::Table, prefix: &str, origin: &str) -> Result<()> {
+        for (key, value) in found {
+            let full = format!("{prefix}{key}");
+            let Some(known_value) = known.get(key) else {
+                let nearest = known
+                    .keys()
+                    .map(|candidate| (strsim::jaro_winkler(key, candidate), candidate))
+                    .max_by(|a, b| a.0.total_cmp(&b.0))
+                    .filter(|(score, _)| *score > 0.6)
+                    .map(|(_, candidate)| format!(", the nearest known key is {prefix}{candidate}"))
+                    .unwrap_or_default();
+                return Err(Error::UnknownKey { origin: origin.to_string(), key: full, nearest });
+            };
+            match (value, known_value) {
+                (toml::Value::Table(value), toml::Value::Table(known)) => {
+                    walk(value, known, &format!("{full}."), origin)?;
+                }
+                (toml::Value::Array(values), toml::Value::Array(known)) => {
+                    if let Some(toml::Value::Table(known)) = known.first() {
+                        for (index, value) in values.iter().enumerate() {
+                            if let toml::Value::Table(value) = value {
+                                walk(value, known, &format!("{full}[{index}]."), origin)?;
+                            }
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+    walk(table, &known_keys(), "", origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_text_gives_the_defaults() {
+        assert_eq!(parse(DEFAULT_TOML, "default.toml", &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_default_text_names_every_key() {
+        let mut full = Config { mass: Some(MassConfig::default()), ..Config::default() };
+        full.electrochemistry = Some(ElectrochemistryConfig::default());
+        let text = toml::to_string(&full).unwrap();
+        fn keys(table: &toml::Table, prefix: &str, out: &mut Vec<String>) {
+            for (key, value) in table {
+                match value {
+                    toml::Value::Table(inner) => keys(inner, &format!("{prefix}{key}."), out),
+                    _ => out.push(format!("{prefix}{key}")),
+                }
+            }
+        }
+        let (mut ours, mut known) = (Vec::new(), Vec::new());
+        keys(&text.parse().unwrap(), "", &mut ours);
+        keys(&known_keys(), "", &mut known);
+        for key in ours {
+            assert!(known.contains(&key), "{key} is missing from default.toml");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let error = parse("[difference]\nsigmma = 3.0\n", "a.toml", &[]).unwrap_err();
+        assert!(error.to_string().contains("difference.sigma"), "{error}");
+        let error = parse("[[scan]]\nname = 'a'\npth = 'b'\n", "a.toml", &[]).unwrap_err();
+        assert!(error.to_string().contains("scan[0].path"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_type_names_its_key() {
+        let error = parse("[center]\nheights = 'many'\n", "a.toml", &[]).unwrap_err();
+        assert!(error.to_string().contains("center.heights"), "{error}");
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let over = [("difference.sigma".to_string(), "4".to_string()), ("run.device".to_string(), "cpu".to_string())];
+        let config = parse("[difference]\nsigma = 3.0\n", "a.toml", &over).unwrap();
+        assert_eq!((config.difference.sigma, config.run.device.as_str()), (4.0, "cpu"));
+    }
+
+    #[test]
+    fn memory_has_units() {
+        let bytes = |text: &str| RunConfig { memory: text.into(), ..RunConfig::default() }.memory_bytes();
+        assert_eq!(bytes("12GiB").unwrap(), Some(12 << 30));
+        assert_eq!(bytes("500MB").unwrap(), Some(500_000_000));
+        assert!(bytes("lots").is_err() && bytes("-3GiB").is_err() && bytes("0").is_err());
+    }
+
+    #[test]
+    fn a_resolved_config_reads_back_the_same() {
+        let config = Config { mass: Some(MassConfig::default()), ..Config::default() };
+        assert_eq!(parse(&toml::to_string(&config).unwrap(), "again", &[]).unwrap(), config);
+    }
+}

@@ -1,0 +1,1 @@
+//! Analytic phantoms with exact projections.

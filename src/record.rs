@@ -1,0 +1,268 @@
+//! What a run writes beside the volumes: the records that the report, and users' scripts, read back.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `run.json`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunRecord {
+    /// Version of the program.
+    pub version: String,
+    /// Title of the series.
+    pub series: String,
+    /// Start of the run, UTC.
+    pub started: String,
+    /// `cpu`, or name, backend and driver of the GPU.
+    pub device: String,
+    /// Threads used.
+    pub threads: usize,
+    /// Cap on host memory \[bytes\].
+    pub memory_cap_bytes: u64,
+    /// The resolved config.
+    pub config: serde_json::Value,
+    /// Names of the scans in order.
+    pub scans: Vec<String>,
+    /// `(target, reference)` of each difference in order.
+    pub differences: Vec<(String, String)>,
+    /// Inputs with size and hash.
+    pub inputs: Vec<InputRecord>,
+    /// Wall time per stage \[s\], in order.
+    pub stages: Vec<(String, f64)>,
+    /// Everything that a person should read.
+    pub warnings: Vec<String>,
+}
+
+/// One input file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InputRecord {
+    /// Scan that it belongs to.
+    pub scan: String,
+    /// Path as opened.
+    pub path: String,
+    /// Size.
+    pub bytes: u64,
+    /// BLAKE3 of the content (of the first and last MiB and the size where the file is larger than 64 MiB).
+    pub blake3: String,
+}
+
+/// `scans/<scan>/scan.json`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScanRecord {
+    /// Name of the scan.
+    pub name: String,
+    /// Layout of the input.
+    pub layout: String,
+    /// Projections used.
+    pub n_angles: usize,
+    /// Detector rows.
+    pub n_rows: usize,
+    /// Detector columns.
+    pub n_cols: usize,
+    /// First and last angle \[degrees\].
+    pub angle_range_deg: [f64; 2],
+    /// Where the angles came from.
+    pub angle_source: String,
+    /// Size of a pixel \[um\].
+    pub pixel_size_um: Option<f64>,
+    /// Time of the scan, where known.
+    pub time: Option<String>,
+    /// Charge passed \[mAh/cm2\], where given.
+    pub charge_mah_cm2: Option<f64>,
+    /// The rotation axis.
+    pub rotation_axis: crate::center::AxisFit,
+    /// What the corrections touched.
+    pub corrections: crate::correct::CorrectionCounts,
+    /// Least, largest and mean value of the volume.
+    pub value_range: ValueRange,
+    /// Unit of the volume: `1/cm` or `1/px`.
+    pub unit: String,
+    /// Reconstruction: method, filter, device.
+    pub reconstruction: BTreeMap<String, serde_json::Value>,
+    /// Warnings about this scan.
+    pub warnings: Vec<String>,
+}
+
+/// Range of the values of a volume.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ValueRange {
+    /// Least finite value.
+    pub min: f64,
+    /// Largest finite value.
+    pub max: f64,
+    /// Mean of the finite values.
+    pub mean: f64,
+    /// Values that are not finite.
+    pub not_finite: u64,
+}
+
+/// `differences/<scan>/alignment.json`: how the target's sample is moved relative to the reference.
+///
+/// A point at x in the reference stands at R(x) + shift in the target, R being the rotation about the centre of
+/// the volume.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AlignmentRecord {
+    /// `[x, y, z]` \[voxel\]; x to the right and y down along the slice's columns and rows, z along the detector rows.
+    pub shift_voxel: [f64; 3],
+    /// `[rx, ry, rz]` \[degrees\]; rz turns x towards y.
+    pub rotation_deg: [f64; 3],
+    /// One standard deviation of each shift \[voxel\].
+    pub shift_err_voxel: [f64; 3],
+    /// 0 (chance) to 1 (certain).
+    pub confidence: f64,
+    /// Root mean square of reference minus target, before alignment, over the whole pilot volume.
+    pub residual_before: f64,
+    /// The same after alignment.
+    pub residual_after: f64,
+    /// Shift found at each of several heights: `[z, dx, dy, dz]`, relative to `shift_voxel`.
+    pub per_height: Vec<[f64; 4]>,
+    /// `translation`, `rigid`, `given` or `none`.
+    pub method: String,
+    /// Reference scan.
+    pub reference: String,
+    /// What a person should read.
+    pub warnings: Vec<String>,
+}
+
+/// `differences/<scan>/difference.json`: totals of a difference.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DifferenceRecord {
+    /// Target scan.
+    pub target: String,
+    /// Reference scan.
+    pub reference: String,
+    /// Unit of the change: `1/cm` or `1/px`.
+    pub unit: String,
+    /// Size of a voxel \[um\], where known.
+    pub voxel_size_um: Option<f64>,
+    /// `target = gain * reference + offset` over unchanged material; the target was divided back.
+    pub gain: f64,
+    /// See `gain`.
+    pub offset: f64,
+    /// Median over the slices of the noise of the difference (one standard deviation of a voxel).
+    pub noise: f64,
+    /// Median over the slices of the threshold.
+    pub threshold: f64,
+    /// How the threshold was set.
+    pub threshold_rule: String,
+    /// Voxels measured.
+    pub voxels: u64,
+    /// Voxels beyond the threshold.
+    pub increase_voxels: u64,
+    /// Voxels beyond the threshold on the other side.
+    pub decrease_voxels: u64,
+    /// Voxels expected beyond the threshold on each side by noise alone (normal distribution).
+    pub expected_by_noise: f64,
+    /// Sum of the change over increase voxels.
+    pub increase_sum: f64,
+    /// Sum of the change over decrease voxels, positive.
+    pub decrease_sum: f64,
+    /// Uncertainty of the sums.
+    pub increase_sum_err: f64,
+    /// Uncertainty of the sums.
+    pub decrease_sum_err: f64,
+    /// Sum of the change over all measured voxels, thresholded or not.
+    pub total_sum: f64,
+    /// Its uncertainty.
+    pub total_sum_err: f64,
+    /// Grains of increase.
+    pub increase_grains: u64,
+    /// Grains of decrease.
+    pub decrease_grains: u64,
+    /// Grains dropped because they were smaller than `difference.min_grain_voxels`.
+    pub dropped_grains: u64,
+    /// Voxels of the dropped grains.
+    pub dropped_voxels: u64,
+    /// Masses, where `[mass]` is given.
+    pub mass: Option<MassRecord>,
+    /// What a person should read.
+    pub warnings: Vec<String>,
+}
+
+/// Masses of a difference.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MassRecord {
+    /// Mass of the increase \[ug\].
+    pub increase_ug: f64,
+    /// Mass of the decrease, positive \[ug\].
+    pub decrease_ug: f64,
+    /// Increase minus decrease \[ug\].
+    pub net_ug: f64,
+    /// Uncertainty of the net mass \[ug\].
+    pub net_err_ug: f64,
+    /// Mass that the charge moves by Faraday's law \[ug\], where the charge and the area are known.
+    pub faraday_ug: Option<f64>,
+    /// Net over Faraday mass.
+    pub ratio: Option<f64>,
+}
+
+/// One row of `per_height.csv`, the columns in their order. A decrease is given as a positive number.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the columns of the file, explained in the README")]
+pub struct PerHeightRow {
+    pub z: usize,
+    pub height_um: f64,
+    pub increase_voxels: u64,
+    pub decrease_voxels: u64,
+    pub increase_um3: f64,
+    pub decrease_um3: f64,
+    pub increase_sum_per_cm: f64,
+    pub decrease_sum_per_cm: f64,
+    pub net_sum_per_cm: f64,
+    pub increase_sum_err: f64,
+    pub decrease_sum_err: f64,
+    pub increase_grains: u64,
+    pub decrease_grains: u64,
+    pub increase_mean_grain_um3: f64,
+    pub decrease_mean_grain_um3: f64,
+    pub noise_per_cm: f64,
+    pub threshold_per_cm: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub increase_ug: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decrease_ug: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net_ug: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net_ug_err: Option<f64>,
+}
+
+/// One row of `grains.csv`; bounds are inclusive.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the columns of the file, explained in the README")]
+pub struct GrainRow {
+    pub id: u32,
+    pub sign: i8,
+    pub voxels: u64,
+    pub volume_um3: f64,
+    pub z: f64,
+    pub y: f64,
+    pub x: f64,
+    pub zmin: usize,
+    pub zmax: usize,
+    pub ymin: usize,
+    pub ymax: usize,
+    pub xmin: usize,
+    pub xmax: usize,
+    pub sum_per_cm: f64,
+    pub mean_per_cm: f64,
+    pub peak_per_cm: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mass_ug: Option<f64>,
+}
+
+/// One row of `histogram.csv`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the columns of the file, explained in the README")]
+pub struct HistogramRow {
+    pub low_per_cm: f64,
+    pub high_per_cm: f64,
+    pub voxels: u64,
+}

@@ -1,0 +1,161 @@
+//! The nouns of a scan: what the readers give and what the stages pass on.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use ndarray::{Array2, Array3, ArrayView3};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+
+/// Element type of the stored counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum PixelType {
+    U8,
+    U16,
+    U32,
+    I16,
+    I32,
+    F32,
+    F64,
+}
+
+impl PixelType {
+    /// Bytes of one element.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            PixelType::U8 => 1,
+            PixelType::U16 | PixelType::I16 => 2,
+            PixelType::U32 | PixelType::I32 | PixelType::F32 => 4,
+            PixelType::F64 => 8,
+        }
+    }
+}
+
+/// A lazy stack of detector frames `[frame, row, col]`: an HDF5 dataset, a folder of TIFF files, a multi-page TIFF.
+///
+/// Implementations are shared by threads; a reader that needs a handle per thread keeps its own pool.
+pub trait FrameStack: Send + Sync {
+    /// `[frame, row, col]`.
+    fn shape(&self) -> [usize; 3];
+    /// Stored element type.
+    fn pixel_type(&self) -> PixelType;
+    /// Reads `rows` of the frames listed in `frames` (any order) into `out` `[frame, row, col]`, converted to f32.
+    ///
+    /// # Errors
+    /// A truncated, missing or undecodable frame is an error that names the file and the frame; never zeros.
+    fn read(&self, frames: &[usize], rows: Range<usize>, out: &mut [f32]) -> Result<()>;
+    /// How many bytes have to be decoded to read `rows` of one frame: the whole frame when it is one compressed chunk.
+    fn decoded_bytes(&self, rows: Range<usize>) -> u64;
+    /// Where the frames are, for messages: file and dataset, or folder.
+    fn describe(&self) -> String;
+}
+
+/// Flats or darks, taken together at one time of the scan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrameGroup {
+    /// Frames of the stack that belong to the group.
+    pub frames: Vec<usize>,
+    /// When the group was taken, as an index into the projections (0 before the first, `n_angles` after the last).
+    pub at_projection: f64,
+}
+
+/// One scan, opened but not read: which frames are projections, flats and darks, at which angles.
+pub struct Scan {
+    /// The file or folder given by the user.
+    pub path: PathBuf,
+    /// The layout recognised, for messages: `NXtomo`, `DXchange`, `HDF5`, `TIFF folder`.
+    pub layout: String,
+    /// Stack that holds the projections.
+    pub projections: Box<dyn FrameStack>,
+    /// Frames of [`Scan::projections`] used, in the order of the file, one per entry of `angles_rad`.
+    pub projection_frames: Vec<usize>,
+    /// Stack that holds the flats.
+    pub flats: Option<Box<dyn FrameStack>>,
+    /// Groups of flats in [`Scan::flats`]; empty when there are none.
+    pub flat_groups: Vec<FrameGroup>,
+    /// Stack that holds the darks.
+    pub darks: Option<Box<dyn FrameStack>>,
+    /// Groups of darks in [`Scan::darks`]; empty when there are none.
+    pub dark_groups: Vec<FrameGroup>,
+    /// Angle of each projection \[rad\], in the order of the file.
+    pub angles_rad: Vec<f64>,
+    /// Where the angles came from and how their unit was decided, for messages.
+    pub angle_source: String,
+    /// Size of a detector pixel at the sample \[um\], where known.
+    pub pixel_size_um: Option<f64>,
+    /// Start of the scan as written in the file.
+    pub start_time: Option<String>,
+    /// Everything odd that was found while opening.
+    pub warnings: Vec<String>,
+    /// Files that belong to the scan, for the run record.
+    pub files: Vec<PathBuf>,
+}
+
+impl Scan {
+    /// Number of projections.
+    #[must_use]
+    pub fn n_angles(&self) -> usize {
+        self.angles_rad.len()
+    }
+    /// Detector rows.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.projections.shape()[1]
+    }
+    /// Detector columns.
+    #[must_use]
+    pub fn n_cols(&self) -> usize {
+        self.projections.shape()[2]
+    }
+
+    /// Reads `rows` of all projections in blocks of at most `frames_per_block`, and hands each block
+    /// `[angle, row, col]` of counts with the index of its first angle to `consume`.
+    ///
+    /// # Errors
+    /// Those of the reader and of `consume`.
+    pub fn for_each_block(
+        &self,
+        rows: Range<usize>,
+        frames_per_block: usize,
+        mut consume: impl FnMut(usize, ArrayView3<'_, f32>) -> Result<()>,
+    ) -> Result<()> {
+        let frame_len = rows.len() * self.n_cols();
+        let block_len = frames_per_block.clamp(1, self.n_angles().max(1));
+        let mut counts = vec![0f32; block_len * frame_len];
+        for (block, frames) in self.projection_frames.chunks(block_len).enumerate() {
+            let counts = &mut counts[..frames.len() * frame_len];
+            self.projections.read(frames, rows.clone(), counts)?;
+            let view = ArrayView3::from_shape((frames.len(), rows.len(), self.n_cols()), counts)
+                .expect("the buffer was cut to this shape");
+            consume(block * block_len, view)?;
+        }
+        Ok(())
+    }
+}
+
+/// Line integrals of a slab, `[row, angle, col]`.
+pub type Sinograms = Array3<f32>;
+
+/// Anything that gives corrected line integrals by rows: a corrected scan, a `.npy` of line integrals, a phantom.
+pub trait SinogramSource: Sync {
+    /// Detector rows.
+    fn n_rows(&self) -> usize;
+    /// Detector columns.
+    fn n_cols(&self) -> usize;
+    /// Angle of each projection \[rad\].
+    fn angles_rad(&self) -> &[f64];
+    /// Fully corrected line integrals of `rows`, `[row, angle, col]`.
+    ///
+    /// # Errors
+    /// Those of the reader and of the corrections.
+    fn sinograms(&self, rows: Range<usize>) -> Result<Sinograms>;
+    /// Line integrals of one projection, `[row, col]`, without corrections that need all angles (stripes).
+    ///
+    /// # Errors
+    /// Those of the reader and of the corrections.
+    fn projection(&self, angle: usize, rows: Range<usize>) -> Result<Array2<f32>>;
+}
