@@ -1,1 +1,29 @@
-fn main() {}
+//! The `tomodelta` program: parses flags, runs a command, prints the error as one sentence, sets the exit code.
+
+mod cli;
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    tomodelta::io::hdf5::tune_allocator();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // help and version are no errors
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match commands::run(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let code = error.downcast_ref::<tomodelta::Error>().map_or(1, tomodelta::Error::exit_code);
+            ExitCode::from(code)
+        }
+    }
+}

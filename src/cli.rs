@@ -1,0 +1,311 @@
+//! The flags: all optional, laid over the config file as `key=value`; no algorithm here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use tomodelta::config::{AlignMethod, CenterMethod, FilterWindow, ReconstructMethod, VolumeFormat};
+use tomodelta::simulate::Preset;
+
+/// From raw micro-CT scans to measured change.
+#[derive(Debug, Parser)]
+#[command(name = "tomodelta", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Simulate a small in-situ series, run the whole chain on it and write the report
+    #[command(after_help = "Example: tomodelta demo\n         tomodelta demo /tmp/demo --device gpu")]
+    Demo {
+        /// Folder for the simulated scans and the results
+        #[arg(default_value = "tomodelta-demo")]
+        folder: PathBuf,
+        /// Replace an earlier demo in the folder
+        #[arg(long)]
+        overwrite: bool,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// The main job: correct, reconstruct, align, subtract and measure every scan of a series
+    #[command(after_help = "Example: tomodelta run series.toml --dry-run\n         tomodelta run series.toml --memory 12GiB --set difference.sigma=4")]
+    Run {
+        /// The series
+        series: PathBuf,
+        /// Output folder
+        #[arg(short, long)]
+        output: Option<PathBuf>,
+        /// Print the plan (slabs, memory, disk, device) without work
+        #[arg(long)]
+        dry_run: bool,
+        /// Go on with a run that was broken off
+        #[arg(long, conflicts_with = "overwrite")]
+        resume: bool,
+        /// Replace the results of an earlier run
+        #[arg(long)]
+        overwrite: bool,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// What is in a scan or a volume: layout, shapes, angles, flats and darks, statistics, every problem found
+    #[command(after_help = "Example: tomodelta inspect scan.nxs --json")]
+    Inspect {
+        /// HDF5 file, folder of TIFF files, or a volume written by this program
+        scan: PathBuf,
+        /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        input: Input,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// The rotation axis, with each method's answer and a fit over height
+    #[command(after_help = "Example: tomodelta center scan.nxs --montage trial.png\nExit code 3 when the methods disagree.")]
+    Center {
+        /// HDF5 file, folder of TIFF files, or .npy of line integrals
+        scan: PathBuf,
+        /// Detector row to ask, instead of heights spread over the scan; repeatable
+        #[arg(long)]
+        row: Vec<usize>,
+        /// Which method
+        #[arg(long, value_enum)]
+        method: Option<CenterMethod>,
+        /// PNG of trial slices around the answer, labelled with their axis
+        #[arg(long)]
+        montage: Option<PathBuf>,
+        /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        input: Input,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Corrected sinograms (line integrals), HDF5 dataset /sinograms [row, angle, col]
+    #[command(after_help = "Example: tomodelta correct scan.nxs --output sinograms.h5 --rows 100..140")]
+    Correct {
+        /// HDF5 file or folder of TIFF files
+        scan: PathBuf,
+        /// HDF5 file to write
+        #[arg(short, long)]
+        output: PathBuf,
+        /// Detector rows A..B
+        #[arg(long)]
+        rows: Option<String>,
+        /// Replace the file
+        #[arg(long)]
+        overwrite: bool,
+        #[command(flatten)]
+        input: Input,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// One scan to one volume
+    #[command(after_help = "Example: tomodelta reconstruct scan.nxs --output volume.ome.zarr\n         tomodelta reconstruct sino.npy --angles 0:180:721 --axis 262.8 --format npy --output slices.npy")]
+    Reconstruct {
+        /// HDF5 file, folder of TIFF files, or .npy of line integrals [row, angle, col]
+        scan: PathBuf,
+        /// Volume to write
+        #[arg(short, long)]
+        output: PathBuf,
+        /// Detector rows A..B
+        #[arg(long)]
+        rows: Option<String>,
+        /// Part of the slice, X0..X1,Y0..Y1
+        #[arg(long)]
+        crop: Option<String>,
+        /// Rotation axis [px] at the middle row; found when not given
+        #[arg(long)]
+        axis: Option<f64>,
+        /// Algorithm
+        #[arg(long, value_enum)]
+        method: Option<ReconstructMethod>,
+        /// Window on the ramp filter
+        #[arg(long, value_enum)]
+        filter: Option<FilterWindow>,
+        /// Replace the volume
+        #[arg(long)]
+        overwrite: bool,
+        #[command(flatten)]
+        input: Input,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Two existing volumes: align, subtract, measure
+    #[command(after_help = "Example: tomodelta difference pristine.ome.zarr stripped.ome.zarr --output change\n         tomodelta difference a_slices/ b_slices/ --unit 1/cm --pixel-size 1.3 --output change")]
+    Difference {
+        /// Reference volume (any output format, or a TIFF stack of other software)
+        reference: PathBuf,
+        /// Target volume
+        target: PathBuf,
+        /// Folder to write
+        #[arg(short, long)]
+        output: PathBuf,
+        /// How to align
+        #[arg(long, value_enum)]
+        align: Option<AlignMethod>,
+        /// Unit of volumes that do not say it: 1/cm or 1/px
+        #[arg(long)]
+        unit: Option<String>,
+        /// Edge of a voxel [um] of volumes that do not say it
+        #[arg(long)]
+        pixel_size: Option<f64>,
+        /// Replace results in the folder
+        #[arg(long)]
+        overwrite: bool,
+        /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Write a synthetic series (NXtomo and TIFF) with its ground truth
+    #[command(after_help = "Example: tomodelta simulate demo-data --preset demo")]
+    Simulate {
+        /// Folder to write
+        folder: PathBuf,
+        /// Size and kind
+        #[arg(long, value_enum, default_value = "demo")]
+        preset: Preset,
+        /// Detector columns, instead of the preset's
+        #[arg(long)]
+        cols: Option<usize>,
+        /// Detector rows
+        #[arg(long)]
+        rows: Option<usize>,
+        /// Projections
+        #[arg(long)]
+        angles: Option<usize>,
+        /// Seed of the noise
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Replace the files
+        #[arg(long)]
+        overwrite: bool,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Print the complete commented config, or check a file and print it resolved
+    #[command(after_help = "Example: tomodelta config --default > series.toml\n         tomodelta config series.toml")]
+    Config {
+        /// File to check
+        file: Option<PathBuf>,
+        /// Print the commented defaults
+        #[arg(long)]
+        default: bool,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// The GPUs that can be used, with limits and driver, and which would be chosen
+    #[command(after_help = "Example: tomodelta devices --test")]
+    Devices {
+        /// Run every kernel against its twin on the CPU and time it
+        #[arg(long)]
+        test: bool,
+        /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Rebuild the report of a finished run
+    #[command(after_help = "Example: tomodelta report out")]
+    Report {
+        /// Output folder of the run
+        folder: PathBuf,
+        #[command(flatten)]
+        shared: Shared,
+    },
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Shared {
+    /// Config file
+    #[arg(long, global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Set a key of the config, e.g. --set difference.sigma=4; repeatable
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// auto | cpu | gpu | gpu:N
+    #[arg(long, global = true)]
+    pub(crate) device: Option<String>,
+    /// Threads; 0: one per core
+    #[arg(long, global = true)]
+    pub(crate) threads: Option<usize>,
+    /// Cap on host memory, e.g. 12GiB
+    #[arg(long, global = true)]
+    pub(crate) memory: Option<String>,
+    /// Format of the volumes
+    #[arg(long, global = true, value_enum)]
+    pub(crate) format: Option<VolumeFormat>,
+    /// Say more: -v times per stage, -vv every decision
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Only warnings and errors, no progress
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// Where the data are, when the layout does not say it.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Input {
+    /// Projections: /dataset, other.h5:/dataset, or a file or folder of TIFF
+    #[arg(long)]
+    data: Option<String>,
+    /// Flats, likewise
+    #[arg(long)]
+    flats: Option<String>,
+    /// Darks, likewise
+    #[arg(long)]
+    darks: Option<String>,
+    /// Angles: dataset, text file with one angle per line, or START:STOP:COUNT in degrees, both ends included
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) angles: Option<String>,
+    /// Detector pixel at the sample [um]
+    #[arg(long)]
+    pixel_size: Option<f64>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.trim().to_string(), value.trim().to_string()))
+        .ok_or_else(|| format!("{text} is not KEY=VALUE, e.g. difference.sigma=4"))
+}
+
+/// A string as TOML.
+pub(crate) fn quoted(text: impl std::fmt::Display) -> String {
+    toml::Value::String(text.to_string()).to_string()
+}
+
+/// The name that clap and the config share for a value of an enum.
+pub(crate) fn word(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| quoted(value.get_name()))
+}
+
+impl Shared {
+    /// These flags as overrides of the config; `--set` first, so that a named flag wins.
+    pub(crate) fn overrides(&self) -> Vec<(String, String)> {
+        let mut list = self.set.clone();
+        let mut push = |key: &str, value: Option<String>| list.extend(value.map(|value| (key.to_string(), value)));
+        push("run.device", self.device.as_ref().map(quoted));
+        push("run.threads", self.threads.map(|threads| threads.to_string()));
+        push("run.memory", self.memory.as_ref().map(quoted));
+        push("run.format", self.format.as_ref().map(word));
+        list
+    }
+}
+
+impl Input {
+    /// These flags as overrides of the config.
+    pub(crate) fn overrides(&self) -> Vec<(String, String)> {
+        [("data", &self.data), ("flats", &self.flats), ("darks", &self.darks), ("angles", &self.angles)]
+            .into_iter()
+            .filter_map(|(key, value)| value.as_ref().map(|value| (format!("input.{key}"), quoted(value))))
+            .chain(self.pixel_size.map(|size| ("series.pixel_size_um".to_string(), format!("{size:?}"))))
+            .collect()
+    }
+}

@@ -1,0 +1,133 @@
+//! Commands that only look: inspect, center, config, devices.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::json;
+use tomodelta::config::{CenterMethod, Config, DEFAULT_TOML, DeviceChoice};
+use tomodelta::correct::CorrectedScan;
+use tomodelta::gpu::{self, Device};
+use tomodelta::io;
+use tomodelta::scan::SinogramSource;
+use tomodelta::{Error, center};
+
+use crate::cli::{Input, Shared, word};
+
+pub(crate) fn inspect(path: &Path, json: bool, input: &Input, shared: &Shared) -> Result<u8> {
+    let config = super::config_of(shared, input.overrides())?;
+    super::progress(shared);
+    if io::volume::looks_like_ours(path) {
+        let report = io::volume::verify(path)?;
+        if json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            println!("{report}");
+        }
+        return Ok(u8::from(!report.complete()));
+    }
+    let summary = io::inspect::scan(path, &config.input, config.series.pixel_size_um)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&summary)?);
+    } else {
+        println!("{summary}");
+    }
+    Ok(0)
+}
+
+pub(crate) fn center(
+    path: &Path,
+    rows: &[usize],
+    method: Option<CenterMethod>,
+    montage: Option<&Path>,
+    json: bool,
+    input: &Input,
+    shared: &Shared,
+) -> Result<u8> {
+    let mut more = input.overrides();
+    more.extend(method.map(|method| ("center.method".to_string(), word(&method))));
+    let config = super::config_of(shared, more)?;
+    let progress = super::progress(shared);
+    super::threads(&config)?;
+    let source = super::single::line_integrals(path, &config)?;
+    let source = source.as_source();
+    for &row in rows {
+        if row >= source.n_rows() {
+            return Err(Error::config("--row", row, format!("the scan has rows 0..{}", source.n_rows())).into());
+        }
+    }
+    let fit = if rows.is_empty() {
+        center::find(source, &config.center, &progress)?
+    } else {
+        center::find_at(source, rows, &config.center, &progress)?
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&fit)?);
+    } else {
+        println!(
+            "rotation axis {:.3} +- {:.3} px at row {:.1}, lean {:.6} px per row",
+            fit.axis_px, fit.uncertainty_px, fit.middle_row, fit.slope_px_per_row
+        );
+        for (name, answers) in &fit.methods {
+            let list: Vec<String> =
+                answers.rows.iter().zip(&answers.axis_px).map(|(row, axis)| format!("{row:.0}: {axis:.2}")).collect();
+            println!("  {name}: {}", list.join(", "));
+        }
+        for note in &fit.notes {
+            println!("  {note}");
+        }
+    }
+    if let Some(path) = montage {
+        let row = rows.first().copied().unwrap_or(fit.middle_row.round().max(0.0) as usize);
+        let candidates: Vec<f64> = (-4..=4).map(|k| fit.at(row as f64) + f64::from(k)).collect();
+        center::montage(source, row, &candidates, path)?;
+    }
+    Ok(if fit.agree { 0 } else { 3 })
+}
+
+pub(crate) fn config(file: Option<&Path>, default: bool, shared: &Shared) -> Result<u8> {
+    let Some(file) = file.filter(|_| !default).or(shared.config.as_deref().filter(|_| !default)) else {
+        if shared.overrides().is_empty() || default {
+            print!("{DEFAULT_TOML}");
+        } else {
+            print!("{}", toml::to_string_pretty(&Config::load(None, &shared.overrides())?)?);
+        }
+        return Ok(0);
+    };
+    print!("{}", toml::to_string_pretty(&Config::load(Some(file), &shared.overrides())?)?);
+    Ok(0)
+}
+
+pub(crate) fn devices(test: bool, json: bool, shared: &Shared) -> Result<u8> {
+    super::progress(shared);
+    let config = super::config_of(shared, Vec::new())?;
+    let adapters = gpu::list();
+    let report = if test {
+        let choice = match config.run.device_choice()? {
+            DeviceChoice::Auto | DeviceChoice::Cpu => DeviceChoice::Gpu(None),
+            choice => choice,
+        };
+        match Device::open(choice)? {
+            Device::Gpu(gpu) => Some(gpu::self_test(&gpu)?),
+            Device::Cpu => None,
+        }
+    } else {
+        None
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&json!({ "adapters": adapters, "test": report }))?);
+    } else {
+        if adapters.is_empty() {
+            println!("no GPU is visible to Vulkan, Metal or DirectX 12; everything runs with --device cpu");
+        }
+        for adapter in &adapters {
+            println!("{adapter}");
+        }
+        if let Some(report) = &report {
+            println!("{report}");
+        }
+    }
+    Ok(match &report {
+        Some(report) if !report.passed() => 1,
+        _ => 0,
+    })
+}

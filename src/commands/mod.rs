@@ -1,0 +1,170 @@
+//! One function per command: flags to config, library call, result to the terminal.
+
+mod demo;
+mod look;
+mod single;
+
+use anyhow::Result;
+use tomodelta::config::Config;
+use tomodelta::gpu::Device;
+use tomodelta::io;
+use tomodelta::pipeline::output::Existing;
+use tomodelta::pipeline::{self, Session};
+use tomodelta::plan::Plan;
+use tomodelta::progress::Progress;
+
+use crate::cli::{Command, Shared, quoted};
+
+/// Runs a command; the number is the exit code.
+pub(crate) fn run(command: Command) -> Result<u8> {
+    match command {
+        Command::Demo { folder, overwrite, shared } => demo::run(&folder, overwrite, &shared),
+        Command::Run { series, output, dry_run, resume, overwrite, shared } => {
+            let mut overrides = shared.overrides();
+            if let Some(output) = &output {
+                // relative to where the user stands, not to the series
+                overrides.push(("series.output".into(), quoted(std::path::absolute(output)?.display())));
+            }
+            let config = Config::load(Some(&series), &overrides)?;
+            let existing = match (resume, overwrite) {
+                (true, _) => Existing::Resume,
+                (_, true) => Existing::Overwrite,
+                _ => Existing::Refuse,
+            };
+            let session = session(&shared, &config, existing)?;
+            if dry_run {
+                let scans = pipeline::open_series(&config)?;
+                print!("{}", Plan::new(&config, &scans, &session.device)?);
+                return Ok(0);
+            }
+            let report = pipeline::run_series(&config, &session)?;
+            times(&shared, &session.progress);
+            println!("{}", report.display());
+            Ok(0)
+        }
+        Command::Inspect { scan, json, input, shared } => look::inspect(&scan, json, &input, &shared),
+        Command::Center { scan, row, method, montage, json, input, shared } => {
+            look::center(&scan, &row, method, montage.as_deref(), json, &input, &shared)
+        }
+        Command::Correct { scan, output, rows, overwrite, input, shared } => {
+            single::correct(&scan, &output, rows, overwrite, &input, &shared)
+        }
+        Command::Reconstruct { scan, output, rows, crop, axis, method, filter, overwrite, input, shared } => {
+            let flags = single::ReconstructFlags { rows, crop, axis, method, filter, overwrite };
+            single::reconstruct(&scan, &output, &flags, &input, &shared)
+        }
+        Command::Difference { reference, target, output, align, unit, pixel_size, overwrite, json, shared } => {
+            let flags = single::DifferenceFlags { align, unit, pixel_size, overwrite, json };
+            single::difference(&reference, &target, &output, &flags, &shared)
+        }
+        Command::Simulate { folder, preset, cols, rows, angles, seed, overwrite, shared } => {
+            demo::simulate(&folder, &demo::Size { preset, cols, rows, angles, seed }, overwrite, &shared)
+        }
+        Command::Config { file, default, shared } => look::config(file.as_deref(), default, &shared),
+        Command::Devices { test, json, shared } => look::devices(test, json, &shared),
+        Command::Report { folder, shared } => {
+            let progress = progress(&shared);
+            println!("{}", tomodelta::report::write(&folder, &progress)?.display());
+            Ok(0)
+        }
+    }
+}
+
+/// The config of commands that need none: `--config` if given, the flags over it.
+fn config_of(shared: &Shared, more: Vec<(String, String)>) -> Result<Config> {
+    let mut overrides = shared.overrides();
+    overrides.extend(more);
+    Ok(Config::load(shared.config.as_deref(), &overrides)?)
+}
+
+/// Bars on stderr and a logger that draws above them.
+fn progress(shared: &Shared) -> Progress {
+    let progress = Progress::new(shared.quiet);
+    let level = match (shared.quiet, shared.verbose) {
+        (true, _) => log::LevelFilter::Warn,
+        (_, 0) => log::LevelFilter::Info,
+        (_, 1) => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Trace,
+    };
+    let others = if shared.verbose >= 2 { log::LevelFilter::Warn } else { log::LevelFilter::Error };
+    let bars = progress.bars();
+    let logger = env_logger::Builder::new()
+        .filter_level(others)
+        .filter_module("tomodelta", level)
+        .format(|out, record| {
+            use std::io::Write;
+            match record.level() {
+                log::Level::Info => writeln!(out, "{}", record.args()),
+                level => writeln!(out, "{}: {}", level.as_str().to_lowercase(), record.args()),
+            }
+        })
+        .build();
+    // a second call in one process keeps the first logger
+    if log::set_boxed_logger(Box::new(AboveBars { logger, bars })).is_ok() {
+        log::set_max_level(level.max(others));
+    }
+    progress
+}
+
+/// Lifts the bars while a line is written.
+struct AboveBars {
+    logger: env_logger::Logger,
+    bars: indicatif::MultiProgress,
+}
+
+impl log::Log for AboveBars {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.logger.enabled(metadata)
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        if self.logger.matches(record) {
+            self.bars.suspend(|| self.logger.log(record));
+        }
+    }
+    fn flush(&self) {
+        self.logger.flush();
+    }
+}
+
+/// Threads, device, bars.
+fn session(shared: &Shared, config: &Config, existing: Existing) -> Result<Session> {
+    let progress = progress(shared);
+    threads(config)?;
+    let device = Device::open(config.run.device_choice()?)?;
+    log::info!("device: {}", device.describe());
+    Ok(Session { device, progress, existing })
+}
+
+fn threads(config: &Config) -> Result<()> {
+    if config.run.threads > 0 {
+        rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build_global()?;
+    }
+    Ok(())
+}
+
+/// Wall time per stage, with `-v`.
+fn times(shared: &Shared, progress: &Progress) {
+    if shared.verbose > 0 {
+        for (name, time) in progress.times() {
+            eprintln!("{:>9.2} s  {name}", time.as_secs_f64());
+        }
+    }
+}
+
+/// Opens the scan of a one-scan command with the flags in place.
+fn open(path: &std::path::Path, config: &Config) -> Result<tomodelta::scan::Scan> {
+    let scan = io::open_scan(path, &config.input, config.series.pixel_size_um)?;
+    for warning in &scan.warnings {
+        log::warn!("{warning}");
+    }
+    log::info!("{}: {}, {} projections of {} x {}; {}", path.display(), scan.layout, scan.n_angles(), scan.n_rows(), scan.n_cols(), scan.angle_source);
+    Ok(scan)
+}
+
+/// Refuses an output that is in the way, before any work.
+fn refuse_existing(path: &std::path::Path, overwrite: bool) -> Result<()> {
+    if path.exists() && !overwrite {
+        return Err(tomodelta::Error::OutputExists { path: path.to_path_buf() }.into());
+    }
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! Commands on one scan or one pair of volumes: correct, reconstruct, difference.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tomodelta::config::{AlignMethod, Config, FilterWindow, ReconstructMethod};
+use tomodelta::correct::CorrectedScan;
+use tomodelta::io;
+use tomodelta::io::npy::NpySinograms;
+use tomodelta::pipeline::output::{Existing, write_json};
+use tomodelta::pipeline::rows::{CountedScan, PlainSource};
+use tomodelta::pipeline::{self, Session, certain_axis};
+use tomodelta::plan::{self, SlabNeed};
+use tomodelta::record::AlignmentRecord;
+use tomodelta::scan::SinogramSource;
+use tomodelta::pipeline::volumes;
+use tomodelta::Error;
+
+use crate::cli::{Input, Shared, quoted, word};
+
+/// Line integrals, of a scan or from a file of them.
+pub(crate) enum LineIntegrals {
+    /// A scan with its corrections.
+    Scan(Box<CorrectedScan>),
+    /// `.npy`
+    Npy(NpySinograms),
+}
+
+impl LineIntegrals {
+    pub(crate) fn as_source(&self) -> &dyn SinogramSource {
+        match self {
+            LineIntegrals::Scan(scan) => scan.as_ref(),
+            LineIntegrals::Npy(npy) => npy,
+        }
+    }
+
+    fn pixel_size_um(&self, config: &Config) -> Option<f64> {
+        match self {
+            LineIntegrals::Scan(scan) => scan.scan().pixel_size_um,
+            LineIntegrals::Npy(_) => config.series.pixel_size_um,
+        }
+    }
+}
+
+/// Opens a scan, or a `.npy` of line integrals with `--angles`.
+pub(crate) fn line_integrals(path: &Path, config: &Config) -> Result<LineIntegrals> {
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) {
+        let Some(spec) = &config.input.angles else {
+            return Err(Error::input(
+                path,
+                "a .npy of line integrals carries no angles",
+                "give them with --angles, e.g. --angles 0:180:721 or a text file with one angle per line",
+            )
+            .into());
+        };
+        // a path on the command line is relative to where the user stands
+        let (angles_rad, source) = io::angles::parse(spec, Path::new(""), config.input.angle_unit)?;
+        log::info!("angles: {source}");
+        return Ok(LineIntegrals::Npy(io::npy::open_line_integrals(path, angles_rad)?));
+    }
+    Ok(LineIntegrals::Scan(Box::new(CorrectedScan::new(super::open(path, config)?, &config.correct)?)))
+}
+
+pub(crate) fn correct(
+    path: &Path,
+    output: &Path,
+    rows: Option<String>,
+    overwrite: bool,
+    input: &Input,
+    shared: &Shared,
+) -> Result<u8> {
+    let mut more = input.overrides();
+    more.extend(rows.map(|rows| ("reconstruct.rows".to_string(), quoted(rows))));
+    let config = super::config_of(shared, more)?;
+    let session = super::session(shared, &config, Existing::Refuse)?;
+    super::refuse_existing(output, overwrite)?;
+    let scan = CorrectedScan::new(super::open(path, &config)?, &config.correct)?;
+    let rows = config.reconstruct.row_range(SinogramSource::n_rows(&scan))?;
+    let counts = pipeline::write_sinograms(&scan, rows, output, &config, &session, overwrite)?;
+    println!("{}", serde_json::to_string_pretty(&counts)?);
+    Ok(0)
+}
+
+/// Flags of `reconstruct`.
+pub(crate) struct ReconstructFlags {
+    pub(crate) rows: Option<String>,
+    pub(crate) crop: Option<String>,
+    pub(crate) axis: Option<f64>,
+    pub(crate) method: Option<ReconstructMethod>,
+    pub(crate) filter: Option<FilterWindow>,
+    pub(crate) overwrite: bool,
+}
+
+pub(crate) fn reconstruct(path: &Path, output: &Path, flags: &ReconstructFlags, input: &Input, shared: &Shared) -> Result<u8> {
+    let ReconstructFlags { rows, crop, axis, method, filter, overwrite } = flags;
+    let mut more = input.overrides();
+    let mut push = |key: &str, value: Option<String>| more.extend(value.map(|value| (key.to_string(), value)));
+    push("reconstruct.rows", rows.as_ref().map(quoted));
+    push("reconstruct.crop", crop.as_ref().map(quoted));
+    push("center.value", axis.map(|axis| format!("{axis:?}")));
+    push("reconstruct.method", method.as_ref().map(word));
+    push("reconstruct.filter", filter.as_ref().map(word));
+    if shared.format.is_none()
+        && let Some(format) = format_of(output)
+    {
+        push("run.format", Some(quoted(format)));
+    }
+    let config = super::config_of(shared, more)?;
+    let existing = if *overwrite { Existing::Overwrite } else { Existing::Refuse };
+    let session = super::session(shared, &config, existing)?;
+    super::refuse_existing(output, *overwrite)?;
+    let source = line_integrals(path, &config)?;
+    let integrals = source.as_source();
+    let rows = config.reconstruct.row_range(integrals.n_rows())?;
+    let grid = plan::slice_grid(&config.reconstruct, integrals.n_cols())?;
+    let need = plan::single_need(&config, [integrals.angles_rad().len(), integrals.n_rows(), integrals.n_cols()], &rows, &grid);
+    // fail on memory before the axis is searched
+    let _: usize = need.rows_under(plan::memory_cap(&config)?, rows.len(), "reconstructing")?;
+    let axis = certain_axis(&path.display().to_string(), integrals, &config, &session.progress)?;
+    let done = write_volume(&source, &axis, need, output, &config, &session)?;
+    super::times(shared, &session.progress);
+    log::info!(
+        "{}: {} (values {:.4} to {:.4}, mean {:.4}; {} slices with data)",
+        output.display(),
+        done.method,
+        done.range.min,
+        done.range.max,
+        done.range.mean,
+        done.covered.len()
+    );
+    Ok(0)
+}
+
+fn write_volume(
+    source: &LineIntegrals,
+    axis: &tomodelta::center::AxisFit,
+    need: SlabNeed,
+    output: &Path,
+    config: &Config,
+    session: &Session,
+) -> Result<pipeline::reconstruct_scan::Reconstructed> {
+    let integrals = source.as_source();
+    let (angles, n_cols) = (integrals.angles_rad(), integrals.n_cols());
+    let pixel = source.pixel_size_um(config);
+    Ok(match source {
+        LineIntegrals::Scan(scan) => {
+            let mut rows = CountedScan::new(scan);
+            let done = pipeline::reconstruct_one(&mut rows, angles, n_cols, axis, pixel, need, output, config, session)?;
+            log::info!("corrections: {}", serde_json::to_string(&rows.counts)?);
+            done
+        }
+        LineIntegrals::Npy(npy) => pipeline::reconstruct_one(
+            &mut PlainSource(npy),
+            angles,
+            n_cols,
+            axis,
+            pixel,
+            need,
+            output,
+            config,
+            session,
+        )?,
+    })
+}
+
+/// The format that the name of an output asks for.
+fn format_of(output: &Path) -> Option<&'static str> {
+    let name = output.file_name()?.to_str()?.to_ascii_lowercase();
+    match name.rsplit_once('.')?.1 {
+        "zarr" => Some("zarr"),
+        "h5" | "hdf5" | "nxs" => Some("hdf5"),
+        "npy" => Some("npy"),
+        "tif" | "tiff" => Some("tiff"),
+        _ => None,
+    }
+}
+
+/// Flags of `difference`.
+pub(crate) struct DifferenceFlags {
+    pub(crate) align: Option<AlignMethod>,
+    pub(crate) unit: Option<String>,
+    pub(crate) pixel_size: Option<f64>,
+    pub(crate) overwrite: bool,
+    pub(crate) json: bool,
+}
+
+pub(crate) fn difference(reference: &Path, target: &Path, output: &Path, flags: &DifferenceFlags, shared: &Shared) -> Result<u8> {
+    let DifferenceFlags { align, unit, pixel_size, overwrite, json } = flags;
+    let more = align.iter().map(|align| ("align.method".to_string(), word(align))).collect();
+    let config = super::config_of(shared, more)?;
+    let existing = if *overwrite { Existing::Overwrite } else { Existing::Refuse };
+    let session = super::session(shared, &config, existing)?;
+    let hints = volumes::Hints { unit: unit.clone(), voxel_size_um: *pixel_size };
+    let pair = volumes::Pair { reference, target, hints };
+    let (record, alignment): (_, AlignmentRecord) = volumes::difference(&pair, output, &config, &session)?;
+    let alignment_path: PathBuf = output.join("alignment.json");
+    write_json(&alignment_path, &alignment)?;
+    super::times(shared, &session.progress);
+    if *json {
+        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "difference": record, "alignment": alignment }))?);
+    } else {
+        println!("shift [x, y, z] {:.3?} voxels, confidence {:.2}", alignment.shift_voxel, alignment.confidence);
+        println!(
+            "increase {} voxels in {} grains, decrease {} voxels in {} grains; by noise alone {:.1} voxels on each side",
+            record.increase_voxels, record.increase_grains, record.decrease_voxels, record.decrease_grains, record.expected_by_noise
+        );
+        println!(
+            "sum of increase {:.4e} +- {:.1e}, of decrease {:.4e} +- {:.1e} ({} x voxels)",
+            record.increase_sum, record.increase_sum_err, record.decrease_sum, record.decrease_sum_err, record.unit
+        );
+    }
+    Ok(0)
+}

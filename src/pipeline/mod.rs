@@ -1,0 +1,602 @@
+//! The stages in order: this is where a run happens.
+//!
+//! [`run_series`] reads like the work itself: open every scan, plan, find every axis (so that a doubt shows before the
+//! long work), then for each scan correct, align to its reference, reconstruct on the reference grid, subtract,
+//! measure; at the end the report. Nothing holds a scan or a volume in memory: everything goes by slabs of the height
+//! that the plan chose.
+
+pub mod output;
+pub mod pilot;
+pub mod reconstruct_scan;
+pub mod rows;
+pub mod volumes;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use crate::center::{self, AxisFit};
+use crate::config::{Config, ScanConfig, StripeMethod};
+use crate::correct::CorrectedScan;
+use crate::difference;
+use crate::error::{Error, Result};
+use crate::gpu::Device;
+use crate::io::{self, volume};
+use crate::io::volume::{VolumeMeta, VoxelType};
+use crate::plan::{Plan, ScanPlan, slice_grid};
+use crate::progress::Progress;
+use crate::record::{AlignmentRecord, InputRecord, RunRecord, ScanRecord};
+use crate::report;
+use crate::scan::{Scan, SinogramSource};
+use output::{Existing, OutputFolder, read_json, volume_name, write_json, write_whole};
+use pilot::{Target, find_motion};
+use reconstruct_scan::{Motion, ScanJob};
+use rows::{CountedScan, RowSource};
+
+/// What a run needs beside its config.
+pub struct Session {
+    /// Where the kernels run.
+    pub device: Device,
+    /// Bars and times.
+    pub progress: Progress,
+    /// What happens to existing output.
+    pub existing: Existing,
+}
+
+/// Opens every scan of the series, in the order of the config.
+///
+/// # Errors
+/// Those of [`io::open_scan`].
+pub fn open_series(config: &Config) -> Result<Vec<Scan>> {
+    if config.scan.is_empty() {
+        return Err(Error::config("scan", "[]", "the series has no scans; add a [[scan]] table for each"));
+    }
+    config.scan.iter().map(|scan| open_one(config, scan)).collect()
+}
+
+fn open_one(config: &Config, scan: &ScanConfig) -> Result<Scan> {
+    let opened = io::open_scan(&scan.path, &config.input_of(scan), config.series.pixel_size_um)?;
+    for warning in &opened.warnings {
+        log::warn!("{}: {warning}", scan.name);
+    }
+    Ok(opened)
+}
+
+/// Factor from attenuation per pixel to the unit of the volume, and that unit.
+#[must_use]
+pub fn attenuation_unit(pixel_size_um: Option<f64>) -> (f64, &'static str) {
+    match pixel_size_um {
+        Some(size) => (1e4 / size, "1/cm"),
+        None => (1.0, "1/px"),
+    }
+}
+
+/// The rotation axis, or the error that says what to pass when the methods disagree.
+///
+/// # Errors
+/// Those of [`center::find`]; [`Error::CenterDisagrees`].
+pub fn certain_axis(name: &str, source: &dyn SinogramSource, config: &Config, progress: &Progress) -> Result<AxisFit> {
+    let axis = center::find(source, &config.center, progress)?;
+    log::info!(
+        "{name}: rotation axis {:.2} +- {:.2} px at row {:.0}, lean {:.5} px/row",
+        axis.axis_px,
+        axis.uncertainty_px,
+        axis.middle_row,
+        axis.slope_px_per_row
+    );
+    if axis.agree {
+        return Ok(axis);
+    }
+    Err(Error::CenterDisagrees {
+        problem: format!("{name}: the methods disagree about the rotation axis ({})", axis.notes.join("; ")),
+        hint: format!(
+            "look at `tomodelta center` for this scan and pass the axis with --axis COL or center.value (best guess {:.2})",
+            axis.axis_px
+        ),
+    })
+}
+
+/// The whole main job; returns the path of the report.
+///
+/// # Errors
+/// The first of any stage. What was finished before is kept.
+pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
+    let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let scans = open_series(config)?;
+    let plan = Plan::new(config, &scans, &session.device)?;
+    log::info!("plan:\n{plan}");
+    let folder = OutputFolder::claim(&config.series.output, session.existing)?;
+    let inputs = hash_inputs(config, &scans)?;
+    keep_or_check_recipe(config, &inputs, &folder, session.existing)?;
+    let mut record = RunRecord {
+        version: env!("CARGO_PKG_VERSION").into(),
+        series: config.series.name.clone(),
+        started,
+        device: plan.device.clone(),
+        threads: plan.threads,
+        memory_cap_bytes: plan.memory_cap,
+        config: json!(config),
+        inputs,
+        ..RunRecord::default()
+    };
+    let mut run = SeriesRun { config, session, folder: &folder, finished: BTreeMap::new(), warnings: Vec::new() };
+    let corrected = run.find_axes(&plan, scans)?;
+    for (scan_plan, (scan, axis)) in plan.scans.iter().zip(corrected) {
+        run.scan(scan_plan, scan, axis, &plan)?;
+        record.scans.push(scan_plan.name.clone());
+        if let Some(reference) = &scan_plan.reference {
+            record.differences.push((scan_plan.name.clone(), reference.clone()));
+        }
+    }
+    record.warnings = std::mem::take(&mut run.warnings);
+    record.stages = session.progress.times().into_iter().map(|(name, time)| (name, time.as_secs_f64())).collect();
+    write_json(&folder.path().join("run.json"), &record)?;
+    report::write(folder.path(), &session.progress)
+}
+
+/// One run of a series, while it goes on.
+struct SeriesRun<'a> {
+    config: &'a Config,
+    session: &'a Session,
+    folder: &'a OutputFolder,
+    finished: BTreeMap<String, Finished>,
+    warnings: Vec<String>,
+}
+
+/// What later scans need of a finished one.
+#[derive(Clone)]
+struct Finished {
+    volume: PathBuf,
+    valid_radius: f64,
+}
+
+impl SeriesRun<'_> {
+    /// Averages the flats and finds the axis of every scan before any long work, so that a doubt stops the run early.
+    fn find_axes(&mut self, plan: &Plan, scans: Vec<Scan>) -> Result<Vec<(CorrectedScan, AxisFit)>> {
+        let mut by_index: Vec<Option<Scan>> = scans.into_iter().map(Some).collect();
+        let mut ready = Vec::new();
+        for scan_plan in &plan.scans {
+            let scan = by_index[scan_plan.index].take().expect("the plan names every scan once");
+            for warning in &scan.warnings {
+                self.warnings.push(format!("{}: {warning}", scan_plan.name));
+            }
+            let corrected = CorrectedScan::new(scan, &self.config.correct)?;
+            for warning in corrected.warnings() {
+                self.warnings.push(format!("{}: {warning}", scan_plan.name));
+            }
+            let kept: Option<ScanRecord> = match self.session.existing {
+                Existing::Resume => read_json(&self.folder.scan(&scan_plan.name)?.join("scan.json")).ok(),
+                _ => None,
+            };
+            let axis = match kept {
+                Some(record) => record.rotation_axis,
+                None => certain_axis(&scan_plan.name, &corrected, self.config, &self.session.progress)?,
+            };
+            ready.push((corrected, axis));
+        }
+        Ok(ready)
+    }
+
+    fn scan(&mut self, scan_plan: &ScanPlan, scan: CorrectedScan, axis: AxisFit, plan: &Plan) -> Result<()> {
+        let name = &scan_plan.name;
+        let scan_folder = self.folder.scan(name)?;
+        let volume_path = scan_folder.join(volume_name("volume", self.config.run.format));
+        let valid_radius = valid_radius(&axis, scan_plan, self.config);
+        let (scale, unit) = attenuation_unit(scan.scan().pixel_size_um);
+
+        let mut alignment = None;
+        let mut motion = Motion::default();
+        if let Some(reference) = &scan_plan.reference {
+            let (found, record) = self.align(scan_plan, &scan, &axis, reference, scale, valid_radius)?;
+            motion = found;
+            alignment = Some(record);
+        }
+        let shift = motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px);
+        let record_path = scan_folder.join("scan.json");
+        let kept = self.session.existing == Existing::Resume && record_path.exists() && volume::open(&volume_path).is_ok();
+        if kept {
+            log::info!("{name}: the volume is complete, kept");
+        } else {
+            let record = self.reconstruct(scan_plan, &scan, &axis, motion, scale, unit, &volume_path)?;
+            write_json(&record_path, &record)?;
+        }
+        if let (Some(reference), Some(alignment)) = (&scan_plan.reference, alignment) {
+            self.subtract(scan_plan, &volume_path, reference, &alignment, motion, valid_radius - shift, plan)?;
+        }
+        self.finished.insert(name.clone(), Finished { volume: volume_path, valid_radius: valid_radius - shift });
+        Ok(())
+    }
+
+    /// Finds how the scan is moved, or takes what an earlier run found.
+    fn align(
+        &mut self,
+        scan_plan: &ScanPlan,
+        scan: &CorrectedScan,
+        axis: &AxisFit,
+        reference: &str,
+        scale: f64,
+        valid_radius: f64,
+    ) -> Result<(Motion, AlignmentRecord)> {
+        let path = self.folder.difference(&scan_plan.name)?.join("alignment.json");
+        if self.session.existing == Existing::Resume
+            && let Ok(record) = read_json::<AlignmentRecord>(&path)
+        {
+            return Ok((Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]), record));
+        }
+        let other = self.finished.get(reference).expect("references come first").clone();
+        let volume = volume::open(&other.volume)?;
+        let pilots = scan.with_stripes(match self.config.correct.stripe.method {
+            // rings stand still between the scans and would pull the shift towards zero, so pilots lose them too,
+            // by the cheapest method that does it
+            StripeMethod::None => StripeMethod::None,
+            _ => StripeMethod::Sorting,
+        });
+        let target = Target {
+            scan: &pilots,
+            axis,
+            rows: scan_plan.rows.clone(),
+            grid: slice_grid(&self.config.reconstruct, scan_plan.shape[2])?,
+            config: &self.config.reconstruct,
+            scale,
+            valid_radius: valid_radius.min(other.valid_radius),
+            slab: scan_plan.slab,
+        };
+        let (motion, mut record) = find_motion(
+            volume.as_ref(),
+            &target,
+            scan_plan.pilot_binning,
+            &self.config.align,
+            &self.session.device,
+            &self.session.progress,
+        )?;
+        record.reference = reference.to_string();
+        if record.confidence < self.config.align.min_confidence {
+            record.warnings.push(format!(
+                "alignment of {} is uncertain (confidence {:.2}): look at the checkerboard in the report, or give align.shift",
+                scan_plan.name, record.confidence
+            ));
+        }
+        for warning in &record.warnings {
+            log::warn!("{}: {warning}", scan_plan.name);
+            self.warnings.push(format!("{}: {warning}", scan_plan.name));
+        }
+        let [x, y, z] = record.shift_voxel;
+        log::info!("{}: moved by x {x:.2}, y {y:.2}, z {z:.2} voxels against {reference}", scan_plan.name);
+        write_json(&path, &record)?;
+        Ok((motion, record))
+    }
+
+    fn reconstruct(
+        &mut self,
+        scan_plan: &ScanPlan,
+        scan: &CorrectedScan,
+        axis: &AxisFit,
+        motion: Motion,
+        scale: f64,
+        unit: &str,
+        volume_path: &Path,
+    ) -> Result<ScanRecord> {
+        let name = &scan_plan.name;
+        let grid = slice_grid(&self.config.reconstruct, scan_plan.shape[2])?;
+        let meta = VolumeMeta {
+            shape: [scan_plan.rows.len(), grid.n_y, grid.n_x],
+            voxel_type: VoxelType::F32,
+            unit: unit.to_string(),
+            voxel_size_um: scan.scan().pixel_size_um,
+            first_row: scan_plan.rows.start,
+            provenance: provenance(self.config, name, &[("rotation_axis", json!(axis)), ("motion", json!(motion.shift_voxel()))]),
+        };
+        let mut writer = volume::create(volume_path, self.config.run.format, &meta, self.session.existing != Existing::Refuse)?;
+        let job = ScanJob {
+            angles_rad: scan.angles_rad(),
+            n_cols: SinogramSource::n_cols(scan),
+            slices: scan_plan.rows.clone(),
+            slab: scan_plan.slab,
+            grid,
+            motion,
+            axis,
+            config: &self.config.reconstruct,
+            scale,
+        };
+        let stage = self.session.progress.stage(&format!("reconstructing {name}"), scan_plan.rows.len() as u64, "slices");
+        let mut source = CountedScan::new(scan);
+        let done = job.run(&mut source, &self.session.device, &stage, |z, slices| writer.write(z, slices))?;
+        writer.finish()?;
+        drop(stage);
+        let scan_config = &self.config.scan[scan_plan.index];
+        let mut record = scan_record(name, scan.scan(), axis.clone());
+        record.time = scan_config.time.clone().or_else(|| scan.scan().start_time.clone());
+        record.charge_mah_cm2 = scan_config.charge_mah_cm2;
+        record.corrections = source.counts;
+        record.value_range = done.range;
+        record.unit = unit.to_string();
+        record.reconstruction.insert("method".into(), json!(done.method));
+        record.reconstruction.insert("device".into(), json!(self.session.device.describe()));
+        record.reconstruction.insert("slices_with_data".into(), json!([done.covered.start, done.covered.end]));
+        record.warnings.extend(scan.warnings().iter().cloned());
+        Ok(record)
+    }
+
+    fn subtract(
+        &mut self,
+        scan_plan: &ScanPlan,
+        volume_path: &Path,
+        reference: &str,
+        alignment: &AlignmentRecord,
+        motion: Motion,
+        valid_radius: f64,
+        plan: &Plan,
+    ) -> Result<()> {
+        let name = &scan_plan.name;
+        let folder = self.folder.difference(name)?;
+        if self.session.existing == Existing::Resume && folder.join("difference.json").exists() {
+            log::info!("{name}: the difference is complete, kept");
+            return Ok(());
+        }
+        let other = self.finished.get(reference).expect("references come first").clone();
+        let slab = plan.differences.iter().find(|d| &d.target == name).map_or(1, |d| d.slab);
+        let rows = &scan_plan.rows;
+        let covered = rows::covered_slices(rows, motion.shift_z_px, scan_plan.shape[1]);
+        let context = difference::Context {
+            target: name,
+            reference,
+            config: &self.config.difference,
+            mass: self.config.mass.as_ref(),
+            charge_mah_cm2: self.config.scan[scan_plan.index].charge_mah_cm2,
+            format: self.config.run.format,
+            slab,
+            valid_radius: valid_radius.min(other.valid_radius),
+            valid_z: covered.start - rows.start..covered.end - rows.start,
+            overwrite: self.session.existing != Existing::Refuse,
+            provenance: provenance(self.config, name, &[("reference", json!(reference)), ("alignment", json!(alignment))]),
+            progress: &self.session.progress,
+        };
+        let (reference_volume, target_volume) = (volume::open(&other.volume)?, volume::open(volume_path)?);
+        let record = difference::run(reference_volume.as_ref(), target_volume.as_ref(), &folder, &context)?;
+        for warning in &record.warnings {
+            log::warn!("{name}: {warning}");
+            self.warnings.push(format!("{name}: {warning}"));
+        }
+        Ok(())
+    }
+}
+
+/// Radius around the axis within which every ray of every angle was measured and the mask leaves values \[px\].
+#[must_use]
+pub fn valid_radius(axis: &AxisFit, scan_plan: &ScanPlan, config: &Config) -> f64 {
+    let width = scan_plan.shape[2] as f64;
+    let ends = [scan_plan.rows.start as f64, scan_plan.rows.end as f64 - 1.0];
+    let reach = ends.map(|row| axis.at(row).min(width - 1.0 - axis.at(row))).into_iter().fold(f64::INFINITY, f64::min);
+    // an axis far off the middle means a sample that fits on one side of it: then the whole slice is seen
+    let whole = (width - 1.0) / 2.0;
+    let reach = if reach < 0.75 * whole { whole } else { reach };
+    match config.reconstruct.mask_radius {
+        share if share > 0.0 => reach.min(share * width / 2.0),
+        _ => reach,
+    }
+}
+
+/// The part of `scan.json` that the input alone decides.
+#[must_use]
+pub fn scan_record(name: &str, scan: &Scan, axis: AxisFit) -> ScanRecord {
+    let degrees = |angle: Option<&f64>| angle.copied().unwrap_or(0.0).to_degrees();
+    ScanRecord {
+        name: name.to_string(),
+        layout: scan.layout.clone(),
+        n_angles: scan.n_angles(),
+        n_rows: scan.n_rows(),
+        n_cols: scan.n_cols(),
+        angle_range_deg: [degrees(scan.angles_rad.first()), degrees(scan.angles_rad.last())],
+        angle_source: scan.angle_source.clone(),
+        pixel_size_um: scan.pixel_size_um,
+        rotation_axis: axis,
+        warnings: scan.warnings.clone(),
+        ..ScanRecord::default()
+    }
+}
+
+/// What every volume carries about its making.
+#[must_use]
+pub fn provenance(config: &Config, scan: &str, extra: &[(&str, serde_json::Value)]) -> serde_json::Value {
+    let mut value = json!({
+        "program": "tomodelta",
+        "version": env!("CARGO_PKG_VERSION"),
+        "scan": scan,
+        "axes": "[z, y, x]; z is the detector row, x to the right, y down; the rotation axis stands at ((n_x-1)/2, (n_y-1)/2) of an uncropped slice",
+        "angle": "a ray of detector coordinate t at angle theta holds the points with x cos(theta) - y sin(theta) = t, both from the axis",
+        "config": config,
+    });
+    for (key, item) in extra {
+        value[*key] = item.clone();
+    }
+    value
+}
+
+/// Size and hash of every input file.
+fn hash_inputs(config: &Config, scans: &[Scan]) -> Result<Vec<InputRecord>> {
+    let mut records = Vec::new();
+    for (scan_config, scan) in config.scan.iter().zip(scans) {
+        for path in &scan.files {
+            let (bytes, blake3) = io::fingerprint(path)?;
+            records.push(InputRecord {
+                scan: scan_config.name.clone(),
+                path: path.display().to_string(),
+                bytes,
+                blake3,
+            });
+        }
+    }
+    Ok(records)
+}
+
+/// Writes the recipe of this run (resolved config, inputs), or holds a resumed run to the one that is there.
+fn keep_or_check_recipe(config: &Config, inputs: &[InputRecord], folder: &OutputFolder, existing: Existing) -> Result<()> {
+    let config_path = folder.path().join("config.toml");
+    let inputs_path = folder.path().join("inputs.json");
+    let text = recipe_text(config)?;
+    if existing == Existing::Resume && config_path.exists() {
+        let old = std::fs::read_to_string(&config_path).map_err(Error::io("read", &config_path))?;
+        if let Some(change) = first_change(&old, &text) {
+            return Err(Error::input(
+                &config_path,
+                format!("the run to be resumed had another config: {change}"),
+                "restore it, or start anew with --overwrite",
+            ));
+        }
+        if inputs_path.exists() {
+            let old: Vec<InputRecord> = read_json(&inputs_path)?;
+            if let Some(changed) = changed_input(&old, inputs) {
+                return Err(Error::input(changed, "changed since the run to be resumed", "start anew with --overwrite"));
+            }
+        }
+    }
+    if existing == Existing::Overwrite {
+        // an old record beside new volumes would look finished
+        for stale in ["run.json", "report.html"] {
+            let stale = folder.path().join(stale);
+            if stale.exists() {
+                std::fs::remove_file(&stale).map_err(Error::io("remove", &stale))?;
+            }
+        }
+        remove_records(folder)?;
+    }
+    write_whole(&config_path, text.as_bytes())?;
+    write_json(&inputs_path, &inputs)
+}
+
+fn remove_records(folder: &OutputFolder) -> Result<()> {
+    for (group, names) in [("scans", &["scan.json"][..]), ("differences", &["alignment.json", "difference.json"][..])] {
+        let Ok(entries) = std::fs::read_dir(folder.path().join(group)) else { continue };
+        for entry in entries.flatten() {
+            for name in names {
+                let path = entry.path().join(name);
+                if path.exists() {
+                    std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The resolved config as TOML, with absolute paths: running it again gives the same result.
+fn recipe_text(config: &Config) -> Result<String> {
+    let mut config = config.clone();
+    let absolute = |path: &mut PathBuf| {
+        if let Ok(full) = std::path::absolute(&*path) {
+            *path = full;
+        }
+    };
+    absolute(&mut config.series.output);
+    for scan in &mut config.scan {
+        absolute(&mut scan.path);
+    }
+    if let Some(table) = &mut config.electrochemistry {
+        absolute(&mut table.path);
+    }
+    toml::to_string_pretty(&config)
+        .map_err(|error| Error::config("config", "(resolved)", format!("cannot be written as TOML: {error}")))
+}
+
+fn first_change(old: &str, new: &str) -> Option<String> {
+    // how fast and where the work is done does not change the result
+    let counts = |line: &&str| !["threads", "memory", "device"].iter().any(|key| line.starts_with(&format!("{key} =")));
+    let mut old_lines = old.lines().filter(counts);
+    let mut new_lines = new.lines().filter(counts);
+    loop {
+        match (old_lines.next(), new_lines.next()) {
+            (None, None) => return None,
+            (before, after) if before == after => {}
+            (before, after) => {
+                return Some(format!("{:?} before, {:?} now", before.unwrap_or("(nothing)"), after.unwrap_or("(nothing)")));
+            }
+        }
+    }
+}
+
+fn changed_input(old: &[InputRecord], new: &[InputRecord]) -> Option<PathBuf> {
+    new.iter()
+        .find(|now| !old.iter().any(|then| then.path == now.path && then.blake3 == now.blake3))
+        .map(|now| PathBuf::from(&now.path))
+}
+
+/// One scan to one volume: the `reconstruct` command.
+///
+/// # Errors
+/// Those of every stage, and [`Error::OutputExists`].
+pub fn reconstruct_one(
+    source: &mut dyn RowSource,
+    angles_rad: &[f64],
+    n_cols: usize,
+    axis: &AxisFit,
+    pixel_size_um: Option<f64>,
+    need: crate::plan::SlabNeed,
+    output: &Path,
+    config: &Config,
+    session: &Session,
+) -> Result<reconstruct_scan::Reconstructed> {
+    let rows = config.reconstruct.row_range(source.n_rows())?;
+    let grid = slice_grid(&config.reconstruct, n_cols)?;
+    let (scale, unit) = attenuation_unit(pixel_size_um);
+    let slab = need.rows_under(crate::plan::memory_cap(config)?, rows.len(), "reconstructing")?;
+    let meta = VolumeMeta {
+        shape: [rows.len(), grid.n_y, grid.n_x],
+        voxel_type: VoxelType::F32,
+        unit: unit.to_string(),
+        voxel_size_um: pixel_size_um,
+        first_row: rows.start,
+        provenance: provenance(config, &output.display().to_string(), &[("rotation_axis", json!(axis))]),
+    };
+    let mut writer = volume::create(output, config.run.format, &meta, session.existing == Existing::Overwrite)?;
+    let job = ScanJob {
+        angles_rad,
+        n_cols,
+        slices: rows.clone(),
+        slab,
+        grid,
+        motion: Motion::default(),
+        axis,
+        config: &config.reconstruct,
+        scale,
+    };
+    let stage = session.progress.stage("reconstructing", rows.len() as u64, "slices");
+    let done = job.run(source, &session.device, &stage, |z, slices| writer.write(z, slices))?;
+    writer.finish()?;
+    Ok(done)
+}
+
+/// Corrected line integrals of `rows` into an HDF5 file, dataset `/sinograms` `[row, angle, col]`: the `correct` command.
+///
+/// # Errors
+/// Those of reading, correcting and writing.
+pub fn write_sinograms(
+    scan: &CorrectedScan,
+    rows: std::ops::Range<usize>,
+    output: &Path,
+    config: &Config,
+    session: &Session,
+    overwrite: bool,
+) -> Result<crate::correct::CorrectionCounts> {
+    let shape = [rows.len(), scan.angles_rad().len(), SinogramSource::n_cols(scan)];
+    let sinogram = (shape[1] * shape[2] * 4) as u64;
+    let all_rows = SinogramSource::n_rows(scan);
+    let need = crate::plan::SlabNeed {
+        fixed: crate::correct::fixed_bytes([shape[1], all_rows, shape[2]]),
+        per_slice: 2 * sinogram,
+    };
+    let slab = need.rows_under(crate::plan::memory_cap(config)?, rows.len(), "correcting")?;
+    let mut file = io::sinograms::Writer::create(output, shape, scan, rows.start, config, overwrite)?;
+    let stage = session.progress.stage("correcting", rows.len() as u64, "rows");
+    let mut counts = crate::correct::CorrectionCounts::default();
+    for start in rows.clone().step_by(slab) {
+        let end = (start + slab).min(rows.end);
+        let (sinograms, touched) = scan.slab(start..end)?;
+        counts += touched;
+        file.write(start - rows.start, sinograms.view())?;
+        stage.inc((end - start) as u64);
+    }
+    file.finish(&counts)?;
+    Ok(counts)
+}

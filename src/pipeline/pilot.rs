@@ -1,0 +1,321 @@
+//! Pilot volumes and the motion between two scans.
+//!
+//! The motion is found on volumes but applied in the reconstruction: a binned pilot of the target, on its own grid,
+//! is registered with the binned reference; the target is then reconstructed on the reference grid with that motion,
+//! first again as a pilot, then a few full-resolution blocks, and each time the residual motion is added. The last
+//! residual says how good the alignment is. No volume is resampled.
+
+use std::ops::Range;
+
+use ndarray::{Array3, Axis, s};
+
+use crate::align::{self, PilotPair};
+use crate::center::{AxisFit, MethodAnswers};
+use crate::config::{AlignConfig, AlignMethod, ReconstructConfig, ReconstructMethod};
+use crate::correct::CorrectedScan;
+use crate::error::{Error, Result};
+use crate::gpu::Device;
+use crate::io::volume::VolumeReader;
+use crate::pipeline::reconstruct_scan::{Motion, ScanJob};
+use crate::pipeline::rows::RowSource;
+use crate::progress::Progress;
+use crate::record::AlignmentRecord;
+use crate::reconstruct::geometry::Grid;
+use crate::scan::{SinogramSource, Sinograms};
+
+/// Full-resolution blocks are at most this wide \[voxel\] ...
+const BLOCK_WIDTH: usize = 384;
+/// ... and this high.
+const BLOCK_SLICES: usize = 24;
+/// Heights at which blocks are taken.
+const BLOCK_HEIGHTS: usize = 3;
+
+/// A scan whose rows and columns are averaged in groups of `binning`, for pilots and previews.
+pub struct BinnedRows<'a> {
+    scan: &'a CorrectedScan,
+    first_row: usize,
+    n_rows: usize,
+    binning: usize,
+}
+
+impl<'a> BinnedRows<'a> {
+    /// Binned row k is the mean of rows `rows.start + k * binning ..` of `scan`; a rest is left out.
+    #[must_use]
+    pub fn new(scan: &'a CorrectedScan, rows: &Range<usize>, binning: usize) -> Self {
+        BinnedRows { scan, first_row: rows.start, n_rows: rows.len() / binning, binning }
+    }
+}
+
+impl RowSource for BinnedRows<'_> {
+    fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+        let b = self.binning;
+        let n_cols = self.scan.n_cols() / b;
+        let mut out = Array3::<f32>::zeros((rows.len(), self.scan.angles_rad().len(), n_cols));
+        for (k, row) in rows.enumerate() {
+            let first = self.first_row + row * b;
+            let (fine, _) = self.scan.slab(first..first + b)?;
+            if b == 1 {
+                out.index_axis_mut(Axis(0), k).assign(&fine.index_axis(Axis(0), 0));
+                continue;
+            }
+            let scale = 1.0 / (b * b) as f32;
+            ndarray::Zip::indexed(out.index_axis_mut(Axis(0), k).rows_mut()).par_for_each(|angle, mut line| {
+                for (col, value) in line.iter_mut().enumerate() {
+                    *value = fine.slice(s![.., angle, col * b..(col + 1) * b]).sum() * scale;
+                }
+            });
+        }
+        Ok(out)
+    }
+}
+
+/// The same axis seen by rows and columns averaged in groups of `binning`, the first row being `first_row`.
+#[must_use]
+pub fn binned_axis(axis: &AxisFit, first_row: usize, binning: usize) -> AxisFit {
+    let b = binning as f64;
+    let middle = (b - 1.0) / 2.0;
+    AxisFit {
+        axis_px: (axis.at(first_row as f64 + middle) - middle) / b,
+        slope_px_per_row: axis.slope_px_per_row,
+        middle_row: 0.0,
+        methods: std::collections::BTreeMap::<String, MethodAnswers>::new(),
+        ..axis.clone()
+    }
+}
+
+/// Means of `binning`^3 voxels of a volume, read slab by slab; NaN counts as 0.
+///
+/// # Errors
+/// Those of the reader.
+pub fn bin_volume(volume: &dyn VolumeReader, binning: usize) -> Result<Array3<f32>> {
+    let [n_z, n_y, n_x] = volume.meta().shape;
+    let b = binning;
+    let mut out = Array3::<f32>::zeros((n_z / b, n_y / b, n_x / b));
+    let scale = 1.0 / (b * b * b) as f32;
+    for (z, mut slice) in out.axis_iter_mut(Axis(0)).enumerate() {
+        let fine = volume.read(z * b..(z + 1) * b)?;
+        ndarray::Zip::indexed(slice.rows_mut()).par_for_each(|y, mut line| {
+            for (x, value) in line.iter_mut().enumerate() {
+                let mut sum = 0.0;
+                for voxel in fine.slice(s![.., y * b..(y + 1) * b, x * b..(x + 1) * b]) {
+                    if voxel.is_finite() {
+                        sum += voxel;
+                    }
+                }
+                *value = sum * scale;
+            }
+        });
+    }
+    Ok(out)
+}
+
+/// The scan to be aligned and everything that its reconstruction needs.
+pub struct Target<'a> {
+    /// The scan, with the corrections that pilots get.
+    pub scan: &'a CorrectedScan,
+    /// Its axis.
+    pub axis: &'a AxisFit,
+    /// Detector rows that become slices.
+    pub rows: Range<usize>,
+    /// Grid of the slices.
+    pub grid: Grid,
+    /// `[reconstruct]`
+    pub config: &'a ReconstructConfig,
+    /// Multiplies attenuation per pixel.
+    pub scale: f64,
+    /// Voxels farther from the axis \[px\] are outside one of the two fields of view.
+    pub valid_radius: f64,
+    /// Slices of a pilot at a time.
+    pub slab: usize,
+}
+
+impl Target<'_> {
+    /// A pilot binned by `binning`, on the reference grid moved by `motion`; NaN becomes 0.
+    fn pilot(&self, binning: usize, motion: Motion, device: &Device, progress: &Progress, name: &str) -> Result<Array3<f32>> {
+        let n_slices = self.rows.len() / binning;
+        let fine = self.grid.binned(binning);
+        let b = binning as f64;
+        let grid = Grid { x0: fine.x0 / b, y0: fine.y0 / b, step: 1.0, ..fine };
+        let axis = binned_axis(self.axis, self.rows.start, binning);
+        let config = ReconstructConfig { method: ReconstructMethod::Fbp, ..self.config.clone() };
+        let job = ScanJob {
+            angles_rad: self.scan.angles_rad(),
+            n_cols: self.scan.n_cols() / binning,
+            slices: 0..n_slices,
+            slab: self.slab,
+            grid,
+            motion: motion.binned(binning),
+            axis: &axis,
+            config: &config,
+            scale: self.scale / b,
+        };
+        let stage = progress.stage(name, n_slices as u64, "slices");
+        let mut source = BinnedRows::new(self.scan, &self.rows, binning);
+        let mut out = Array3::<f32>::zeros((n_slices, grid.n_y, grid.n_x));
+        job.run(&mut source, device, &stage, |z, slices| {
+            out.slice_mut(s![z..z + slices.dim().0, .., ..]).assign(&slices.mapv(|v| if v.is_finite() { v } else { 0.0 }));
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    /// A block of full-resolution slices on the reference grid; NaN becomes 0.
+    fn block(&self, slices: Range<usize>, grid: Grid, motion: Motion, device: &Device, progress: &Progress) -> Result<Array3<f32>> {
+        let all = 0..SinogramSource::n_rows(self.scan);
+        let rows = self.rows.start + slices.start..self.rows.start + slices.end;
+        let config = ReconstructConfig { method: ReconstructMethod::Fbp, ..self.config.clone() };
+        let job = ScanJob {
+            angles_rad: self.scan.angles_rad(),
+            n_cols: self.scan.n_cols(),
+            slices: rows.clone(),
+            slab: self.slab,
+            grid,
+            motion,
+            axis: self.axis,
+            config: &config,
+            scale: self.scale,
+        };
+        let stage = progress.stage("refining the alignment", rows.len() as u64, "slices");
+        let mut source = BinnedRows::new(self.scan, &all, 1);
+        let mut out = Array3::<f32>::zeros((rows.len(), grid.n_y, grid.n_x));
+        job.run(&mut source, device, &stage, |z, slices| {
+            out.slice_mut(s![z..z + slices.dim().0, .., ..]).assign(&slices.mapv(|v| if v.is_finite() { v } else { 0.0 }));
+            Ok(())
+        })?;
+        Ok(out)
+    }
+}
+
+/// The motion of `target` against the volume `reference`, and the record of how it was found.
+///
+/// # Errors
+/// Those of reading, reconstructing and registering; [`Error::Config`] for a given rotation about x or y, which the
+/// reconstruction of a slice cannot apply.
+pub fn find_motion(
+    reference: &dyn VolumeReader,
+    target: &Target<'_>,
+    binning: usize,
+    config: &AlignConfig,
+    device: &Device,
+    progress: &Progress,
+) -> Result<(Motion, AlignmentRecord)> {
+    if let Some([rx, ry, _]) = config.rotation
+        && (rx != 0.0 || ry != 0.0)
+    {
+        return Err(Error::config(
+            "align.rotation",
+            format!("[{rx}, {ry}, ..]"),
+            "a scan can be turned about its rotation axis only (the third number); level the sample for the other two",
+        ));
+    }
+    if config.shift.is_some() || config.rotation.is_some() || config.method == AlignMethod::None {
+        let shift = config.shift.unwrap_or_default();
+        let rotation = config.rotation.unwrap_or_default();
+        let given = config.shift.is_some() || config.rotation.is_some();
+        let record = AlignmentRecord {
+            shift_voxel: shift,
+            rotation_deg: rotation,
+            confidence: 1.0,
+            method: if given { "given" } else { "none" }.into(),
+            ..AlignmentRecord::default()
+        };
+        return Ok((Motion::from_alignment(shift, rotation[2]), record));
+    }
+    let radius = |b: usize, motion: &Motion| {
+        let shift = motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px);
+        // two pixels of the rim carry the edge of the field of view, which does not move with the sample
+        ((target.valid_radius - shift) / b as f64 - 2.0).max(2.0)
+    };
+    let still = Motion::default();
+    let reference_pilot = bin_volume(reference, binning)?;
+    let first = target.pilot(binning, still, device, progress, "pilot of the moved scan")?;
+    let mut pair = PilotPair { reference: reference_pilot, target: first, binning, radius: radius(binning, &still) };
+    let mut record = align::register(&pair, config)?;
+    let mut motion = Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]);
+    // on the reference grid only interpolation-free residuals are left
+    pair.target = target.pilot(binning, motion, device, progress, "pilot on the reference grid")?;
+    pair.radius = radius(binning, &motion);
+    let fine = AlignConfig { search: 0.05_f64.min(config.search), ..config.clone() };
+    let residual = align::register(&pair, &fine)?;
+    motion = motion.followed_by(Motion::from_alignment(residual.shift_voxel, residual.rotation_deg[2]));
+    record.residual_after = residual.residual_after;
+    record.confidence = residual.confidence;
+    record.shift_err_voxel = residual.shift_err_voxel;
+    record.per_height = residual.per_height;
+    merge_warnings(&mut record.warnings, residual.warnings);
+    if binning > 1 {
+        motion = refine(reference, target, motion, config, &mut record, device, progress)?;
+    }
+    record.shift_voxel = motion.shift_voxel();
+    record.rotation_deg = [0.0, 0.0, motion.in_plane.rotation_rad.to_degrees()];
+    Ok((motion, record))
+}
+
+fn merge_warnings(into: &mut Vec<String>, from: Vec<String>) {
+    for warning in from {
+        if !into.contains(&warning) {
+            into.push(warning);
+        }
+    }
+}
+
+/// Adds the residual motion of a few full-resolution blocks, weighted by their uncertainty.
+fn refine(
+    reference: &dyn VolumeReader,
+    target: &Target<'_>,
+    mut motion: Motion,
+    config: &AlignConfig,
+    record: &mut AlignmentRecord,
+    device: &Device,
+    progress: &Progress,
+) -> Result<Motion> {
+    let n_slices = target.rows.len();
+    let height = BLOCK_SLICES.min(n_slices);
+    let (width_x, width_y) = (BLOCK_WIDTH.min(target.grid.n_x), BLOCK_WIDTH.min(target.grid.n_y));
+    let (x, y) = ((target.grid.n_x - width_x) / 2, (target.grid.n_y - width_y) / 2);
+    let grid = target.grid.crop(&(x..x + width_x), &(y..y + width_y));
+    let fine = AlignConfig { search: 0.1_f64.min(config.search), ..config.clone() };
+    let mut sums = [[0.0; 2]; 4];
+    for k in 0..BLOCK_HEIGHTS {
+        let start = (n_slices - height) * (2 * k + 1) / (2 * BLOCK_HEIGHTS);
+        let slices = start..start + height;
+        let own = reference.read(slices.clone())?.slice(s![.., y..y + width_y, x..x + width_x]).mapv(|v| {
+            if v.is_finite() { v } else { 0.0 }
+        });
+        let pair = PilotPair {
+            reference: own,
+            target: target.block(slices, grid, motion, device, progress)?,
+            binning: 1,
+            radius: target.valid_radius - motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px) - 2.0,
+        };
+        let found = align::register(&pair, &fine)?;
+        if found.confidence < config.min_confidence {
+            log::info!("block at slice {start} says nothing about the alignment (confidence {:.2})", found.confidence);
+            continue;
+        }
+        let rotation_weight = found.shift_err_voxel[0].hypot(found.shift_err_voxel[1]).max(1e-4).powi(-2);
+        for axis in 0..3 {
+            let weight = found.shift_err_voxel[axis].max(1e-4).powi(-2);
+            sums[axis][0] += weight * found.shift_voxel[axis];
+            sums[axis][1] += weight;
+        }
+        sums[3][0] += rotation_weight * found.rotation_deg[2];
+        sums[3][1] += rotation_weight;
+    }
+    if sums[0][1] == 0.0 {
+        record.warnings.push(
+            "no full-resolution block held enough structure to refine the alignment; it rests on the binned pilots".into(),
+        );
+        return Ok(motion);
+    }
+    let mean = |k: usize| sums[k][0] / sums[k][1];
+    motion = motion.followed_by(Motion::from_alignment([mean(0), mean(1), mean(2)], mean(3)));
+    for axis in 0..3 {
+        record.shift_err_voxel[axis] = record.shift_err_voxel[axis].min(sums[axis][1].powf(-0.5));
+    }
+    Ok(motion)
+}

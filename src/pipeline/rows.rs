@@ -1,0 +1,244 @@
+//! Sinogram rows on the height grid of the reference.
+//!
+//! Slice z of the reference grid is row z + shift of a moved scan. Where that is no whole number, rows are
+//! interpolated once, before the reconstruction (which is linear and acts on each row alone, so this equals
+//! interpolating the slices, but nothing is interpolated in x and y). The kernel is a Lanczos window of three lobes,
+//! normalised to sum 1 (Duchon 1979, J. Appl. Meteorol. 18:1016): it keeps the noise power of a row within a few per
+//! cent for any fraction, where linear interpolation would halve it at one half.
+
+use std::ops::Range;
+
+use ndarray::{Array3, Axis, s};
+
+use crate::correct::{CorrectedScan, CorrectionCounts};
+use crate::error::Result;
+use crate::plan::HALO_ROWS;
+use crate::scan::{SinogramSource, Sinograms};
+
+/// Gives corrected rows once each, however slabs and their halos overlap.
+pub trait RowSource {
+    /// Detector rows.
+    fn n_rows(&self) -> usize;
+    /// Line integrals of `rows`, `[row, angle, col]`.
+    ///
+    /// # Errors
+    /// Those of the source.
+    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms>;
+}
+
+/// A corrected scan that adds up what its corrections touched.
+pub struct CountedScan<'a> {
+    scan: &'a CorrectedScan,
+    /// Sum over all rows given so far.
+    pub counts: CorrectionCounts,
+}
+
+impl<'a> CountedScan<'a> {
+    /// Starts with nothing counted.
+    #[must_use]
+    pub fn new(scan: &'a CorrectedScan) -> Self {
+        CountedScan { scan, counts: CorrectionCounts::default() }
+    }
+}
+
+impl RowSource for CountedScan<'_> {
+    fn n_rows(&self) -> usize {
+        SinogramSource::n_rows(self.scan)
+    }
+    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+        let (sinograms, counts) = self.scan.slab(rows)?;
+        self.counts += counts;
+        Ok(sinograms)
+    }
+}
+
+/// Line integrals from elsewhere (`.npy`).
+pub struct PlainSource<'a>(pub &'a dyn SinogramSource);
+
+impl RowSource for PlainSource<'_> {
+    fn n_rows(&self) -> usize {
+        self.0.n_rows()
+    }
+    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+        self.0.sinograms(rows)
+    }
+}
+
+/// Rows of a scan shifted in height, asked for in ascending slabs; overlapping rows are kept, not read again.
+pub struct ShiftedRows<'a> {
+    source: &'a mut dyn RowSource,
+    shift: f64,
+    kept: Option<(usize, Sinograms)>,
+}
+
+/// Part of a slab for which the scan has rows, and their line integrals.
+pub struct ShiftedSlab {
+    /// Slices of the slab that have data; the others lie above or below the detector.
+    pub covered: Range<usize>,
+    /// `[covered, angle, col]`
+    pub sinograms: Sinograms,
+}
+
+impl<'a> ShiftedRows<'a> {
+    /// Slice z is taken from row `z + shift`.
+    pub fn new(source: &'a mut dyn RowSource, shift: f64) -> Self {
+        ShiftedRows { source, shift, kept: None }
+    }
+
+    /// Line integrals of slices `slices`.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn slab(&mut self, slices: Range<usize>) -> Result<ShiftedSlab> {
+        let covered = covered_slices(&slices, self.shift, self.source.n_rows());
+        if covered.is_empty() {
+            return Ok(ShiftedSlab { covered, sinograms: Array3::zeros((0, 0, 0)) });
+        }
+        let whole = self.shift.floor();
+        let fraction = self.shift - whole;
+        let first = (covered.start as f64 + whole) as i64;
+        let last = ((covered.end - 1) as f64 + whole) as i64;
+        if fraction == 0.0 {
+            let rows = first as usize..last as usize + 1;
+            return Ok(ShiftedSlab { covered, sinograms: self.source.rows(rows)? });
+        }
+        let n_rows = self.source.n_rows() as i64;
+        let taps = lanczos_taps(fraction);
+        let low = (first - (HALO_ROWS as i64 - 1)).max(0) as usize;
+        let high = (last + HALO_ROWS as i64).min(n_rows - 1) as usize + 1;
+        let window = self.window(low..high)?;
+        let (_, angles, cols) = window.dim();
+        let mut sinograms = Array3::<f32>::zeros((covered.len(), angles, cols));
+        ndarray::Zip::indexed(sinograms.axis_iter_mut(Axis(0))).par_for_each(|k, mut out| {
+            for (tap, &weight) in taps.iter().enumerate() {
+                // rows beyond the detector repeat its edge row
+                let row = (first + k as i64 + tap as i64 - (HALO_ROWS as i64 - 1)).clamp(0, n_rows - 1) as usize;
+                out.scaled_add(weight as f32, &window.index_axis(Axis(0), row - low));
+            }
+        });
+        self.kept = Some((low, window));
+        Ok(ShiftedSlab { covered, sinograms })
+    }
+
+    /// Rows `rows`, as many as possible from those kept.
+    fn window(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+        let Some((start, kept)) = self.kept.take() else { return self.source.rows(rows) };
+        let end = start + kept.dim().0;
+        if rows.start < start || rows.start >= end || rows.end <= end {
+            drop(kept);
+            return self.source.rows(rows);
+        }
+        let old = kept.slice(s![rows.start - start.., .., ..]).to_owned();
+        drop(kept);
+        let new = self.source.rows(end..rows.end)?;
+        let (_, angles, cols) = new.dim();
+        let mut window = Array3::zeros((rows.len(), angles, cols));
+        window.slice_mut(s![..old.dim().0, .., ..]).assign(&old);
+        window.slice_mut(s![old.dim().0.., .., ..]).assign(&new);
+        Ok(window)
+    }
+}
+
+/// The slices of `slices` whose row `z + shift` lies on the detector.
+#[must_use]
+pub fn covered_slices(slices: &Range<usize>, shift: f64, n_rows: usize) -> Range<usize> {
+    let on_detector = |z: usize| {
+        let row = z as f64 + shift;
+        row >= -1e-9 && row <= n_rows as f64 - 1.0 + 1e-9
+    };
+    let start = slices.clone().find(|&z| on_detector(z)).unwrap_or(slices.end);
+    let end = slices.clone().rev().find(|&z| on_detector(z)).map_or(start, |z| z + 1);
+    start..end
+}
+
+/// Weights of rows -2..=3 around a position `fraction` past row 0; they sum to 1.
+fn lanczos_taps(fraction: f64) -> [f64; 2 * HALO_ROWS] {
+    let lobes = HALO_ROWS as f64;
+    let sinc = |x: f64| if x.abs() < 1e-12 { 1.0 } else { (std::f64::consts::PI * x).sin() / (std::f64::consts::PI * x) };
+    let mut taps = std::array::from_fn(|tap| {
+        let x = fraction - (tap as f64 - (lobes - 1.0));
+        if x.abs() < lobes { sinc(x) * sinc(x / lobes) } else { 0.0 }
+    });
+    let sum: f64 = taps.iter().sum();
+    for tap in &mut taps {
+        *tap /= sum;
+    }
+    taps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Row r holds the smooth function f(r); every read is counted.
+    struct Ramp {
+        n_rows: usize,
+        read: usize,
+    }
+
+    fn f(row: f64) -> f64 {
+        (0.15 * row).sin() + 0.01 * row
+    }
+
+    impl RowSource for Ramp {
+        fn n_rows(&self) -> usize {
+            self.n_rows
+        }
+        fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+            self.read += rows.len();
+            Ok(Array3::from_shape_fn((rows.len(), 2, 3), |(r, _, _)| f((rows.start + r) as f64) as f32))
+        }
+    }
+
+    fn all(shift: f64, slab: usize, n_rows: usize) -> (Vec<(usize, f32)>, usize) {
+        let mut ramp = Ramp { n_rows, read: 0 };
+        let mut rows = ShiftedRows::new(&mut ramp, shift);
+        let mut values = Vec::new();
+        for start in (0..n_rows).step_by(slab) {
+            let slab = rows.slab(start..(start + slab).min(n_rows)).unwrap();
+            for (k, z) in slab.covered.clone().enumerate() {
+                values.push((z, slab.sinograms[[k, 1, 2]]));
+            }
+        }
+        (values, ramp.read)
+    }
+
+    #[test]
+    fn a_fractional_shift_follows_a_smooth_function() {
+        let (values, _) = all(3.37, 7, 60);
+        assert_eq!(values.first().map(|v| v.0), Some(0));
+        assert_eq!(values.last().map(|v| v.0), Some(56), "row 56 + 3.37 is the last on the detector");
+        for &(z, value) in values.iter().filter(|(z, _)| *z < 52) {
+            // the kernel is exact to about 1e-3 of the amplitude for a period of 42 rows
+            assert!((f64::from(value) - f(z as f64 + 3.37)).abs() < 2e-3, "{z}");
+        }
+        let wrong = f64::from(values[20].1) - f(20.0 + 3.0);
+        assert!(wrong.abs() > 0.02, "the check is blind");
+    }
+
+    #[test]
+    fn slab_height_does_not_matter_and_no_row_is_read_twice() {
+        let (whole, _) = all(-2.6, 60, 60);
+        for slab in [1, 4, 9] {
+            let (parts, read) = all(-2.6, slab, 60);
+            assert_eq!(parts, whole);
+            assert!(slab < 4 || read <= 60, "{read} rows read in slabs of {slab}");
+        }
+    }
+
+    #[test]
+    fn a_whole_shift_copies_rows() {
+        let (values, read) = all(-4.0, 8, 30);
+        assert_eq!((values.len(), read), (26, 26));
+        assert!(values.iter().all(|&(z, value)| value == f(z as f64 - 4.0) as f32));
+    }
+
+    #[test]
+    fn taps_sum_to_one_and_hit_rows_exactly() {
+        for k in 0..20 {
+            let taps = lanczos_taps(f64::from(k) / 20.0);
+            assert!((taps.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        }
+        assert!((lanczos_taps(0.0)[HALO_ROWS - 1] - 1.0).abs() < 1e-12);
+    }
+}
