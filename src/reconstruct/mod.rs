@@ -1,5 +1,6 @@
 //! From line integrals to slices.
 
+pub mod filter;
 pub mod geometry;
 
 use ndarray::{ArrayView3, ArrayViewMut3};
