@@ -1,12 +1,15 @@
 //! From line integrals to slices.
 
+mod fbp;
+pub mod filter;
 pub mod geometry;
 
 use ndarray::{ArrayView3, ArrayViewMut3};
 
 use crate::config::ReconstructConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::Device;
+use fbp::CpuFbp;
 use geometry::{Grid, Ray};
 
 /// Everything about a slice that does not depend on its row.
@@ -27,7 +30,19 @@ pub struct SliceJob {
 }
 
 /// Reconstructs slabs of slices; made once per scan.
-pub struct Reconstructor {}
+pub struct Reconstructor {
+    n_cols: usize,
+    n_angles: usize,
+    n_x: usize,
+    n_y: usize,
+    filter: String,
+    engine: Engine,
+}
+
+/// What does the work.
+enum Engine {
+    Fbp(CpuFbp),
+}
 
 impl Reconstructor {
     /// Chooses the method, prepares filters and buffers.
@@ -35,8 +50,16 @@ impl Reconstructor {
     /// # Errors
     /// [`crate::Error::Gpu`] for limits of the device, [`crate::Error::Config`] for a method that does not fit.
     pub fn new(job: SliceJob, device: &Device) -> Result<Self> {
-        let _ = (job, device);
-        unimplemented!("reconstruct")
+        let _ = device;
+        let engine = Engine::Fbp(CpuFbp::new(&job)?);
+        Ok(Reconstructor {
+            n_cols: job.n_cols,
+            n_angles: job.rays.len(),
+            n_x: job.grid.n_x,
+            n_y: job.grid.n_y,
+            filter: format!("{:?} filter, cutoff {}", job.config.filter, job.config.cutoff),
+            engine,
+        })
     }
 
     /// Slices `[z, y, x]` of sinograms `[row, angle, col]`; `axis_px` is the rotation axis of each row.
@@ -49,20 +72,42 @@ impl Reconstructor {
         axis_px: &[f64],
         out: ArrayViewMut3<'_, f32>,
     ) -> Result<()> {
-        let _ = (sinograms, axis_px, out);
-        unimplemented!("reconstruct")
+        let rows = axis_px.len();
+        check("sinograms [row, angle, col]", &[rows, self.n_angles, self.n_cols], sinograms.shape())?;
+        check("slices [z, y, x]", &[rows, self.n_y, self.n_x], out.shape())?;
+        match &mut self.engine {
+            Engine::Fbp(fbp) => fbp.slab(sinograms, axis_px, out),
+        }
+        Ok(())
     }
 
     /// Host memory that [`Reconstructor::slab`] needs beside its arguments, for a slab of `rows` \[bytes\].
     #[must_use]
     pub fn scratch_bytes(&self, rows: usize) -> u64 {
-        let _ = rows;
-        0
+        match &self.engine {
+            Engine::Fbp(fbp) => fbp.scratch_bytes(rows),
+        }
     }
 
     /// Method, filter, padding and device, for the record.
     #[must_use]
     pub fn describe(&self) -> String {
-        String::new()
+        let engine = match &self.engine {
+            Engine::Fbp(fbp) => fbp.describe(),
+        };
+        format!("{engine}; {}", self.filter)
     }
+}
+
+/// An error that names what does not fit.
+fn check(what: &str, expected: &[usize], found: &[usize]) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        what: what.into(),
+        expected: expected.to_vec(),
+        found: found.to_vec(),
+        hint: "one rotation axis per row, and the columns, projections and grid of the job".into(),
+    })
 }

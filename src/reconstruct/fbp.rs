@@ -1,0 +1,302 @@
+//! Filtered back-projection on the CPU.
+//!
+//! f(x, y) = sum over angles of arc * q(offset + x cos + y sin), q the filtered row of [`super::filter`], linearly interpolated
+//! between its (upsampled) samples. Kak & Slaney (1988), section 3.3.
+//!
+//! Where the speed comes from: 4 to 32 slices are interleaved, so that what a voxel reads is one contiguous load for all
+//! of them and its place is computed once; the slice is cut into tiles whose sums and samples stay in the
+//! second-level cache; sixteen angles are added per pass with the sums in registers. A block of angles is filtered at a time:
+//! neither a filtered scan nor an interleaved slab is ever held.
+//!
+//! Every voxel adds its angles in the same order with the same operations, whatever the number of slices, tiles, blocks and threads,
+//! so results are the same bit for bit.
+
+pub(crate) mod kernel;
+mod rows;
+pub(crate) mod simd;
+
+use std::ops::Range;
+
+use ndarray::{ArrayView3, ArrayViewMut3, Axis, s};
+use rayon::prelude::*;
+
+use super::SliceJob;
+use super::filter::FilterPlan;
+use super::geometry::{Grid, Ray};
+use crate::error::Result;
+use kernel::{ANGLES, RUN, Segment};
+use rows::{Buffer, RowFilter};
+use simd::Level;
+
+/// Side of a tile \[voxel\]: its sums for 32 slices are half a megabyte.
+const TILE: usize = 64;
+/// A block of filtered angles takes at most this \[bytes\], but never fewer than [`ANGLES`] angles.
+const BLOCK_BYTES: usize = 96 << 20;
+
+/// Filtered back-projection of slabs.
+pub(crate) struct CpuFbp {
+    filter: RowFilter,
+    rays: Vec<Ray>,
+    grid: Grid,
+    mask_radius_px: Option<f64>,
+    level: Level,
+    block: Buffer,
+}
+
+impl CpuFbp {
+    /// Plans the filter; takes the fastest instruction set of this processor.
+    ///
+    /// # Errors
+    /// Those of [`FilterPlan::new`].
+    pub(crate) fn new(job: &SliceJob) -> Result<Self> {
+        Self::with_level(job, Level::best())
+    }
+
+    /// The same with a given instruction set.
+    ///
+    /// # Errors
+    /// Those of [`FilterPlan::new`].
+    pub(crate) fn with_level(job: &SliceJob, level: Level) -> Result<Self> {
+        let plan = FilterPlan::new(job)?;
+        let weights = job.rays.iter().map(|ray| ray.weight as f32).collect();
+        Ok(CpuFbp {
+            filter: RowFilter::new(plan, weights),
+            rays: job.rays.clone(),
+            grid: job.grid,
+            mask_radius_px: job.mask_radius_px,
+            level,
+            block: Buffer::default(),
+        })
+    }
+
+    /// Slices `[z, y, x]` of sinograms `[row, angle, col]`; the shapes were checked by the caller.
+    pub(crate) fn slab(
+        &mut self,
+        sinograms: ArrayView3<'_, f32>,
+        axis_px: &[f64],
+        mut out: ArrayViewMut3<'_, f32>,
+    ) {
+        out.fill(0.0);
+        let mut start = 0;
+        while start < axis_px.len() {
+            let slices = interleaved(self.level, axis_px.len() - start);
+            let end = (start + slices).min(axis_px.len());
+            self.group(
+                sinograms.slice(s![start..end, .., ..]),
+                &axis_px[start..end],
+                out.slice_mut(s![start..end, .., ..]),
+                slices,
+            );
+            start = end;
+        }
+    }
+
+    /// Host memory beside the arguments of a slab of `rows` \[bytes\].
+    pub(crate) fn scratch_bytes(&self, rows: usize) -> u64 {
+        let slices = interleaved(self.level, rows);
+        let plan = &self.filter.plan;
+        let block = self.block_angles(slices) * self.filter.stride(slices) * 4;
+        let multipliers = slices * (plan.n_fft / 2 + 1) * 8;
+        let thread = self.filter.workspace_bytes(slices).max(TILE * TILE * slices * 4);
+        (block + multipliers + thread * rayon::current_num_threads()) as u64
+    }
+
+    /// For the record.
+    pub(crate) fn describe(&self) -> String {
+        let plan = &self.filter.plan;
+        format!(
+            "filtered back-projection on the CPU ({}), rows extended to {}, {} samples per pixel",
+            self.level.name(),
+            plan.n_fft,
+            plan.upsample
+        )
+    }
+
+    /// Angles filtered at a time, a multiple of [`ANGLES`].
+    fn block_angles(&self, slices: usize) -> usize {
+        let fit = BLOCK_BYTES / (self.filter.stride(slices) * 4);
+        (fit / ANGLES * ANGLES).clamp(ANGLES, self.rays.len().next_multiple_of(ANGLES))
+    }
+
+    fn group(
+        &mut self,
+        sinograms: ArrayView3<'_, f32>,
+        axis_px: &[f64],
+        mut out: ArrayViewMut3<'_, f32>,
+        slices: usize,
+    ) {
+        let multipliers: Vec<_> = axis_px.iter().map(|&axis| self.filter.plan.multiplier(axis)).collect();
+        let (stride, angles) = (self.filter.stride(slices), self.block_angles(slices));
+        let mut block = std::mem::take(&mut self.block);
+        for first in (0..self.rays.len()).step_by(angles) {
+            let n = angles.min((self.rays.len() - first).next_multiple_of(ANGLES));
+            let samples = block.at_least(n * stride);
+            self.filter.block(sinograms, &multipliers, first, slices, samples);
+            let samples = &block.as_slice()[..n * stride];
+            tiles(out.view_mut()).into_par_iter().for_each_init(
+                Buffer::default,
+                |sums, (x, y, out)| self.tile(samples, first, slices, x, y, sums.at_least(TILE * TILE * slices), out),
+            );
+        }
+        self.block = block;
+    }
+
+    /// Adds a block of filtered angles, the first of which is `first`, to the voxels of one tile.
+    fn tile(
+        &self,
+        samples: &[f32],
+        first: usize,
+        slices: usize,
+        x: usize,
+        y: usize,
+        sums: &mut [f32],
+        mut out: ArrayViewMut3<'_, f32>,
+    ) {
+        let (n_z, n_y, n_x) = out.dim();
+        let inside: Vec<Range<usize>> = (0..n_y).map(|j| self.inside(y + j, x, n_x)).collect();
+        if inside.iter().all(Range::is_empty) {
+            return;
+        }
+        sums.fill(0.0);
+        if first > 0 {
+            for z in 0..n_z {
+                for j in 0..n_y {
+                    for (i, &value) in out.slice(s![z, j, ..]).iter().enumerate() {
+                        sums[(j * TILE + i) * slices + z] = value;
+                    }
+                }
+            }
+        }
+        let stride = self.filter.stride(slices);
+        let n_samples = self.filter.plan.n_out;
+        for (pass, samples) in samples.chunks(ANGLES * stride).enumerate() {
+            let lines = Lines::new(self, first + pass * ANGLES);
+            // runs of one column of the tile before the next: the samples that they meet stay in the first-level cache
+            for run in (0..n_x).step_by(RUN) {
+                for j in 0..n_y {
+                    let from = inside[j].start.max(run);
+                    let to = inside[j].end.min(run + RUN);
+                    if from < to {
+                        let (whole, rest) = lines.start(&self.grid, x + run, y + j);
+                        let segment = Segment {
+                            samples,
+                            stride,
+                            n_samples,
+                            first: whole,
+                            rest,
+                            step: lines.step,
+                            voxels: from - run..to - run,
+                        };
+                        let at = (j * TILE + from) * slices;
+                        self.level.accumulate(slices, &segment, &mut sums[at..(j * TILE + to) * slices]);
+                    }
+                }
+            }
+        }
+        for z in 0..n_z {
+            for j in 0..n_y {
+                for (i, value) in out.slice_mut(s![z, j, ..]).iter_mut().enumerate() {
+                    *value = sums[(j * TILE + i) * slices + z];
+                }
+            }
+        }
+    }
+
+    /// Which of the `n_x` voxels from `x` on in row `y` of the slice the mask leaves.
+    fn inside(&self, y: usize, x: usize, n_x: usize) -> Range<usize> {
+        let Some(radius) = self.mask_radius_px else { return 0..n_x };
+        let at_y = self.grid.y0 - y as f64 * self.grid.step;
+        let is_inside = |i: usize| {
+            let at_x = self.grid.x0 + (x + i) as f64 * self.grid.step;
+            at_x * at_x + at_y * at_y <= radius * radius
+        };
+        let from = (0..n_x).find(|&i| is_inside(i)).unwrap_or(n_x);
+        let to = (from..n_x).rev().find(|&i| is_inside(i)).map_or(from, |i| i + 1);
+        from..to
+    }
+}
+
+/// Sixteen projections as the kernel wants them: sample = at_axis + x * along_x + y * along_y.
+struct Lines {
+    at_axis: [f64; ANGLES],
+    along_x: [f64; ANGLES],
+    along_y: [f64; ANGLES],
+    step: [f32; ANGLES],
+}
+
+impl Lines {
+    fn new(fbp: &CpuFbp, first: usize) -> Self {
+        let plan = &fbp.filter.plan;
+        let upsample = plan.upsample as f64;
+        let mut lines = Lines {
+            at_axis: [0.0; ANGLES],
+            along_x: [0.0; ANGLES],
+            along_y: [0.0; ANGLES],
+            step: [0.0; ANGLES],
+        };
+        // beyond the last projection the samples are 0 and it does not matter where they are read
+        for (angle, ray) in fbp.rays.iter().skip(first).take(ANGLES).enumerate() {
+            lines.at_axis[angle] = (ray.offset_px - plan.t0) * upsample;
+            lines.along_x[angle] = ray.cos * upsample;
+            lines.along_y[angle] = ray.sin * upsample;
+            lines.step[angle] = (ray.cos * upsample * fbp.grid.step) as f32;
+        }
+        lines
+    }
+
+    /// Where the run from voxel (x, y) begins, at its end of the smallest coordinate: whole samples and the rest.
+    ///
+    /// In f64, so that the rest has the full precision of f32 however wide the detector is.
+    #[inline]
+    fn start(&self, grid: &Grid, x: usize, y: usize) -> ([i32; ANGLES], [f32; ANGLES]) {
+        let at_y = grid.y0 - y as f64 * grid.step;
+        let at_x = grid.x0 + x as f64 * grid.step;
+        let run = (RUN - 1) as f64 * grid.step;
+        let (mut whole, mut rest) = ([0; ANGLES], [0.0; ANGLES]);
+        for angle in 0..ANGLES {
+            let back = if self.step[angle] < 0.0 { run } else { 0.0 };
+            let sample = self.at_axis[angle] + (at_x + back) * self.along_x[angle] + at_y * self.along_y[angle];
+            // voxels behind the mask may stand left of sample 0; a shift keeps the conversion a truncation
+            let shifted = (sample + f64::from(1 << 22)) as i32;
+            let floor = shifted - (1 << 22);
+            whole[angle] = floor;
+            rest[angle] = (sample - f64::from(floor)) as f32;
+        }
+        (whole, rest)
+    }
+}
+
+/// Slices interleaved when this many are left.
+fn interleaved(level: Level, left: usize) -> usize {
+    let narrow = match left {
+        0..=4 => 4,
+        5..=8 => 8,
+        9..=16 => 16,
+        // one pass of 16 and a narrow one cost less than 32 lanes that are half empty
+        17..=24 => 16,
+        _ => 32,
+    };
+    narrow.min(level.widest())
+}
+
+/// Cuts the slab `[z, y, x]` into tiles over y and x, each with the column and row where it begins.
+fn tiles(out: ArrayViewMut3<'_, f32>) -> Vec<(usize, usize, ArrayViewMut3<'_, f32>)> {
+    let mut tiles = Vec::new();
+    let mut below = out;
+    let mut y = 0;
+    while below.len_of(Axis(1)) > 0 {
+        let height = TILE.min(below.len_of(Axis(1)));
+        let (mut band, rest) = below.split_at(Axis(1), height);
+        below = rest;
+        let mut x = 0;
+        while band.len_of(Axis(2)) > 0 {
+            let width = TILE.min(band.len_of(Axis(2)));
+            let (tile, rest) = band.split_at(Axis(2), width);
+            band = rest;
+            tiles.push((x, y, tile));
+            x += width;
+        }
+        y += height;
+    }
+    tiles
+}

@@ -1,0 +1,111 @@
+//! The inner loop: a run of neighbouring voxels of one row of the slice meets sixteen projections.
+//!
+//! Positions and fractions are tabulated first, vectorised over the angles; then only loads and multiply-adds are left,
+//! with the sums of a voxel in registers. The sums of left and right neighbours are kept apart until the end:
+//! each is a chain of its own, half as long.
+#![expect(unsafe_code, reason = "SIMD loads and stores go through pointers; the slices are checked first")]
+
+use super::simd::Lanes;
+
+/// Projections added in one pass.
+pub(crate) const ANGLES: usize = 16;
+/// Voxels of a run at most.
+pub(crate) const RUN: usize = 16;
+
+/// A run of voxels and the projections that they meet.
+pub(crate) struct Segment<'a> {
+    /// Filtered rows `[angle, sample, slice]`, [`ANGLES`] of them.
+    pub(crate) samples: &'a [f32],
+    /// Values from one angle to the next in `samples`.
+    pub(crate) stride: usize,
+    /// Samples of a row.
+    pub(crate) n_samples: usize,
+    /// Where the voxel with the smallest coordinate of the run [`RUN`] stands, per angle: whole samples ...
+    pub(crate) first: [i32; ANGLES],
+    /// ... and the rest, 0 to 1.
+    pub(crate) rest: [f32; ANGLES],
+    /// Samples from one voxel to the next, per angle.
+    pub(crate) step: [f32; ANGLES],
+    /// The voxels wanted, within 0..[`RUN`].
+    pub(crate) voxels: std::ops::Range<usize>,
+}
+
+/// Adds to each voxel of the run, for every angle, the sample at its place, linearly interpolated.
+///
+/// `sums` is `[voxel, slice]` and begins with the first voxel wanted. `V` registers hold the slices, `P` voxels are
+/// worked on at once.
+#[inline(always)]
+pub(crate) fn accumulate<L: Lanes, const V: usize, const P: usize>(segment: &Segment<'_>, sums: &mut [f32]) {
+    let slices = L::WIDTH * V;
+    let n_voxels = segment.voxels.len();
+    assert!(segment.voxels.end <= RUN && sums.len() >= n_voxels * slices, "a run of at most {RUN} voxels");
+    assert!(segment.n_samples >= 2 && segment.stride >= segment.n_samples * slices, "rows of two samples or more");
+    assert!(
+        segment.samples.len() >= (ANGLES - 1) * segment.stride + segment.n_samples * slices,
+        "{ANGLES} filtered rows"
+    );
+    let mut offsets = [[0_u32; ANGLES]; RUN];
+    let mut right_share = [[0.0_f32; ANGLES]; RUN];
+    let last = segment.n_samples as i32 - 2;
+    for k in 0..n_voxels {
+        let voxel = (segment.voxels.start + k) as f32;
+        for angle in 0..ANGLES {
+            let step = segment.step[angle];
+            // counted from the end where the coordinate falls along the row, so that p is not negative
+            let from = if step < 0.0 { voxel - (RUN - 1) as f32 } else { voxel };
+            let p = segment.rest[angle] + from * step;
+            let whole = p as i32;
+            right_share[k][angle] = p - whole as f32;
+            let sample = segment.first[angle].saturating_add(whole).clamp(0, last);
+            offsets[k][angle] = (angle * segment.stride) as u32 + sample as u32 * slices as u32;
+        }
+    }
+    let samples = segment.samples.as_ptr();
+    let mut k = 0;
+    while k + P <= n_voxels {
+        // SAFETY: offsets point at two whole samples within the rows checked above; sums holds n_voxels of them. The
+        // instruction set is that of the caller.
+        unsafe { voxels::<L, V, P>(samples, &offsets[k..k + P], &right_share[k..k + P], sums[k * slices..].as_mut_ptr()) };
+        k += P;
+    }
+    while k < n_voxels {
+        // SAFETY: as above.
+        unsafe { voxels::<L, V, 1>(samples, &offsets[k..=k], &right_share[k..=k], sums[k * slices..].as_mut_ptr()) };
+        k += 1;
+    }
+}
+
+/// # Safety
+/// `samples` plus any of the offsets must hold two samples of `V` registers; `sums` must hold `P` voxels of them.
+#[inline(always)]
+unsafe fn voxels<L: Lanes, const V: usize, const P: usize>(
+    samples: *const f32,
+    offsets: &[[u32; ANGLES]],
+    right_share: &[[f32; ANGLES]],
+    sums: *mut f32,
+) {
+    let slices = L::WIDTH * V;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut left: [[L; V]; P] =
+            std::array::from_fn(|p| std::array::from_fn(|v| L::load(sums.add(p * slices + v * L::WIDTH))));
+        let mut right: [[L; V]; P] = [[L::splat(0.0); V]; P];
+        for angle in 0..ANGLES {
+            for p in 0..P {
+                let share = right_share[p][angle];
+                let (on_right, on_left) = (L::splat(share), L::splat(1.0 - share));
+                let at = samples.add(offsets[p][angle] as usize);
+                for v in 0..V {
+                    let (l, r) = (L::load(at.add(v * L::WIDTH)), L::load(at.add(slices + v * L::WIDTH)));
+                    left[p][v] = l.times_plus(on_left, left[p][v]);
+                    right[p][v] = r.times_plus(on_right, right[p][v]);
+                }
+            }
+        }
+        for p in 0..P {
+            for v in 0..V {
+                left[p][v].plus(right[p][v]).store(sums.add(p * slices + v * L::WIDTH));
+            }
+        }
+    }
+}
