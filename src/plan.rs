@@ -12,7 +12,8 @@ use crate::config::{AlignMethod, Config, ReconstructConfig, VolumeFormat};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::io::volume;
-use crate::reconstruct::geometry::Grid;
+use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
+use crate::reconstruct::{Reconstructor, SliceJob};
 use crate::scan::Scan;
 
 /// Rows on each side that the interpolation of sinogram rows needs (six taps).
@@ -83,7 +84,7 @@ pub struct DifferencePlan {
     pub volume_bytes: u64,
 }
 
-/// Memory that a slab of one scan needs, for the choice of its height.
+/// Memory that a slab needs, for the choice of its height.
 #[derive(Debug, Clone, Copy)]
 pub struct SlabNeed {
     /// Whatever the height \[bytes\].
@@ -92,31 +93,31 @@ pub struct SlabNeed {
     pub per_slice: u64,
 }
 
+/// A slab height and the memory that it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slab {
+    /// Slices at a time.
+    pub rows: usize,
+    /// Peak host memory \[bytes\].
+    pub peak_bytes: u64,
+}
+
 impl SlabNeed {
-    /// The largest slab under `cap`, at most `rows`.
+    /// The largest slab under `cap`, at most `rows`; `scratch` says what a stage needs on top for a slab of so many rows.
     ///
     /// # Errors
     /// [`Error::Memory`] when not even one slice fits.
-    pub fn rows_under(&self, cap: u64, rows: usize, what: &str) -> Result<usize> {
-        let room = cap.saturating_sub(self.fixed + BASE_BYTES);
-        let most = (room / self.per_slice.max(1)) as usize;
-        if most == 0 {
-            return Err(Error::Memory {
-                what: what.to_string(),
-                needed: human_bytes(self.fixed + BASE_BYTES + self.per_slice),
-                cap: human_bytes(cap),
-            });
+    pub fn slab_under(&self, cap: u64, rows: usize, what: &str, scratch: impl Fn(usize) -> u64) -> Result<Slab> {
+        let peak = |rows: usize| BASE_BYTES + self.fixed + self.per_slice * rows as u64 + scratch(rows);
+        let most = rows.min(MOST_SLAB_ROWS).max(1);
+        // whole groups of sixteen keep the interleaved kernels full
+        let heights = std::iter::once(most).chain((1..most).rev().filter(|rows| *rows <= 16 || rows % 16 == 0));
+        for rows in heights {
+            if peak(rows) <= cap {
+                return Ok(Slab { rows, peak_bytes: peak(rows) });
+            }
         }
-        let most = most.min(MOST_SLAB_ROWS).min(rows);
-        // whole groups of slices keep the interleaved kernels full
-        let most = if most >= 16 && most < rows { most / 16 * 16 } else { most };
-        Ok(most.max(1))
-    }
-
-    /// Peak memory of a slab of `rows`.
-    #[must_use]
-    pub fn peak(&self, rows: usize) -> u64 {
-        BASE_BYTES + self.fixed + self.per_slice * rows as u64
+        Err(Error::Memory { what: what.to_string(), needed: human_bytes(peak(1)), cap: human_bytes(cap) })
     }
 }
 
@@ -154,25 +155,44 @@ pub fn slice_grid(config: &ReconstructConfig, n_cols: usize) -> Result<Grid> {
     }
 }
 
-/// Memory of correcting and reconstructing slabs of one scan, with `scratch` bytes per slice of the reconstructor.
+/// Memory of correcting and reconstructing slabs of one scan `[angle, row, col]`, beside the reconstructor's scratch.
+///
+/// `moved`: the scan is put on the grid of another, so rows are held beside the interpolated ones.
 #[must_use]
-pub fn reconstruct_need(
-    n_angles: usize,
-    n_cols: usize,
-    grid: &Grid,
-    scratch_fixed: u64,
-    scratch_per_slice: u64,
-    correct_fixed: u64,
-    moved: bool,
-    writer_bytes: u64,
-) -> SlabNeed {
+pub fn reconstruct_need(shape: [usize; 3], grid: &Grid, volume_rows: usize, format: VolumeFormat, moved: bool) -> SlabNeed {
+    let [n_angles, _, n_cols] = shape;
     let sinogram = (n_angles * n_cols * 4) as u64;
     let slice = (grid.n_x * grid.n_y * 4) as u64;
-    // a moved scan holds its rows and the interpolated ones
-    let (copies, halo) = if moved { (2, 2 * HALO_ROWS as u64) } else { (1, 0) };
+    let (copies, halo) = if moved { (3, 2 * HALO_ROWS as u64) } else { (1, 0) };
     SlabNeed {
-        fixed: scratch_fixed + correct_fixed + writer_bytes + halo * sinogram,
-        per_slice: copies * sinogram + slice + scratch_per_slice,
+        fixed: crate::correct::fixed_bytes(shape)
+            + volume::writer_bytes(format, [volume_rows, grid.n_y, grid.n_x])
+            + halo * sinogram,
+        per_slice: copies * sinogram + slice,
+    }
+}
+
+/// A slab of one scan that is reconstructed for itself, on `device`.
+///
+/// # Errors
+/// [`Error::Memory`]; those of [`Reconstructor::new`].
+pub fn single_slab(config: &Config, shape: [usize; 3], angles_rad: &[f64], device: &Device) -> Result<Slab> {
+    let rows = config.reconstruct.row_range(shape[1])?;
+    let grid = slice_grid(&config.reconstruct, shape[2])?;
+    let need = reconstruct_need(shape, &grid, rows.len(), config.run.format, false);
+    let reconstructor = Reconstructor::new(slice_job(config, shape[2], angles_rad, grid), device)?;
+    need.slab_under(memory_cap(config)?, rows.len(), "reconstructing", |rows| reconstructor.scratch_bytes(rows))
+}
+
+fn slice_job(config: &Config, n_cols: usize, angles_rad: &[f64], grid: Grid) -> SliceJob {
+    let mask = config.reconstruct.mask_radius;
+    SliceJob {
+        n_cols,
+        rays: rays(angles_rad, InPlaneMotion::default()),
+        grid,
+        config: config.reconstruct.clone(),
+        scale: 1.0,
+        mask_radius_px: (mask > 0.0).then_some(mask * n_cols as f64 / 2.0),
     }
 }
 
@@ -203,7 +223,7 @@ impl Plan {
         for index in order {
             let scan = &scans[index];
             let reference = config.reference_of(&config.scan[index]).map(str::to_string);
-            let planned = plan_scan(config, index, scan, reference.clone(), cap)?;
+            let planned = plan_scan(config, index, scan, reference.clone(), cap, device)?;
             if let Some(reference) = reference {
                 let other = plan
                     .scans
@@ -215,8 +235,9 @@ impl Plan {
                 plan.differences.push(DifferencePlan {
                     target: planned.name.clone(),
                     reference,
-                    slab: difference_need(planned.slice, config.run.format)
-                        .rows_under(cap, planned.rows.len(), &format!("the difference of {}", planned.name))?,
+                    slab: difference_need([planned.rows.len(), planned.slice[1], planned.slice[0]], config.run.format)
+                        .slab_under(cap, planned.rows.len(), &format!("the difference of {}", planned.name), |_| 0)?
+                        .rows,
                     volume_bytes: voxels * 8,
                 });
             }
@@ -228,22 +249,23 @@ impl Plan {
     }
 }
 
-fn plan_scan(config: &Config, index: usize, scan: &Scan, reference: Option<String>, cap: u64) -> Result<ScanPlan> {
+fn plan_scan(
+    config: &Config,
+    index: usize,
+    scan: &Scan,
+    reference: Option<String>,
+    cap: u64,
+    device: &Device,
+) -> Result<ScanPlan> {
     let name = config.scan[index].name.clone();
     let rows = config.reconstruct.row_range(scan.n_rows())?;
     let grid = slice_grid(&config.reconstruct, scan.n_cols())?;
     let shape = [rows.len(), grid.n_y, grid.n_x];
-    let need = reconstruct_need(
-        scan.n_angles(),
-        scan.n_cols(),
-        &grid,
-        crate::reconstruct::scratch_fixed_bytes(scan.n_cols(), scan.n_angles(), &config.reconstruct),
-        crate::reconstruct::scratch_bytes_per_slice(scan.n_cols(), scan.n_angles(), &config.reconstruct),
-        crate::correct::fixed_bytes([scan.n_angles(), scan.n_rows(), scan.n_cols()]),
-        reference.is_some(),
-        volume::writer_bytes(config.run.format, shape),
-    );
-    let slab = need.rows_under(cap, rows.len(), &format!("reconstructing {name}"))?;
+    let full = [scan.n_angles(), scan.n_rows(), scan.n_cols()];
+    let need = reconstruct_need(full, &grid, rows.len(), config.run.format, reference.is_some());
+    let reconstructor = Reconstructor::new(slice_job(config, scan.n_cols(), &scan.angles_rad, grid), device)?;
+    let Slab { rows: slab, peak_bytes } =
+        need.slab_under(cap, rows.len(), &format!("reconstructing {name}"), |rows| reconstructor.scratch_bytes(rows))?;
     let per_frame: u64 = rows
         .clone()
         .step_by(slab)
@@ -252,11 +274,11 @@ fn plan_scan(config: &Config, index: usize, scan: &Scan, reference: Option<Strin
     Ok(ScanPlan {
         index,
         layout: scan.layout.clone(),
-        shape: [scan.n_angles(), scan.n_rows(), scan.n_cols()],
+        shape: full,
         reference,
         slice: [grid.n_x, grid.n_y],
         slab,
-        peak_bytes: need.peak(slab),
+        peak_bytes,
         decoded_bytes: per_frame * scan.n_angles() as u64,
         volume_bytes: (rows.len() * grid.n_x * grid.n_y * 4) as u64,
         pilot_binning: if config.align.method == AlignMethod::None { 1 } else { pilot_binning(shape, cap) },
@@ -265,14 +287,12 @@ fn plan_scan(config: &Config, index: usize, scan: &Scan, reference: Option<Strin
     })
 }
 
-/// Memory of the difference, per slice of a slab.
+/// Memory of the difference of volumes of `shape` `[z, y, x]`.
 #[must_use]
-pub fn difference_need(slice: [usize; 2], format: VolumeFormat) -> SlabNeed {
-    let slice_voxels = (slice[0] * slice[1]) as u64;
-    let shape = [usize::MAX >> 40, slice[1], slice[0]];
+pub fn difference_need(shape: [usize; 3], format: VolumeFormat) -> SlabNeed {
     SlabNeed {
-        fixed: 2 * volume::writer_bytes(format, shape) + crate::difference::fixed_bytes(slice),
-        per_slice: slice_voxels * crate::difference::BYTES_PER_VOXEL,
+        fixed: 2 * volume::writer_bytes(format, shape) + crate::difference::fixed_bytes(shape),
+        per_slice: (shape[1] * shape[2]) as u64 * crate::difference::BYTES_PER_VOXEL,
     }
 }
 
@@ -395,11 +415,14 @@ mod tests {
     #[test]
     fn a_slab_never_exceeds_the_cap() {
         let need = SlabNeed { fixed: 10 << 20, per_slice: 37 << 20 };
+        let scratch = |rows: usize| (rows as u64) << 20;
         for cap in [200u64 << 20, 512 << 20, 3 << 30, 64 << 30] {
-            let rows = need.rows_under(cap, 1000, "x").unwrap();
-            assert!(need.peak(rows) <= cap, "{rows} rows under {cap}");
+            let slab = need.slab_under(cap, 1000, "x", scratch).unwrap();
+            assert!(slab.peak_bytes <= cap, "{slab:?} under {cap}");
+            assert_eq!(slab.peak_bytes, BASE_BYTES + (10 << 20) + slab.rows as u64 * (38 << 20));
         }
-        assert!(need.rows_under(150 << 20, 1000, "x").is_err());
+        assert!(need.slab_under(150 << 20, 1000, "x", scratch).is_err());
+        assert_eq!(need.slab_under(64 << 30, 5, "x", scratch).unwrap().rows, 5);
     }
 
     #[test]

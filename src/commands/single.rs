@@ -10,7 +10,7 @@ use tomodelta::io::npy::NpySinograms;
 use tomodelta::pipeline::output::{Existing, write_json};
 use tomodelta::pipeline::rows::{CountedScan, PlainSource};
 use tomodelta::pipeline::{self, Session, certain_axis};
-use tomodelta::plan::{self, SlabNeed};
+use tomodelta::plan;
 use tomodelta::record::AlignmentRecord;
 use tomodelta::scan::SinogramSource;
 use tomodelta::pipeline::volumes;
@@ -111,13 +111,11 @@ pub(crate) fn reconstruct(path: &Path, output: &Path, flags: &ReconstructFlags, 
     super::refuse_existing(output, *overwrite)?;
     let source = line_integrals(path, &config)?;
     let integrals = source.as_source();
-    let rows = config.reconstruct.row_range(integrals.n_rows())?;
-    let grid = plan::slice_grid(&config.reconstruct, integrals.n_cols())?;
-    let need = plan::single_need(&config, [integrals.angles_rad().len(), integrals.n_rows(), integrals.n_cols()], &rows, &grid);
-    // fail on memory before the axis is searched
-    let _: usize = need.rows_under(plan::memory_cap(&config)?, rows.len(), "reconstructing")?;
+    let shape = [integrals.angles_rad().len(), integrals.n_rows(), integrals.n_cols()];
+    // fails on memory, or on the device, before the axis is searched
+    let slab = plan::single_slab(&config, shape, integrals.angles_rad(), &session.device)?;
     let axis = certain_axis(&path.display().to_string(), integrals, &config, &session.progress)?;
-    let done = write_volume(&source, &axis, need, output, &config, &session)?;
+    let done = write_volume(&source, &axis, slab.rows, output, &config, &session)?;
     super::times(shared, &session.progress);
     log::info!(
         "{}: {} (values {:.4} to {:.4}, mean {:.4}; {} slices with data)",
@@ -134,7 +132,7 @@ pub(crate) fn reconstruct(path: &Path, output: &Path, flags: &ReconstructFlags, 
 fn write_volume(
     source: &LineIntegrals,
     axis: &tomodelta::center::AxisFit,
-    need: SlabNeed,
+    slab: usize,
     output: &Path,
     config: &Config,
     session: &Session,
@@ -145,7 +143,7 @@ fn write_volume(
     Ok(match source {
         LineIntegrals::Scan(scan) => {
             let mut rows = CountedScan::new(scan);
-            let done = pipeline::reconstruct_one(&mut rows, angles, n_cols, axis, pixel, need, output, config, session)?;
+            let done = pipeline::reconstruct_one(&mut rows, angles, n_cols, axis, pixel, slab, output, config, session)?;
             log::info!("corrections: {}", serde_json::to_string(&rows.counts)?);
             done
         }
@@ -155,7 +153,7 @@ fn write_volume(
             n_cols,
             axis,
             pixel,
-            need,
+            slab,
             output,
             config,
             session,
@@ -190,7 +188,7 @@ pub(crate) fn difference(reference: &Path, target: &Path, output: &Path, flags: 
     let config = super::config_of(shared, more)?;
     let existing = if *overwrite { Existing::Overwrite } else { Existing::Refuse };
     let session = super::session(shared, &config, existing)?;
-    let hints = volumes::Hints { unit: unit.clone(), voxel_size_um: *pixel_size };
+    let hints = io::volume::Hints { unit: unit.clone(), voxel_size_um: *pixel_size };
     let pair = volumes::Pair { reference, target, hints };
     let (record, alignment): (_, AlignmentRecord) = volumes::difference(&pair, output, &config, &session)?;
     let alignment_path: PathBuf = output.join("alignment.json");

@@ -3,12 +3,14 @@
 pub mod angles;
 mod assemble;
 mod dxchange;
+pub mod fingerprint;
 pub mod hdf5;
 mod hdf5_scan;
 pub mod inspect;
 mod nexus;
 pub mod npy;
 mod pixel_size;
+pub mod sinograms;
 mod tiff_folder;
 mod tiff_stack;
 pub mod volume;

@@ -419,7 +419,7 @@ fn hash_inputs(config: &Config, scans: &[Scan]) -> Result<Vec<InputRecord>> {
     let mut records = Vec::new();
     for (scan_config, scan) in config.scan.iter().zip(scans) {
         for path in &scan.files {
-            let (bytes, blake3) = io::fingerprint(path)?;
+            let (bytes, blake3) = io::fingerprint::fingerprint(path)?;
             records.push(InputRecord {
                 scan: scan_config.name.clone(),
                 path: path.display().to_string(),
@@ -532,7 +532,7 @@ pub fn reconstruct_one(
     n_cols: usize,
     axis: &AxisFit,
     pixel_size_um: Option<f64>,
-    need: crate::plan::SlabNeed,
+    slab: usize,
     output: &Path,
     config: &Config,
     session: &Session,
@@ -540,7 +540,6 @@ pub fn reconstruct_one(
     let rows = config.reconstruct.row_range(source.n_rows())?;
     let grid = slice_grid(&config.reconstruct, n_cols)?;
     let (scale, unit) = attenuation_unit(pixel_size_um);
-    let slab = need.rows_under(crate::plan::memory_cap(config)?, rows.len(), "reconstructing")?;
     let meta = VolumeMeta {
         shape: [rows.len(), grid.n_y, grid.n_x],
         voxel_type: VoxelType::F32,
@@ -586,7 +585,7 @@ pub fn write_sinograms(
         fixed: crate::correct::fixed_bytes([shape[1], all_rows, shape[2]]),
         per_slice: 2 * sinogram,
     };
-    let slab = need.rows_under(crate::plan::memory_cap(config)?, rows.len(), "correcting")?;
+    let slab = need.slab_under(crate::plan::memory_cap(config)?, rows.len(), "correcting", |_| 0)?.rows;
     let mut file = io::sinograms::Writer::create(output, shape, scan, rows.start, config, overwrite)?;
     let stage = session.progress.stage("correcting", rows.len() as u64, "rows");
     let mut counts = crate::correct::CorrectionCounts::default();

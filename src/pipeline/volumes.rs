@@ -24,15 +24,6 @@ use crate::record::{AlignmentRecord, DifferenceRecord};
 /// Shifts below this are not worth resampling for \[voxel\].
 const LEAST_SHIFT: f64 = 0.02;
 
-/// What the user says of volumes that do not say it themselves.
-#[derive(Debug, Clone, Default)]
-pub struct Hints {
-    /// `1/cm` or `1/px`.
-    pub unit: Option<String>,
-    /// Edge of a voxel \[um\].
-    pub voxel_size_um: Option<f64>,
-}
-
 /// The two volumes.
 pub struct Pair<'a> {
     /// Reference.
@@ -40,7 +31,7 @@ pub struct Pair<'a> {
     /// Target.
     pub target: &'a Path,
     /// For both.
-    pub hints: Hints,
+    pub hints: volume::Hints,
 }
 
 /// Aligns, subtracts, measures; writes the files of a difference into `output`.
@@ -53,8 +44,8 @@ pub fn difference(
     config: &Config,
     session: &Session,
 ) -> Result<(DifferenceRecord, AlignmentRecord)> {
-    let reference = open(pair.reference, &pair.hints)?;
-    let target = open(pair.target, &pair.hints)?;
+    let reference = volume::open_with(pair.reference, &pair.hints)?;
+    let target = volume::open_with(pair.target, &pair.hints)?;
     let shape = reference.meta().shape;
     if target.meta().shape != shape {
         return Err(Error::Shape {
@@ -86,7 +77,7 @@ pub fn difference(
     let [n_z, n_y, n_x] = shape;
     let shift = motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px);
     let covered = super::rows::covered_slices(&(0..n_z), motion.shift_z_px, n_z);
-    let slab = plan::difference_need([n_x, n_y], config.run.format).rows_under(cap, n_z, "the difference")?;
+    let slab = plan::difference_need(shape, config.run.format).slab_under(cap, n_z, "the difference", |_| 0)?.rows;
     let name = |path: &Path| path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let context = difference::Context {
         target: &name(pair.target),
@@ -104,10 +95,6 @@ pub fn difference(
     };
     let record = difference::run(reference.as_ref(), target, folder.path(), &context)?;
     Ok((record, alignment))
-}
-
-fn open(path: &Path, hints: &Hints) -> Result<Box<dyn VolumeReader>> {
-    volume::open_with(path, hints.unit.as_deref(), hints.voxel_size_um)
 }
 
 fn register(
