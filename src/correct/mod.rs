@@ -1,13 +1,46 @@
 //! From detector counts to line integrals.
+//!
+//! Takes a [`Scan`] of counts `[angle, row, col]`, gives sinograms `[row, angle, col]` of line integrals, slab by slab.
+//! The steps, in this order, each counted in [`CorrectionCounts`]:
+//!
+//! 1. `(projection - dark) / (flat - dark)`, flats and darks averaged once for the whole detector;
+//! 2. pixels without signal and samples that are not finite are filled by one rule (see `bad_pixels`);
+//! 3. zingers, 4. stripes, both on the transmission sinogram;
+//! 5. transmission below the least one is raised to it, and `-ln` is taken.
+//!
+//! Every detector row is worked on by one thread in a fixed order, so results do not depend on the height of the slab
+//! or on the number of threads. Left out: beam-intensity drift, phase retrieval.
+
+mod bad_pixels;
+mod flat_dark;
+#[cfg(test)]
+mod goldens;
+mod median;
+mod minus_log;
+pub mod stripe;
+mod zinger;
+
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
+use std::sync::Mutex;
 
-use ndarray::Array3;
+use ndarray::{Array2, ArrayView3, Axis, s};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::config::CorrectConfig;
-use crate::error::Result;
-use crate::scan::{Scan, Sinograms};
+use crate::config::{CorrectConfig, ZingerConfig};
+use crate::error::{Error, Result};
+use crate::scan::{Scan, SinogramSource, Sinograms};
+use bad_pixels::{fill_line, fill_lost_lines};
+use flat_dark::FlatDark;
+use minus_log::minus_log;
+use stripe::{Scratch, StripeRemoval};
+pub use zinger::remove_zingers;
+
+/// Memory for the counts that are read at a time \[bytes\].
+const BLOCK_BYTES: usize = 64 << 20;
 
 /// What the corrections touched; adds up over slabs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -17,8 +50,11 @@ pub struct CorrectionCounts {
     pub samples: u64,
     /// Detector pixels without signal (flat minus dark below the floor).
     pub bad_pixels: u64,
-    /// Samples that were NaN or infinite in the input.
+    /// Samples that were NaN or infinite in the input, on pixels that are not bad.
     pub not_finite: u64,
+    /// Lines of a sinogram (one detector row of one projection) without any good sample, taken from their neighbours
+    /// in angle, or as open beam where a detector row has no good line at all.
+    pub lost_lines: u64,
     /// Samples raised to the least transmission.
     pub clipped: u64,
     /// Samples replaced as zingers.
@@ -34,6 +70,7 @@ impl std::ops::AddAssign for CorrectionCounts {
         self.samples += other.samples;
         self.bad_pixels += other.bad_pixels;
         self.not_finite += other.not_finite;
+        self.lost_lines += other.lost_lines;
         self.clipped += other.clipped;
         self.zingers += other.zingers;
         self.large_stripes += other.large_stripes;
@@ -45,15 +82,66 @@ impl std::ops::AddAssign for CorrectionCounts {
 pub struct CorrectedScan {
     scan: Scan,
     config: CorrectConfig,
+    fields: FlatDark,
+    zinger: Option<(f32, usize)>,
+    stripe: Option<StripeRemoval>,
+    min_transmission: f32,
+    bad_pixels: u64,
+    warnings: Vec<String>,
+    /// Buffers of the stripe removal: as many as sinograms were ever worked on at once.
+    scratch: Mutex<Vec<Scratch>>,
 }
 
 impl CorrectedScan {
     /// Averages the flats and darks of the whole detector (in blocks of rows).
     ///
+    /// Without darks, 0 is subtracted and a warning is kept. With `correct.without_flats` the data are taken as
+    /// transmission as they are; flats and darks of the scan are then not used, which is a warning too.
+    ///
     /// # Errors
-    /// Those of the readers; [`crate::Error::Input`] when there are no flats and `without_flats` is off.
+    /// Those of the readers; [`Error::Input`] when there are no flats and `without_flats` is off;
+    /// [`Error::Shape`] when flats or darks differ from the projections in rows or columns.
     pub fn new(scan: Scan, config: &CorrectConfig) -> Result<Self> {
-        Ok(CorrectedScan { scan, config: config.clone() })
+        // taken apart, so that a parameter that no step uses does not compile
+        let CorrectConfig { average, flat_in_time, floor_counts, min_transmission, without_flats, zinger, stripe } = config;
+        let &ZingerConfig { enabled, threshold, size } = zinger;
+        let mut warnings = Vec::new();
+        let has_flats = scan.flats.is_some() && scan.flat_groups.iter().any(|group| !group.frames.is_empty());
+        let fields = match (has_flats, *without_flats) {
+            (false, false) => {
+                return Err(Error::input(
+                    &scan.path,
+                    "expected flats (open-beam frames), found none",
+                    "give them (--flats), or set correct.without_flats = true if the data are transmission already",
+                ));
+            }
+            (found, true) => {
+                if found {
+                    warnings.push("the flats are not used because correct.without_flats = true".to_string());
+                }
+                FlatDark::none(scan.n_rows())
+            }
+            (true, false) => {
+                if scan.darks.is_none() || scan.dark_groups.iter().all(|group| group.frames.is_empty()) {
+                    warnings.push("no darks: 0 counts are subtracted; give them with --darks".to_string());
+                }
+                FlatDark::read(&scan, *average, *flat_in_time, *floor_counts)?
+            }
+        };
+        let (n_rows, n_cols) = (scan.n_rows(), scan.n_cols());
+        let bad_pixels: u64 = (0..n_rows).map(|row| fields.bad_pixels(row)).sum();
+        warn_of_bad_pixels(&fields, n_rows, n_cols, *floor_counts, &mut warnings);
+        Ok(CorrectedScan {
+            fields,
+            zinger: enabled.then_some((threshold, size)),
+            stripe: StripeRemoval::from_config(stripe),
+            min_transmission: *min_transmission,
+            bad_pixels,
+            warnings,
+            scratch: Mutex::default(),
+            config: config.clone(),
+            scan,
+        })
     }
 
     /// The scan behind it.
@@ -62,13 +150,213 @@ impl CorrectedScan {
         &self.scan
     }
 
+    /// The parameters it was made with.
+    #[must_use]
+    pub fn config(&self) -> &CorrectConfig {
+        &self.config
+    }
+
+    /// What a person should read about the flats and darks.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Pixels without signal on the whole detector.
+    #[must_use]
+    pub fn bad_pixels(&self) -> u64 {
+        self.bad_pixels
+    }
+
+    /// Whether the pixel carries no signal.
+    #[must_use]
+    pub fn is_bad_pixel(&self, row: usize, col: usize) -> bool {
+        self.fields.is_bad(row, col)
+    }
+
+    /// Memory held for the averaged flats and darks \[bytes\].
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.fields.bytes()
+    }
+
+    /// Memory that [`CorrectedScan::slab`] of `rows` rows needs beside its result, for the threads of the current pool
+    /// \[bytes\]: the block of counts and the buffers of the stripe removal. The reader's own buffers come on top.
+    #[must_use]
+    pub fn scratch_bytes(&self, rows: usize) -> usize {
+        let (n_angles, n_cols) = (self.scan.n_angles(), self.scan.n_cols());
+        let block = self.frames_per_block(rows) * rows * n_cols * 4;
+        let stripe = self.stripe.map_or(0, |stripe| stripe.scratch_bytes(n_cols, n_angles));
+        let zinger = n_cols * 4;
+        block + rayon::current_num_threads().min(rows) * (stripe + zinger)
+    }
+
     /// Line integrals of `rows` `[row, angle, col]`, and what was touched.
     ///
     /// # Errors
-    /// Those of the reader.
+    /// Those of the reader; [`Error::Shape`] for rows that the detector does not have.
     pub fn slab(&self, rows: Range<usize>) -> Result<(Sinograms, CorrectionCounts)> {
-        let _ = (&self.config, rows);
-        let _: Option<Array3<f32>> = None;
-        unimplemented!("correct")
+        let (mut sinograms, mut counts) = self.transmission(rows)?;
+        counts.clipped = self.each_row(&mut sinograms, |sinogram| minus_log(sinogram, self.min_transmission)).iter().sum();
+        Ok((sinograms, counts))
+    }
+
+    /// The same without the last step: transmission of `rows` `[row, angle, col]`, zingers and stripes removed, neither
+    /// raised to the least transmission nor in logarithm.
+    ///
+    /// # Errors
+    /// As for [`CorrectedScan::slab`].
+    pub fn transmission(&self, rows: Range<usize>) -> Result<(Sinograms, CorrectionCounts)> {
+        let (mut sinograms, mut counts) = self.divided(rows)?;
+        let n_cols = self.scan.n_cols();
+        let per_row = self.each_row(&mut sinograms, |sinogram| {
+            let zingers = self.zinger.map_or(0, |(threshold, size)| remove_zingers(sinogram, n_cols, threshold, size));
+            let Some(stripe) = &self.stripe else { return (zingers, stripe::StripeCounts::default()) };
+            let lent = self.scratch.lock().ok().and_then(|mut pool| pool.pop());
+            let mut scratch = lent.unwrap_or_default();
+            let stripes = stripe.apply(sinogram, n_cols, &mut scratch);
+            if let Ok(mut pool) = self.scratch.lock() {
+                pool.push(scratch);
+            }
+            (zingers, stripes)
+        });
+        for (zingers, stripes) in per_row {
+            counts.zingers += zingers;
+            counts.large_stripes += stripes.large;
+            counts.dead_stripes += stripes.dead;
+        }
+        Ok((sinograms, counts))
+    }
+
+    /// Steps 1 and 2: transmission without holes, `[row, angle, col]`.
+    fn divided(&self, rows: Range<usize>) -> Result<(Sinograms, CorrectionCounts)> {
+        self.check_rows(&rows)?;
+        let (n_angles, n_cols) = (self.scan.n_angles(), self.scan.n_cols());
+        let mut sinograms = Sinograms::zeros((rows.len(), n_angles, n_cols));
+        let mut not_finite = vec![0u64; rows.len()];
+        let consume = |first: usize, block: ArrayView3<'_, f32>| {
+            let slab = sinograms.axis_iter_mut(Axis(0)).into_par_iter().zip(&mut not_finite).enumerate();
+            slab.for_each(|(row, (mut sinogram, not_finite))| {
+                for (index, counts) in block.slice(s![.., row, ..]).outer_iter().enumerate() {
+                    let angle = first + index;
+                    let mut line = sinogram.row_mut(angle);
+                    let counts = counts.to_slice().expect("a line of a block is contiguous");
+                    let line = line.as_slice_mut().expect("a line of a new array is contiguous");
+                    *not_finite += self.divide_line(angle, rows.start + row, counts, line).0;
+                }
+            });
+            Ok(())
+        };
+        self.scan.for_each_block(rows.clone(), self.frames_per_block(rows.len()), consume)?;
+        let lost = self.each_row(&mut sinograms, |sinogram| fill_lost_lines(sinogram, n_cols) as u64);
+        let counts = CorrectionCounts {
+            samples: sinograms.len() as u64,
+            bad_pixels: rows.map(|row| self.fields.bad_pixels(row)).sum(),
+            not_finite: not_finite.iter().sum(),
+            lost_lines: lost.iter().sum(),
+            ..CorrectionCounts::default()
+        };
+        Ok((sinograms, counts))
+    }
+
+    /// One line of transmission, its holes filled; the samples that were not finite on good pixels, and whether there
+    /// was anything to fill from.
+    fn divide_line(&self, angle: usize, row: usize, counts: &[f32], line: &mut [f32]) -> (u64, bool) {
+        self.fields.divide(angle, row, counts, line);
+        if line.iter().all(|value| value.is_finite()) {
+            return (0, true);
+        }
+        let holes = line.iter().filter(|value| !value.is_finite()).count() as u64;
+        // every bad pixel is a hole, whatever was counted there
+        let not_finite = holes - self.fields.bad_pixels(row);
+        (not_finite, fill_line(line))
+    }
+
+    /// Runs `work` on every sinogram `[angle, col]` of a slab, and gives the answers in the order of the rows.
+    fn each_row<T: Send>(&self, sinograms: &mut Sinograms, work: impl Fn(&mut [f32]) -> T + Sync) -> Vec<T> {
+        let row = sinograms.axis_iter_mut(Axis(0)).into_par_iter();
+        row.map(|mut sinogram| work(sinogram.as_slice_mut().expect("a row of a new array is contiguous"))).collect()
+    }
+
+    fn frames_per_block(&self, rows: usize) -> usize {
+        (BLOCK_BYTES / (4 * rows * self.scan.n_cols()).max(1)).clamp(1, self.scan.n_angles().max(1))
+    }
+
+    fn check_rows(&self, rows: &Range<usize>) -> Result<()> {
+        let n_rows = self.scan.n_rows();
+        if rows.start <= rows.end && rows.end <= n_rows {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            what: format!("detector rows of {}", self.scan.path.display()),
+            expected: vec![0, n_rows],
+            found: vec![rows.start, rows.end],
+            hint: format!("ask for rows within 0..{n_rows}"),
+        })
+    }
+}
+
+impl SinogramSource for CorrectedScan {
+    fn n_rows(&self) -> usize {
+        self.scan.n_rows()
+    }
+
+    fn n_cols(&self) -> usize {
+        self.scan.n_cols()
+    }
+
+    fn angles_rad(&self) -> &[f64] {
+        &self.scan.angles_rad
+    }
+
+    fn sinograms(&self, rows: Range<usize>) -> Result<Sinograms> {
+        Ok(self.slab(rows)?.0)
+    }
+
+    /// Flat, dark, bad pixels and logarithm only; a line without any good pixel is open beam (0).
+    fn projection(&self, angle: usize, rows: Range<usize>) -> Result<Array2<f32>> {
+        self.check_rows(&rows)?;
+        let Some(&frame) = self.scan.projection_frames.get(angle) else {
+            return Err(Error::Shape {
+                what: format!("projection of {}", self.scan.path.display()),
+                expected: vec![self.scan.n_angles()],
+                found: vec![angle],
+                hint: "count the projections from 0".to_string(),
+            });
+        };
+        let n_cols = self.scan.n_cols();
+        let mut counts = vec![0f32; rows.len() * n_cols];
+        self.scan.projections.read(&[frame], rows.clone(), &mut counts)?;
+        let mut projection = Array2::zeros((rows.len(), n_cols));
+        let lines = projection.axis_iter_mut(Axis(0)).into_par_iter().zip(counts.par_chunks_exact(n_cols.max(1)));
+        lines.zip(rows).for_each(|((mut line, counts), row)| {
+            let line = line.as_slice_mut().expect("a line of a new array is contiguous");
+            if !self.divide_line(angle, row, counts, line).1 {
+                line.fill(1.0);
+            }
+            minus_log(line, self.min_transmission);
+        });
+        Ok(projection)
+    }
+}
+
+/// Says when bad pixels are many, or leave nothing of a detector row.
+fn warn_of_bad_pixels(fields: &FlatDark, n_rows: usize, n_cols: usize, floor: f32, warnings: &mut Vec<String>) {
+    let dead_rows: Vec<usize> = (0..n_rows).filter(|&row| n_cols > 0 && fields.bad_pixels(row) == n_cols as u64).collect();
+    if let (Some(first), Some(last)) = (dead_rows.first(), dead_rows.last()) {
+        warnings.push(format!(
+            "{} of {n_rows} detector rows (between {first} and {last}) have no pixel with flat minus dark of at least \
+             {floor} counts; they are taken as open beam, leave them out with reconstruct.rows",
+            dead_rows.len()
+        ));
+    }
+    let lit = (n_rows - dead_rows.len()) * n_cols;
+    let bad: u64 = (0..n_rows).map(|row| fields.bad_pixels(row)).sum::<u64>() - (dead_rows.len() * n_cols) as u64;
+    // a usual camera has well below one bad pixel in a hundred
+    if bad * 100 > lit as u64 {
+        warnings.push(format!(
+            "{bad} of {lit} pixels have flat minus dark below correct.floor_counts = {floor} and are interpolated; are the \
+             flats and darks those of this scan?"
+        ));
     }
 }
