@@ -300,3 +300,33 @@ fn tiles(out: ArrayViewMut3<'_, f32>) -> Vec<(usize, usize, ArrayViewMut3<'_, f3
     }
     tiles
 }
+
+#[cfg(test)]
+mod accuracy {
+    use super::super::testing::*;
+    use super::*;
+    use ndarray::Array3;
+
+    #[test]
+    fn scratch_experiment() {
+        for (n_angles, n) in [(721, 512)] {
+            let angles = half_turn(n_angles);
+            let axis = (n as f64 - 1.0) / 2.0 + 7.3;
+            let phantom = cloth_phantom(n);
+            assert_eq!(phantom.len(), 1280);
+            let sino = sinogram(&phantom, &angles, n, axis);
+            let truth = truth(&phantom, &Grid::square(n));
+            for upsample in [1, 2, 4] {
+                let mut job = job(n, &angles);
+                job.config.upsample = upsample;
+                let mut fbp = CpuFbp::new(&job).unwrap();
+                let mut out = Array3::zeros((1, n, n));
+                let start = std::time::Instant::now();
+                fbp.slab(stack(&[sino.clone()]).view(), &[axis], out.view_mut());
+                let out = out.index_axis_move(Axis(0), 0);
+                let (k, rmse) = factor_and_rmse(&out, &truth, 0.9);
+                println!("up {upsample} k {k:.5} rmse {:.5} {:?}", rmse * n as f64 / 2.0, start.elapsed());
+            }
+        }
+    }
+}

@@ -3,6 +3,8 @@
 mod fbp;
 pub mod filter;
 pub mod geometry;
+#[cfg(test)]
+mod testing;
 
 use ndarray::{ArrayView3, ArrayViewMut3};
 

@@ -5,7 +5,7 @@
 //! each is a chain of its own, half as long.
 #![expect(unsafe_code, reason = "SIMD loads and stores go through pointers; the slices are checked first")]
 
-use super::simd::Lanes;
+use super::simd::{Lanes, Tabulate};
 
 /// Projections added in one pass.
 pub(crate) const ANGLES: usize = 16;
@@ -30,12 +30,23 @@ pub(crate) struct Segment<'a> {
     pub(crate) voxels: std::ops::Range<usize>,
 }
 
+/// Where each voxel wanted meets each projection, `[voxel, angle]`.
+#[repr(align(64))]
+pub(crate) struct Table {
+    /// Index in `samples` of the left neighbour.
+    pub(crate) offset: [[i32; ANGLES]; RUN],
+    /// Share of the left neighbour ...
+    pub(crate) left: [[f32; ANGLES]; RUN],
+    /// ... and of the right one.
+    pub(crate) right: [[f32; ANGLES]; RUN],
+}
+
 /// Adds to each voxel of the run, for every angle, the sample at its place, linearly interpolated.
 ///
 /// `sums` is `[voxel, slice]` and begins with the first voxel wanted. `V` registers hold the slices, `P` voxels are
 /// worked on at once.
 #[inline(always)]
-pub(crate) fn accumulate<L: Lanes, const V: usize, const P: usize>(segment: &Segment<'_>, sums: &mut [f32]) {
+pub(crate) fn accumulate<L: Lanes, T: Tabulate, const V: usize, const P: usize>(segment: &Segment<'_>, sums: &mut [f32]) {
     let slices = L::WIDTH * V;
     let n_voxels = segment.voxels.len();
     assert!(segment.voxels.end <= RUN && sums.len() >= n_voxels * slices, "a run of at most {RUN} voxels");
@@ -44,44 +55,32 @@ pub(crate) fn accumulate<L: Lanes, const V: usize, const P: usize>(segment: &Seg
         segment.samples.len() >= (ANGLES - 1) * segment.stride + segment.n_samples * slices,
         "{ANGLES} filtered rows"
     );
-    let mut offsets = [[0_u32; ANGLES]; RUN];
-    let mut right_share = [[0.0_f32; ANGLES]; RUN];
-    let last = segment.n_samples as i32 - 2;
-    for k in 0..n_voxels {
-        let voxel = (segment.voxels.start + k) as f32;
-        for angle in 0..ANGLES {
-            let step = segment.step[angle];
-            // counted from the end where the coordinate falls along the row, so that p is not negative
-            let from = if step < 0.0 { voxel - (RUN - 1) as f32 } else { voxel };
-            let p = segment.rest[angle] + from * step;
-            let whole = p as i32;
-            right_share[k][angle] = p - whole as f32;
-            let sample = segment.first[angle].saturating_add(whole).clamp(0, last);
-            offsets[k][angle] = (angle * segment.stride) as u32 + sample as u32 * slices as u32;
-        }
-    }
+    let mut table = Table { offset: [[0; ANGLES]; RUN], left: [[0.0; ANGLES]; RUN], right: [[0.0; ANGLES]; RUN] };
+    // SAFETY: the instruction set is that of the caller.
+    unsafe { T::fill(segment, slices, &mut table) };
     let samples = segment.samples.as_ptr();
     let mut k = 0;
     while k + P <= n_voxels {
         // SAFETY: offsets point at two whole samples within the rows checked above; sums holds n_voxels of them. The
         // instruction set is that of the caller.
-        unsafe { voxels::<L, V, P>(samples, &offsets[k..k + P], &right_share[k..k + P], sums[k * slices..].as_mut_ptr()) };
+        unsafe { voxels::<L, V, P>(samples, &table, k, sums[k * slices..].as_mut_ptr()) };
         k += P;
     }
     while k < n_voxels {
         // SAFETY: as above.
-        unsafe { voxels::<L, V, 1>(samples, &offsets[k..=k], &right_share[k..=k], sums[k * slices..].as_mut_ptr()) };
+        unsafe { voxels::<L, V, 1>(samples, &table, k, sums[k * slices..].as_mut_ptr()) };
         k += 1;
     }
 }
 
 /// # Safety
-/// `samples` plus any of the offsets must hold two samples of `V` registers; `sums` must hold `P` voxels of them.
+/// `samples` plus any of the offsets must hold two samples of `V` registers; `sums` must hold `P` voxels of them;
+/// `first + P` must be at most [`RUN`].
 #[inline(always)]
 unsafe fn voxels<L: Lanes, const V: usize, const P: usize>(
     samples: *const f32,
-    offsets: &[[u32; ANGLES]],
-    right_share: &[[f32; ANGLES]],
+    table: &Table,
+    first: usize,
     sums: *mut f32,
 ) {
     let slices = L::WIDTH * V;
@@ -92,9 +91,9 @@ unsafe fn voxels<L: Lanes, const V: usize, const P: usize>(
         let mut right: [[L; V]; P] = [[L::splat(0.0); V]; P];
         for angle in 0..ANGLES {
             for p in 0..P {
-                let share = right_share[p][angle];
-                let (on_right, on_left) = (L::splat(share), L::splat(1.0 - share));
-                let at = samples.add(offsets[p][angle] as usize);
+                let on_left = L::splat(*table.left.get_unchecked(first + p).get_unchecked(angle));
+                let on_right = L::splat(*table.right.get_unchecked(first + p).get_unchecked(angle));
+                let at = samples.add(*table.offset.get_unchecked(first + p).get_unchecked(angle) as usize);
                 for v in 0..V {
                     let (l, r) = (L::load(at.add(v * L::WIDTH)), L::load(at.add(slices + v * L::WIDTH)));
                     left[p][v] = l.times_plus(on_left, left[p][v]);
