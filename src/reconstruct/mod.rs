@@ -1,6 +1,10 @@
 //! From line integrals to slices.
 
+pub mod backproject;
+pub mod filter;
 pub mod geometry;
+pub mod gpu_fbp;
+pub mod ramp_filter;
 
 use ndarray::{ArrayView3, ArrayViewMut3};
 

@@ -1,0 +1,1 @@
+//! Filtered back-projection on the GPU.
