@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use bytemuck::Pod;
 use wgpu::BufferUsages;
 
-use super::Gpu;
+use super::{Gpu, Ticket};
 use crate::error::{Error, Result};
 
 impl Gpu {
@@ -111,8 +111,8 @@ impl Gpu {
         let mut readback = self.readback::<T>("read", len)?;
         let mut batch = self.batch("read");
         batch.copy(buffer, &readback, 0);
-        batch.submit();
-        readback.request();
+        let ticket = batch.submit();
+        readback.request(ticket);
         let mut values = vec![T::zeroed(); len];
         readback.take(self, |bytes: &[T]| values.copy_from_slice(&bytes[..len]))?;
         Ok(values)
@@ -127,18 +127,23 @@ fn bytes_of<T>(len: usize) -> u64 {
 /// A result on its way to the host: copy into it, submit, [`Readback::request`], and later [`Readback::take`].
 pub struct Readback {
     pub(super) buffer: wgpu::Buffer,
-    pending: Option<mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>>,
+    pending: Option<Pending>,
+}
+
+struct Pending {
+    ticket: Ticket,
+    mapped: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
 }
 
 impl Readback {
-    /// Asks for the content as it is after all work submitted so far.
-    pub fn request(&mut self) {
+    /// Asks for the content as the batch of this ticket left it.
+    pub fn request(&mut self, ticket: Ticket) {
         let (sender, receiver) = mpsc::channel();
         self.buffer.map_async(wgpu::MapMode::Read, .., move |result| {
             // the receiver is gone when the result is no longer wanted
             let _ = sender.send(result);
         });
-        self.pending = Some(receiver);
+        self.pending = Some(Pending { ticket, mapped: receiver });
     }
 
     /// Waits for the content that was asked for and hands it to `consume`.
@@ -151,8 +156,9 @@ impl Readback {
             hint: "run again, with --device cpu if it recurs".into(),
         };
         let pending = self.pending.take().ok_or_else(|| failed("nothing was asked for".into()))?;
+        gpu.wait_for(&pending.ticket, "download")?;
         let mapped = loop {
-            match pending.try_recv() {
+            match pending.mapped.try_recv() {
                 Ok(mapped) => break mapped,
                 Err(mpsc::TryRecvError::Disconnected) => return Err(failed("the request was dropped".into())),
                 Err(mpsc::TryRecvError::Empty) => gpu.wait("download")?,

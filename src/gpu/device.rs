@@ -70,6 +70,10 @@ pub struct Gpu {
     faults: Arc<Mutex<Vec<Fault>>>,
 }
 
+/// A submitted batch, to wait for.
+#[derive(Debug, Clone)]
+pub struct Ticket(pub(super) wgpu::SubmissionIndex);
+
 /// What the driver reported, some time after the call that caused it.
 #[derive(Debug, Clone)]
 pub(super) struct Fault {
@@ -285,7 +289,19 @@ impl Gpu {
     /// # Errors
     /// See [`Gpu::check`].
     pub fn wait(&self, what: &str) -> Result<()> {
-        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.poll(what, None)
+    }
+
+    /// Waits until the batch of this ticket is done, whatever was submitted after it.
+    ///
+    /// # Errors
+    /// See [`Gpu::check`].
+    pub fn wait_for(&self, ticket: &Ticket, what: &str) -> Result<()> {
+        self.poll(what, Some(ticket.0.clone()))
+    }
+
+    fn poll(&self, what: &str, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let polled = self.device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
         self.check(what)?;
         polled.map(|_| ()).map_err(|error| Error::Gpu {
             problem: format!("{what}: {} does not answer ({error})", self.info.name),

@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 
-use super::{Gpu, Timer};
+use super::{Gpu, Ticket, Timer};
 use crate::error::{Error, Result};
 
 /// One entry point of a shader.
@@ -118,10 +118,10 @@ impl<'a> Batch<'a> {
     }
 
     /// Hands the batch to the GPU and returns at once.
-    pub fn submit(mut self) {
+    pub fn submit(mut self) -> Ticket {
         if let Some(timer) = self.timer {
             timer.resolve(&mut self.encoder);
         }
-        self.gpu.queue.submit([self.encoder.finish()]);
+        Ticket(self.gpu.queue.submit([self.encoder.finish()]))
     }
 }

@@ -15,7 +15,7 @@ use crate::config::DeviceChoice;
 use crate::error::Result;
 
 pub use buffer::Readback;
-pub use device::{AdapterInfo, AdapterKind, AdapterLimits, Gpu, list};
+pub use device::{AdapterInfo, AdapterKind, AdapterLimits, Gpu, Ticket, list};
 pub use kernel::{Batch, Kernel};
 pub use timing::{Timer, Timing};
 

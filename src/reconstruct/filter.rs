@@ -75,11 +75,11 @@ impl FilterPlan {
             return Err(Error::config("reconstruct.padding", config.padding, "must be from 1 to 16"));
         }
         let (t_min, t_max) = reach(job);
-        if !(t_min.is_finite() && t_max.is_finite() && t_max - t_min < 1e7) {
+        if !(t_min.is_finite() && t_max.is_finite() && t_max - t_min < 5e5) {
             return Err(Error::config(
                 "reconstruct.crop",
                 format!("rays from {t_min} to {t_max} px"),
-                "voxels must stand within 1e7 px of the axis; check the shift of the scan and the grid",
+                "voxels must stand within 2.5e5 px of the axis; check the shift of the scan and the grid",
             ));
         }
         // one sample more on either side, for the interpolation

@@ -5,6 +5,7 @@ pub mod filter;
 pub mod geometry;
 pub mod gpu_fbp;
 pub mod ramp_filter;
+pub mod self_test;
 
 use ndarray::{ArrayView3, ArrayViewMut3};
 

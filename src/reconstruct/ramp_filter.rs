@@ -79,6 +79,20 @@ impl RampFilterParams {
     }
 }
 
+/// Bytes that the kernels read and write for a block: what a memory bandwidth is compared with.
+#[must_use]
+pub fn traffic_bytes(params: &RampFilterParams) -> u64 {
+    let lens = params.lens();
+    let (lines, fine_lines) = (8 * lens.lines as u64, 8 * lens.fine_lines as u64);
+    let passes = u64::from((params.n_fft / params.n_local).ilog2());
+    let extend = 4 * lens.line_integrals as u64 + lines;
+    let forward = 2 * lines * (passes + 1);
+    let inverse = u64::from(params.upsample) * lines + fine_lines * (2 * passes + 1);
+    // two samples of a pair are read as one complex number, four rows are written as one vec4
+    let gather = 2 * 16 * lens.filtered as u64;
+    extend + forward + inverse + gather
+}
+
 /// Elements of the buffers of a block; see the shader for their shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RampFilterLens {
