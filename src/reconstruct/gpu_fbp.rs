@@ -47,7 +47,7 @@ pub struct GpuFbp {
 struct Cut {
     /// Packs of four slices at once.
     packs: usize,
-    /// Angles of a block.
+    /// Angles of a block; even where there are several blocks, so that the same two angles share a transform in any cut.
     angles: usize,
     /// Slice rows of a band: one buffer of slices holds no more.
     band_rows: usize,
