@@ -1,7 +1,23 @@
-//! The GPU through wgpu: devices, buffers, kernels. Knows no stage.
+//! The GPU through wgpu (Vulkan, Metal, DX12): devices, buffers, kernels, timing. Knows no stage.
+//!
+//! - [`list`] says what is there, [`Device::open`] takes one.
+//! - Nothing here panics on what a driver does: validation errors, a lost device and memory that runs out are kept by
+//!   [`Gpu`] and returned as [`crate::Error::Gpu`] by the next call that can fail.
+//! - Limits are those of the adapter, not the defaults of WebGPU; every buffer and every dispatch is checked against
+//!   them by name before the driver sees it.
+
+mod buffer;
+mod device;
+mod kernel;
+mod timing;
 
 use crate::config::DeviceChoice;
 use crate::error::Result;
+
+pub use buffer::Readback;
+pub use device::{AdapterInfo, AdapterKind, AdapterLimits, Gpu, Ticket, list};
+pub use kernel::{Batch, Kernel};
+pub use timing::{Timer, Timing};
 
 /// A device that the stages run on.
 #[derive(Clone)]
@@ -12,25 +28,42 @@ pub enum Device {
     Gpu(std::sync::Arc<Gpu>),
 }
 
-/// An open GPU.
-pub struct Gpu {}
-
 impl Device {
     /// Opens what the user asked for.
     ///
+    /// `auto` takes a real GPU, a discrete one before an integrated one, and else the CPU: a software adapter counts only where
+    /// a GPU was asked for.
+    ///
     /// # Errors
-    /// [`crate::Error::Gpu`] when a GPU was asked for and there is none.
+    /// [`crate::Error::Gpu`] when a GPU was asked for and there is none, or when it cannot be opened.
     pub fn open(choice: DeviceChoice) -> Result<Device> {
-        let _ = choice;
-        Ok(Device::Cpu)
+        Ok(device::open(choice)?.map_or(Device::Cpu, |gpu| Device::Gpu(std::sync::Arc::new(gpu))))
     }
 
     /// `cpu` with the instruction set, or name, backend and driver of the GPU.
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Device::Cpu => "cpu".into(),
-            Device::Gpu(_) => "gpu".into(),
+            Device::Cpu => format!("cpu ({})", instruction_set()),
+            Device::Gpu(gpu) => gpu.describe(),
         }
+    }
+}
+
+/// The widest vector instructions of this CPU.
+fn instruction_set() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            return "AVX-512";
+        }
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            return "AVX2";
+        }
+        "SSE2"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        std::env::consts::ARCH
     }
 }

@@ -1,8 +1,12 @@
 //! From line integrals to slices.
 
+pub mod backproject;
 mod fbp;
 pub mod filter;
 pub mod geometry;
+pub mod gpu_fbp;
+pub mod ramp_filter;
+pub mod self_test;
 #[cfg(test)]
 mod testing;
 
@@ -12,6 +16,7 @@ use crate::config::ReconstructConfig;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use fbp::CpuFbp;
+use gpu_fbp::GpuFbp;
 use geometry::{Grid, Ray};
 
 /// Everything about a slice that does not depend on its row.
@@ -44,6 +49,7 @@ pub struct Reconstructor {
 /// What does the work.
 enum Engine {
     Fbp(CpuFbp),
+    Gpu(Box<GpuFbp>),
 }
 
 impl Reconstructor {
@@ -52,8 +58,10 @@ impl Reconstructor {
     /// # Errors
     /// [`crate::Error::Gpu`] for limits of the device, [`crate::Error::Config`] for a method that does not fit.
     pub fn new(job: SliceJob, device: &Device) -> Result<Self> {
-        let _ = device;
-        let engine = Engine::Fbp(CpuFbp::new(&job)?);
+        let engine = match device {
+            Device::Cpu => Engine::Fbp(CpuFbp::new(&job)?),
+            Device::Gpu(gpu) => Engine::Gpu(Box::new(GpuFbp::new(gpu.clone(), &job)?)),
+        };
         Ok(Reconstructor {
             n_cols: job.n_cols,
             n_angles: job.rays.len(),
@@ -79,6 +87,7 @@ impl Reconstructor {
         check("slices [z, y, x]", &[rows, self.n_y, self.n_x], out.shape())?;
         match &mut self.engine {
             Engine::Fbp(fbp) => fbp.slab(sinograms, axis_px, out),
+            Engine::Gpu(fbp) => fbp.slab(sinograms, axis_px, out)?,
         }
         Ok(())
     }
@@ -88,6 +97,7 @@ impl Reconstructor {
     pub fn scratch_bytes(&self, rows: usize) -> u64 {
         match &self.engine {
             Engine::Fbp(fbp) => fbp.scratch_bytes(rows),
+            Engine::Gpu(fbp) => fbp.scratch_bytes(rows),
         }
     }
 
@@ -96,6 +106,7 @@ impl Reconstructor {
     pub fn describe(&self) -> String {
         let engine = match &self.engine {
             Engine::Fbp(fbp) => fbp.describe(),
+            Engine::Gpu(fbp) => fbp.describe(),
         };
         format!("{engine}; {}", self.filter)
     }

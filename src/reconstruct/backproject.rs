@@ -1,0 +1,311 @@
+//! Back-projection on the GPU: parameters, CPU twin, launch.
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::SliceJob;
+use super::filter::FilterPlan;
+use super::geometry::Grid;
+use crate::error::Result;
+use crate::gpu::{Batch, Gpu, Kernel};
+
+/// The shader.
+pub const SOURCE: &str = include_str!("../../shaders/backproject.wgsl");
+/// Rays of one dispatch at most.
+pub const MAX_RAYS: usize = 256;
+
+/// Parameters of all entry points.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+pub struct BackprojectParams {
+    /// Rays of this dispatch, at most [`MAX_RAYS`].
+    pub n_rays: u32,
+    /// The first of them in `filtered`.
+    pub first_ray: u32,
+    /// Rays in `filtered`.
+    pub n_angles: u32,
+    /// Samples of a stored row.
+    pub row_stride: u32,
+    /// Columns of a slice.
+    pub n_x: u32,
+    /// Rows in `slices`.
+    pub n_y: u32,
+    /// Slice row of the first of them.
+    pub y_first: u32,
+    /// First row of `slices` that is summed.
+    pub y_start: u32,
+    /// The row behind the last one.
+    pub y_end: u32,
+    /// Slices wanted.
+    pub n_slices: u32,
+    /// 1: nothing was summed yet.
+    pub start: u32,
+    /// Largest coordinate that may be read, `n_out + 1`.
+    pub u_max: f32,
+    /// Coordinates count from here \[voxel\].
+    pub x_middle: f32,
+    /// As [`BackprojectParams::x_middle`].
+    pub y_middle: f32,
+}
+
+impl BackprojectParams {
+    /// For the slice rows `y` of a block of `n_angles`, all of them summed at once.
+    #[must_use]
+    pub fn new(grid: &Grid, plan: &FilterPlan, y: Range<usize>, n_angles: usize, n_slices: usize) -> Self {
+        BackprojectParams {
+            n_rays: n_angles as u32,
+            first_ray: 0,
+            n_angles: n_angles as u32,
+            row_stride: plan.n_out as u32 + 3,
+            n_x: grid.n_x as u32,
+            n_y: y.len() as u32,
+            y_first: y.start as u32,
+            y_start: 0,
+            y_end: y.len() as u32,
+            n_slices: n_slices as u32,
+            start: 1,
+            u_max: (plan.n_out + 1) as f32,
+            x_middle: (grid.n_x / 2) as f32,
+            y_middle: (grid.n_y / 2) as f32,
+        }
+    }
+
+    /// Voxel updates of this dispatch, of `n_groups` of four slices.
+    #[must_use]
+    pub fn updates(&self, n_groups: usize) -> u64 {
+        u64::from(self.n_x) * u64::from(self.y_end - self.y_start) * u64::from(self.n_rays) * 4 * n_groups as u64
+    }
+}
+
+/// Per ray, from f64: samples per voxel along x and along y, and the coordinate of the voxel in the middle.
+///
+/// Voxel (i, j) stands at `z + (i - x_middle) x + (j - y_middle) y` in the stored row, whose first sample is a zero.
+#[must_use]
+pub fn ray_constants(job: &SliceJob, plan: &FilterPlan) -> Vec<[f32; 4]> {
+    let grid = &job.grid;
+    let upsample = plan.upsample as f64;
+    let x = grid.x0 + (grid.n_x / 2) as f64 * grid.step;
+    let y = grid.y0 - (grid.n_y / 2) as f64 * grid.step;
+    job.rays
+        .iter()
+        .map(|ray| {
+            let middle = (ray.offset_px + x * ray.cos + y * ray.sin - plan.t0) * upsample + 1.0;
+            let (along_x, along_y) = (grid.step * ray.cos * upsample, -grid.step * ray.sin * upsample);
+            [along_x as f32, along_y as f32, middle as f32, 0.0]
+        })
+        .collect()
+}
+
+/// Columns inside the mask, `[y]` of `[first, behind the last]`.
+#[must_use]
+pub fn spans(grid: &Grid, mask_radius_px: Option<f64>) -> Vec<[u32; 2]> {
+    (0..grid.n_y)
+        .map(|j| {
+            let Some(radius) = mask_radius_px else { return [0, grid.n_x as u32] };
+            let y = grid.y0 - j as f64 * grid.step;
+            let inside = |i: &usize| {
+                let x = grid.x0 + *i as f64 * grid.step;
+                x * x + y * y <= radius * radius
+            };
+            match ((0..grid.n_x).find(inside), (0..grid.n_x).rev().find(inside)) {
+                (Some(first), Some(last)) => [first as u32, last as u32 + 1],
+                _ => [0, 0],
+            }
+        })
+        .collect()
+}
+
+/// Twin of `backproject`: adds the rays of `params` to `slices` `[group, y, x]`.
+///
+/// `rays` `[ray]`, `filtered` `[group, angle, sample]`, `spans` `[slice row]`. Voxels outside the mask are not written.
+///
+/// # Panics
+/// When a slice is too short.
+pub fn backproject_cpu(
+    params: &BackprojectParams,
+    rays: &[[f32; 4]],
+    filtered: &[[f32; 4]],
+    spans: &[[u32; 2]],
+    slices: &mut [[f32; 4]],
+) {
+    let n_y = params.n_y as usize;
+    let n_groups = slices.len() / (n_y * params.n_x as usize);
+    for group in 0..n_groups {
+        for y in params.y_start..params.y_end {
+            let span = spans[(params.y_first + y) as usize];
+            for x in span[0]..span[1] {
+                let voxel = (group * n_y + y as usize) * params.n_x as usize + x as usize;
+                let mut sum = if params.start == 0 { slices[voxel] } else { [0.0; 4] };
+                let fx = x as f32 - params.x_middle;
+                let fy = (params.y_first + y) as f32 - params.y_middle;
+                let mut first = (group * params.n_angles as usize + params.first_ray as usize) * params.row_stride as usize;
+                for ray in &rays[..params.n_rays as usize] {
+                    let u = fx.mul_add(ray[0], fy.mul_add(ray[1], ray[2]));
+                    sum = add_sample(params, filtered, sum, first, u);
+                    first += params.row_stride as usize;
+                }
+                slices[voxel] = sum;
+            }
+        }
+    }
+}
+
+fn add_sample(params: &BackprojectParams, filtered: &[[f32; 4]], sum: [f32; 4], first: usize, u_free: f32) -> [f32; 4] {
+    let u = u_free.clamp(0.0, params.u_max);
+    let lower = u as usize;
+    let share = u - lower as f32;
+    let (here, next) = (filtered[first + lower], filtered[first + lower + 1]);
+    std::array::from_fn(|lane| next[lane].mul_add(share, here[lane].mul_add(1.0 - share, sum[lane])))
+}
+
+/// Twin of `unpack_slices`: `volume` `[slice, y, x]` of `slices` `[group, y, x]`, 0 outside the mask.
+///
+/// # Panics
+/// When a slice is too short.
+pub fn unpack_slices_cpu(params: &BackprojectParams, spans: &[[u32; 2]], slices: &[[f32; 4]], volume: &mut [f32]) {
+    let (n_x, n_y) = (params.n_x as usize, params.n_y as usize);
+    for slice in 0..params.n_slices as usize {
+        for y in 0..n_y {
+            let span = spans[params.y_first as usize + y];
+            for x in 0..n_x {
+                let inside = (span[0] as usize..span[1] as usize).contains(&x);
+                let value = slices[(slice / 4 * n_y + y) * n_x + x][slice % 4];
+                volume[(slice * n_y + y) * n_x + x] = if inside { value } else { 0.0 };
+            }
+        }
+    }
+}
+
+/// The kernels.
+pub struct Backproject {
+    backproject: Kernel,
+    unpack_slices: Kernel,
+}
+
+impl Backproject {
+    /// Compiles them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`] when the driver refuses a kernel.
+    pub fn new(gpu: &Gpu) -> Result<Self> {
+        Ok(Backproject {
+            backproject: Kernel::new(gpu, SOURCE, "backproject")?,
+            unpack_slices: Kernel::new(gpu, SOURCE, "unpack_slices")?,
+        })
+    }
+
+    /// Adds `rays` (a uniform buffer of [`MAX_RAYS`]) to `slices` of `n_groups`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`], see [`Batch::launch`].
+    pub fn launch(
+        &self,
+        batch: &mut Batch<'_>,
+        params: &BackprojectParams,
+        n_groups: usize,
+        rays: &wgpu::Buffer,
+        filtered: &wgpu::Buffer,
+        spans: &wgpu::Buffer,
+        slices: &wgpu::Buffer,
+    ) -> Result<()> {
+        batch.launch(
+            &self.backproject,
+            params,
+            &[(1, rays), (2, filtered), (3, spans), (4, slices)],
+            [params.n_x.div_ceil(32), (params.y_end - params.y_start).div_ceil(32), n_groups as u32],
+        )
+    }
+
+    /// Takes `slices` apart into `volume`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`], see [`Batch::launch`].
+    pub fn unpack(
+        &self,
+        batch: &mut Batch<'_>,
+        params: &BackprojectParams,
+        spans: &wgpu::Buffer,
+        slices: &wgpu::Buffer,
+        volume: &wgpu::Buffer,
+    ) -> Result<()> {
+        batch.launch(
+            &self.unpack_slices,
+            params,
+            &[(3, spans), (4, slices), (5, volume)],
+            [params.n_x.div_ceil(256), params.n_y, params.n_slices.div_ceil(4)],
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ReconstructConfig;
+    use crate::reconstruct::geometry::{InPlaneMotion, rays};
+
+    fn job(n_cols: usize, n_angles: usize) -> SliceJob {
+        let angles: Vec<f64> = (0..n_angles).map(|k| k as f64 * std::f64::consts::PI / n_angles as f64).collect();
+        let motion = InPlaneMotion { shift_x_px: 1.3, shift_y_px: -0.4, rotation_rad: 0.1 };
+        SliceJob {
+            n_cols,
+            rays: rays(&angles, motion),
+            grid: Grid { n_x: n_cols + 2, n_y: n_cols.div_ceil(2), x0: -3.25, y0: 4.5, step: 0.75 },
+            config: ReconstructConfig::default(),
+            scale: 1.0,
+            mask_radius_px: None,
+        }
+    }
+
+    #[test]
+    fn the_twin_is_the_sum_over_angles_of_interpolated_values_in_f64() {
+        let job = job(23, 19);
+        let plan = FilterPlan::new(&job).unwrap();
+        let params = BackprojectParams::new(&job.grid, &plan, 0..job.grid.n_y, 19, 4);
+        let stride = params.row_stride as usize;
+        let mut filtered: Vec<[f32; 4]> = (0..19 * stride)
+            .map(|i| std::array::from_fn(|lane| ((i * i * 13 + 29 * lane) % 97) as f32 / 97.0 - 0.5))
+            .collect();
+        for row in filtered.chunks_mut(stride) {
+            for zero in [0, plan.n_out + 1, plan.n_out + 2] {
+                row[zero] = [0.0; 4];
+            }
+        }
+        let mut slices = vec![[f32::NAN; 4]; job.grid.n_x * job.grid.n_y];
+        backproject_cpu(&params, &ray_constants(&job, &plan), &filtered, &spans(&job.grid, None), &mut slices);
+        // a coordinate below 128 is off by a few units of 2^-17, at slopes of at most 1 per sample
+        let tolerance = 19.0 * (4.0 * 128.0 * f64::from(f32::EPSILON) + f64::from(f32::EPSILON));
+        let (mut worst, mut blind): (f64, f64) = (0.0, 0.0);
+        for j in 0..job.grid.n_y {
+            for i in 0..job.grid.n_x {
+                let (x, y) = (job.grid.x0 + i as f64 * 0.75, job.grid.y0 - j as f64 * 0.75);
+                for lane in 0..4 {
+                    let at = |shift: f64| -> f64 {
+                        let value = |angle: usize, ray: &crate::reconstruct::geometry::Ray| {
+                            let t = ray.offset_px + x * ray.cos + y * ray.sin + shift;
+                            let m = (t - plan.t0) * plan.upsample as f64;
+                            let share = m - m.floor();
+                            let row = &filtered[angle * stride..];
+                            let sample = |m: f64| f64::from(row[m as usize + 1][lane]);
+                            (1.0 - share) * sample(m.floor()) + share * sample(m.floor() + 1.0)
+                        };
+                        job.rays.iter().enumerate().map(|(angle, ray)| value(angle, ray)).sum()
+                    };
+                    let found = f64::from(slices[j * job.grid.n_x + i][lane]);
+                    worst = worst.max((found - at(0.0)).abs());
+                    blind = blind.max((found - at(0.1)).abs());
+                }
+            }
+        }
+        assert!(worst < tolerance, "{worst} > {tolerance}");
+        assert!(blind > 10.0 * tolerance, "a shift of 0.1 px must be seen: {blind}");
+    }
+
+    #[test]
+    fn spans_hold_exactly_the_voxels_within_the_radius() {
+        let grid = Grid::square(7);
+        assert_eq!(spans(&grid, None), vec![[0, 7]; 7]);
+        assert_eq!(spans(&grid, Some(3.0)), [[3, 4], [1, 6], [1, 6], [0, 7], [1, 6], [1, 6], [3, 4]]);
+        assert_eq!(spans(&grid, Some(0.5))[0], [0, 0]);
+    }
+}

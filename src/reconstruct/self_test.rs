@@ -1,0 +1,401 @@
+//! Every kernel against its twin, and how fast it runs: `tomodelta devices --test`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ndarray::Array3;
+use serde::Serialize;
+
+use super::SliceJob;
+use super::backproject::{
+    Backproject, BackprojectParams, MAX_RAYS, backproject_cpu, ray_constants, spans, unpack_slices_cpu,
+};
+use super::filter::FilterPlan;
+use super::geometry::{Grid, InPlaneMotion, rays};
+use super::gpu_fbp::GpuFbp;
+use super::ramp_filter::{
+    LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers, ramp_filter_cpu, traffic_bytes,
+};
+use crate::config::ReconstructConfig;
+use crate::error::Result;
+use crate::gpu::Gpu;
+
+/// What a kernel was asked to do, on the GPU and on the CPU.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Detector columns.
+    pub n_cols: usize,
+    /// Projections.
+    pub n_angles: usize,
+    /// Detector rows.
+    pub n_rows: usize,
+    /// Samples per pixel of the filtered row.
+    pub upsample: usize,
+    /// Elements that a workgroup of the filter transforms.
+    pub local: usize,
+    /// Rotation axis of row 0; each further row has it 0.05 px farther right.
+    pub axis_px: f64,
+    /// The voxels.
+    pub grid: Grid,
+    /// Outside this radius there are zeros.
+    pub mask_radius_px: Option<f64>,
+}
+
+/// What a kernel left, element by element.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Filtered rows `[row / 4, angle, sample]`, lanes last.
+    pub filtered: Vec<f32>,
+    /// Slices `[slice, y, x]`.
+    pub volume: Vec<f32>,
+}
+
+impl Case {
+    /// A square slice as wide as the detector, axis near its middle.
+    #[must_use]
+    pub fn new(n_cols: usize, n_angles: usize, n_rows: usize) -> Case {
+        Case {
+            n_cols,
+            n_angles,
+            n_rows,
+            upsample: 2,
+            local: LOCAL,
+            axis_px: (n_cols as f64 - 1.0) / 2.0 + 0.3,
+            grid: Grid::square(n_cols),
+            mask_radius_px: Some(n_cols as f64 / 2.0),
+        }
+    }
+
+    /// The reconstruction that the case belongs to.
+    #[must_use]
+    pub fn job(&self) -> SliceJob {
+        let angles: Vec<f64> =
+            (0..self.n_angles).map(|k| k as f64 * std::f64::consts::PI / self.n_angles as f64).collect();
+        SliceJob {
+            n_cols: self.n_cols,
+            rays: rays(&angles, InPlaneMotion { shift_x_px: 0.7, shift_y_px: -0.2, rotation_rad: 0.05 }),
+            grid: self.grid,
+            config: ReconstructConfig { upsample: self.upsample, ..ReconstructConfig::default() },
+            scale: 1.0,
+            mask_radius_px: self.mask_radius_px,
+        }
+    }
+
+    fn n_packs(&self) -> usize {
+        self.n_rows.div_ceil(4)
+    }
+
+    /// The rotation axis of each row.
+    #[must_use]
+    pub fn axes(&self) -> Vec<f64> {
+        (0..self.n_rows).map(|row| self.axis_px + 0.05 * row as f64).collect()
+    }
+
+    /// Line integrals `[row, angle, col]` from 0 to 1, the same in every run; rows that fill up a pack are 0.
+    #[must_use]
+    pub fn line_integrals(&self) -> Vec<f32> {
+        let wanted = self.n_rows * self.n_angles * self.n_cols;
+        let mut state = 7u32;
+        let mut values: Vec<f32> = (0..wanted)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 24) as f32
+            })
+            .collect();
+        values.resize(4 * self.n_packs() * self.n_angles * self.n_cols, 0.0);
+        values
+    }
+
+    fn multiplier(&self, plan: &FilterPlan) -> Vec<[f32; 2]> {
+        let mut axes = self.axes();
+        axes.resize(4 * self.n_packs(), self.axis_px);
+        axes.iter().flat_map(|&axis| multipliers(plan, axis)).collect()
+    }
+
+    /// The twins.
+    ///
+    /// # Errors
+    /// Those of [`FilterPlan::new`].
+    pub fn run_cpu(&self) -> Result<Outcome> {
+        let job = self.job();
+        let plan = FilterPlan::new(&job)?;
+        let params = RampFilterParams::new(&plan, self.n_packs(), self.n_angles, self.local);
+        let weights: Vec<f32> = job.rays.iter().map(|ray| ray.weight as f32).collect();
+        let mut filtered = vec![[f32::NAN; 4]; params.lens().filtered];
+        ramp_filter_cpu(
+            &params,
+            &self.line_integrals(),
+            &weights,
+            &plan.roll_off,
+            &self.multiplier(&plan),
+            &mut filtered,
+        );
+        let spans = spans(&self.grid, self.mask_radius_px);
+        let voxels = self.grid.n_x * self.grid.n_y;
+        let mut slices = vec![[f32::NAN; 4]; self.n_packs() * voxels];
+        let params = BackprojectParams::new(&self.grid, &plan, 0..self.grid.n_y, self.n_angles, self.n_rows);
+        backproject_cpu(&params, &ray_constants(&job, &plan), &filtered, &spans, &mut slices);
+        let mut volume = vec![f32::NAN; self.n_rows * voxels];
+        unpack_slices_cpu(&params, &spans, &slices, &mut volume);
+        Ok(Outcome { filtered: filtered.into_flattened(), volume })
+    }
+
+    /// The kernels, launched in blocks of at most [`MAX_RAYS`] angles, all in one filtered buffer; what they write was NaN before.
+    ///
+    /// # Errors
+    /// Those of [`FilterPlan::new`]; [`crate::Error::Gpu`].
+    pub fn run_gpu(&self, gpu: &Gpu) -> Result<Outcome> {
+        let job = self.job();
+        let plan = FilterPlan::new(&job)?;
+        let filter = RampFilter::new(gpu, &plan, self.local)?;
+        let params = RampFilterParams::new(&plan, self.n_packs(), self.n_angles, filter.local);
+        let buffers = RampFilterBuffers::new(gpu, &params)?;
+        gpu.write(&buffers.line_integrals, 0, &self.line_integrals())?;
+        gpu.write(&buffers.multiplier, 0, &self.multiplier(&plan))?;
+        gpu.write(&buffers.filtered, 0, &vec![[f32::NAN; 4]; params.lens().filtered])?;
+        let weights: Vec<f32> = job.rays.iter().map(|ray| ray.weight as f32).collect();
+        let weights = gpu.storage_from("weights", &weights)?;
+        let mut batch = gpu.batch("filter");
+        filter.launch(&mut batch, &params, &weights, &buffers)?;
+        batch.submit();
+
+        let backproject = Backproject::new(gpu)?;
+        let voxels = self.grid.n_x * self.grid.n_y;
+        let spans = gpu.storage_from("spans", &spans(&self.grid, self.mask_radius_px))?;
+        let slices = gpu.storage_from("slices", &vec![[f32::NAN; 4]; self.n_packs() * voxels])?;
+        let volume = gpu.storage_from("volume", &vec![f32::NAN; self.n_rows * voxels])?;
+        let mut params = BackprojectParams::new(&self.grid, &plan, 0..self.grid.n_y, self.n_angles, self.n_rows);
+        let constants = ray_constants(&job, &plan);
+        let mut batch = gpu.batch("back-projection");
+        for (block, constants) in constants.chunks(MAX_RAYS).enumerate() {
+            params.first_ray = (block * MAX_RAYS) as u32;
+            params.n_rays = constants.len() as u32;
+            params.start = u32::from(block == 0);
+            let mut rays = constants.to_vec();
+            rays.resize(MAX_RAYS, [f32::NAN; 4]);
+            let rays = gpu.uniform_from("rays", &rays)?;
+            backproject.launch(&mut batch, &params, self.n_packs(), &rays, &buffers.filtered, &spans, &slices)?;
+        }
+        backproject.unpack(&mut batch, &params, &spans, &slices, &volume)?;
+        batch.submit();
+        let filtered: Vec<[f32; 4]> = gpu.read(&buffers.filtered)?;
+        Ok(Outcome { filtered: filtered.into_flattened(), volume: gpu.read(&volume)? })
+    }
+
+    /// How far a kernel may be from its twin, for filtered rows and for slices.
+    ///
+    /// Both sides do the same operations in the same order; a driver may fuse a multiplication and an addition, which
+    /// rounds once instead of twice. The transform has log2(n) + 1 such steps. A coordinate is rounded
+    /// to a unit in its last place of its largest value; the error of a sum grows with the root of its terms, and 4 of
+    /// its standard deviations hold for every voxel.
+    ///
+    /// # Errors
+    /// Those of [`FilterPlan::new`].
+    pub fn tolerances(&self, reference: &Outcome) -> Result<[f32; 2]> {
+        let plan = FilterPlan::new(&self.job())?;
+        let largest = peak(&reference.filtered);
+        let filtered = 4.0 * f32::EPSILON * (plan.n_fft.ilog2() + 1) as f32 * largest;
+        let coordinate = 2.0 * f32::EPSILON * (plan.n_out + 3) as f32;
+        // neighbours differ by twice the largest value at most
+        let per_angle = filtered + coordinate * 2.0 * largest;
+        let sum = f32::EPSILON * peak(&reference.volume);
+        Ok([filtered, 4.0 * (self.n_angles as f32).sqrt() * (per_angle + sum)])
+    }
+}
+
+/// Largest absolute value; NaN counts as infinite.
+fn peak(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |most, value| if value.is_nan() { f32::INFINITY } else { most.max(value.abs()) })
+}
+
+/// Largest difference of two results; infinite where one of them is NaN or the lengths differ.
+#[must_use]
+pub fn worst(a: &[f32], b: &[f32]) -> f32 {
+    if a.len() != b.len() {
+        return f32::INFINITY;
+    }
+    a.iter().zip(b).fold(0.0, |most, (a, b)| if (a - b).is_nan() { f32::INFINITY } else { most.max((a - b).abs()) })
+}
+
+/// A kernel against its twin.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// `ramp_filter` or `backproject`.
+    pub kernel: String,
+    /// Columns, projections, rows.
+    pub size: [usize; 3],
+    /// Largest difference.
+    pub worst: f32,
+    /// Largest difference allowed.
+    pub tolerance: f32,
+    /// Whether it is within, and whether a shift of the axis by half a pixel is seen.
+    pub passed: bool,
+}
+
+/// Speed at one size.
+#[derive(Debug, Clone, Serialize)]
+pub struct Rate {
+    /// Columns of the detector and side of the slice.
+    pub n: usize,
+    /// Projections.
+    pub n_angles: usize,
+    /// Slices reconstructed.
+    pub n_slices: usize,
+    /// Voxel updates (side^2 x projections x slices) per second of the back-projection kernel \[1e9/s\]; absent without a clock on the GPU.
+    pub backproject_gups: Option<f64>,
+    /// Bytes read and written per second by the kernels of the filter \[1e9/s\].
+    pub filter_gb_per_s: Option<f64>,
+    /// Share of the kernels' time that the filter takes.
+    pub filter_share: Option<f64>,
+    /// Voxel updates per second of wall time from memory to memory, upload, filter and download included \[1e9/s\].
+    pub wall_gups: f64,
+    /// Wall time \[s\].
+    pub wall_seconds: f64,
+}
+
+/// What [`self_test`] found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Name, backend, driver.
+    pub device: String,
+    /// All of them.
+    pub checks: Vec<Check>,
+    /// All of them.
+    pub rates: Vec<Rate>,
+}
+
+impl Report {
+    /// Whether every kernel agrees with its twin.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.checks.iter().all(|check| check.passed)
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}", self.device)?;
+        for check in &self.checks {
+            let [cols, angles, rows] = check.size;
+            writeln!(
+                f,
+                "  {:<12} {cols} columns x {angles} projections x {rows} rows: off by {:.2e}, {:.2e} allowed: {}",
+                check.kernel,
+                check.worst,
+                check.tolerance,
+                if check.passed { "ok" } else { "FAILED" }
+            )?;
+        }
+        for rate in &self.rates {
+            let kernel = match (rate.backproject_gups, rate.filter_gb_per_s, rate.filter_share) {
+                (Some(gups), Some(bytes), Some(share)) => {
+                    format!(
+                        "back-projection {gups:.2} GUPS, filter {bytes:.2} GB/s ({:.0} % of the kernels' time), ",
+                        100.0 * share
+                    )
+                }
+                _ => "no clock on the GPU, ".into(),
+            };
+            writeln!(
+                f,
+                "  {n} x {n} x {} projections: {kernel}{:.2} GUPS from memory to memory ({} slices in {:.2} s)",
+                rate.n_angles,
+                rate.wall_gups,
+                rate.n_slices,
+                rate.wall_seconds,
+                n = rate.n
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Every kernel against its twin on small cases, then the speed at each of `sizes` (side of the slice, projections).
+///
+/// # Errors
+/// [`crate::Error::Gpu`] where a launch fails; a wrong result is no error but [`Check::passed`] = false.
+pub fn self_test(gpu: &Arc<Gpu>, sizes: &[(usize, usize)]) -> Result<Report> {
+    let mut checks = Vec::new();
+    for case in [Case::new(77, 181, 3), Case { local: 64, upsample: 4, ..Case::new(131, 300, 6) }] {
+        checks.extend(check(gpu, &case)?);
+    }
+    let rates = sizes.iter().map(|&(n, n_angles)| rate(gpu, n, n_angles)).collect::<Result<_>>()?;
+    Ok(Report { device: gpu.describe(), checks, rates })
+}
+
+/// Both kernels of `case` against their twins, with a negative control.
+///
+/// # Errors
+/// [`crate::Error::Gpu`] where a launch fails.
+pub fn check(gpu: &Gpu, case: &Case) -> Result<[Check; 2]> {
+    let (reference, found) = (case.run_cpu()?, case.run_gpu(gpu)?);
+    let moved = Case { axis_px: case.axis_px + 0.5, ..case.clone() }.run_cpu()?;
+    let [filter_tolerance, volume_tolerance] = case.tolerances(&reference)?;
+    let check = |kernel: &str, found: &[f32], reference: &[f32], moved: &[f32], tolerance: f32| {
+        let off = worst(found, reference);
+        // a check that cannot see half a pixel would pass anything
+        let blind = worst(moved, reference) < 10.0 * tolerance;
+        Check {
+            kernel: kernel.into(),
+            size: [case.n_cols, case.n_angles, case.n_rows],
+            worst: off,
+            tolerance,
+            passed: off <= tolerance && !blind,
+        }
+    };
+    Ok([
+        check("ramp_filter", &found.filtered, &reference.filtered, &moved.filtered, filter_tolerance),
+        check("backproject", &found.volume, &reference.volume, &moved.volume, volume_tolerance),
+    ])
+}
+
+/// Times slabs of `n` x `n` slices.
+fn rate(gpu: &Arc<Gpu>, n: usize, n_angles: usize) -> Result<Rate> {
+    let case = Case { mask_radius_px: None, ..Case::new(n, n_angles, 4) };
+    let mut fbp = GpuFbp::new(Arc::clone(gpu), &case.job())?;
+    let n_slices = 2 * fbp.rows_at_once();
+    let sinograms = Array3::from_shape_fn((n_slices, n_angles, n), |(row, angle, col)| {
+        ((row * 31 + angle * 17 + col * 7) % 101) as f32 / 101.0
+    });
+    let axes = vec![case.axis_px; n_slices];
+    let mut volume = Array3::zeros((n_slices, n, n));
+    // compiles, allocates and warms up
+    fbp.slab(sinograms.slice(ndarray::s![..4, .., ..]), &axes[..4], volume.slice_mut(ndarray::s![..4, .., ..]))?;
+    let start = Instant::now();
+    fbp.slab(sinograms.view(), &axes, volume.view_mut())?;
+    let wall_seconds = start.elapsed().as_secs_f64();
+    let updates = (n * n) as f64 * n_angles as f64;
+    let (mut gups, mut bytes_per_s, mut share) = (None, None, None);
+    if gpu.has_timestamps() {
+        fbp.keep_timings();
+        let rows = fbp.rows_at_once();
+        fbp.slab(sinograms.slice(ndarray::s![..rows, .., ..]), &axes[..rows], volume.slice_mut(ndarray::s![..rows, .., ..]))?;
+        let timings = fbp.take_timings();
+        let seconds = |wanted: bool| -> f64 {
+            timings.iter().filter(|timing| (timing.kernel == "backproject") == wanted).map(|timing| timing.seconds).sum()
+        };
+        let (back, filter) = (seconds(true), seconds(false));
+        if back > 0.0 && filter > 0.0 {
+            gups = Some(updates * rows as f64 / back / 1e9);
+            bytes_per_s = Some(fbp.filter_traffic_bytes() as f64 / filter / 1e9);
+            share = Some(filter / (filter + back));
+        }
+    }
+    Ok(Rate {
+        n,
+        n_angles,
+        n_slices,
+        backproject_gups: gups,
+        filter_gb_per_s: bytes_per_s,
+        filter_share: share,
+        wall_gups: updates * n_slices as f64 / wall_seconds / 1e9,
+        wall_seconds,
+    })
+}
+
+impl GpuFbp {
+    /// What the filter reads and writes for [`GpuFbp::rows_at_once`] rows.
+    fn filter_traffic_bytes(&self) -> u64 {
+        self.filter_params().iter().map(traffic_bytes).sum()
+    }
+}

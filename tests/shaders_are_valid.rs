@@ -1,0 +1,99 @@
+//! Every shader parses, validates, and has the parameters that the host writes. Needs no GPU.
+
+use std::mem::{offset_of, size_of};
+use std::path::Path;
+
+use tomodelta::reconstruct::{backproject, ramp_filter};
+use wgpu::naga;
+
+/// Name, offset and size of each field, then the size of all.
+type Layout = (Vec<(&'static str, usize, usize)>, usize);
+
+macro_rules! layout {
+    ($params:ty { $($field:ident),* $(,)? }) => {{
+        let fields = vec![$((stringify!($field), offset_of!($params, $field), {
+            fn field_size<T>(_: impl Fn(&$params) -> T) -> usize { size_of::<T>() }
+            field_size(|params| params.$field)
+        })),*];
+        (fields, size_of::<$params>())
+    }};
+}
+
+fn ramp_filter_layout() -> Layout {
+    layout!(ramp_filter::RampFilterParams {
+        n_rows, n_angles, n_pairs, n_cols, n_fft, log2_n_fft, n_local, n_left, upsample, n_out, row_stride, block,
+    })
+}
+
+fn backproject_layout() -> Layout {
+    layout!(backproject::BackprojectParams {
+        n_rays, first_ray, n_angles, row_stride, n_x, n_y, y_first, y_start, y_end, n_slices, start, u_max, x_middle,
+        y_middle,
+    })
+}
+
+fn parsed(source: &str) -> Result<naga::Module, String> {
+    let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
+    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
+        .validate(&module)
+        .map_err(|error| error.emit_to_string(source))?;
+    Ok(module)
+}
+
+/// What differs between the struct of a shader and that of the host.
+fn difference(module: &naga::Module, name: &str, (fields, size): &Layout) -> Option<String> {
+    let found = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name));
+    let Some((_, naga::Type { inner: naga::TypeInner::Struct { members, span }, .. })) = found else {
+        return Some(format!("there is no struct {name}"));
+    };
+    let theirs: Vec<(&str, usize, usize)> = members
+        .iter()
+        .map(|member| {
+            let size = module.types[member.ty].inner.size(module.to_ctx()) as usize;
+            (member.name.as_deref().unwrap_or(""), member.offset as usize, size)
+        })
+        .collect();
+    (theirs != *fields || *span as usize != *size).then(|| format!("{theirs:?}, {span} against {fields:?}, {size}"))
+}
+
+#[test]
+fn every_shader_parses_and_validates() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let source = std::fs::read_to_string(&path).unwrap();
+        let module = parsed(&source).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(!module.entry_points.is_empty(), "{}", path.display());
+        for entry in &module.entry_points {
+            // 256 invocations are what every WebGPU device has
+            assert_eq!(entry.workgroup_size, [256, 1, 1], "{}: {}", path.display(), entry.name);
+        }
+        seen += 1;
+    }
+    assert!(seen >= 2);
+    assert!(parsed("fn broken( {").is_err());
+    assert!(parsed("@compute @workgroup_size(1) fn f() { let a: u32 = 1.5; }").is_err());
+}
+
+#[test]
+fn parameters_have_the_same_names_places_and_sizes_on_both_sides() {
+    for (source, name, layout) in [
+        (ramp_filter::SOURCE, "RampFilterParams", ramp_filter_layout()),
+        (backproject::SOURCE, "BackprojectParams", backproject_layout()),
+    ] {
+        let module = parsed(source).unwrap();
+        assert_eq!(difference(&module, name, &layout), None);
+        let mut swapped = layout.clone();
+        swapped.0.swap(1, 2);
+        assert!(difference(&module, name, &swapped).is_some(), "swapped fields must be seen");
+        let larger = (layout.0, layout.1 + 4);
+        assert!(difference(&module, name, &larger).is_some(), "another size must be seen");
+    }
+}
+
+#[test]
+fn constants_of_the_shaders_are_those_of_the_host() {
+    assert!(ramp_filter::SOURCE.contains(&format!("const LOCAL: u32 = {}u;", ramp_filter::LOCAL)));
+    assert!(backproject::SOURCE.contains(&format!("array<vec4<f32>, {}>", backproject::MAX_RAYS)));
+}
