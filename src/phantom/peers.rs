@@ -195,12 +195,13 @@ mod tests {
         let shifted = scan.projection(0, 0..1).unwrap();
         assert!((f64::from(shifted[[0, 30]]) - expected[0].2).abs() > 1e-4, "the check is blind");
 
-        // 16 x 16 samples there, 8 exact lines here: both within 0.5 % of a voxel of the head's shell (1/32 per pixel)
+        // 16 x 16 samples per voxel there, bands here: fibres of radius 0.17 px are caught to about a fifth of their area,
+        // 0.3 * 0.09 / 5 < 0.01 of the unit 1/32 per pixel
         let mut truth = ndarray::Array3::<f32>::zeros((1, 64, 64));
         peers(64).add_voxels(0..1, 0.0, &Grid::square(64), truth.view_mut());
         let expected = [(20, 30, 0.005_749_5), (40, 33, 0.013_641_4), (31, 12, 0.006_25), (50, 40, 0.006_25)];
         for (row, col, value) in expected {
-            assert!((f64::from(truth[[0, row, col]]) - value).abs() < 0.005 / 32.0, "{row} {col}");
+            assert!((f64::from(truth[[0, row, col]]) - value).abs() < 0.01 / 32.0, "{row} {col}");
         }
         assert!((truth.iter().map(|v| f64::from(*v)).sum::<f64>() - 15.982_788).abs() < 0.005 * 15.98);
     }

@@ -183,8 +183,8 @@ mod tests {
 
     #[test]
     fn a_pixel_is_the_mean_of_the_line_integrals_that_it_sees() {
-        // midpoint mean over 400 positions across and 8 heights; chords have infinite slope at their ends, where the
-        // mean of n samples is off by about (2 sqrt(2 A) / 3) n^-1.5 < 1e-3 per object; heights dominate: 2e-2
+        // against the mean over 400 positions across and 8 heights. Two Gauss heights replace a continuum: where an edge
+        // sweeps over a pixel within its height, the mean is off by up to some percent of the chord (5.5 at most here)
         let phantom = Phantom::new(scene().objects[1..].to_vec());
         let projector = Projector::new(&phantom, [23, 61], 11.0);
         let frame = projector.frame(0.8, |_| 30.0);
@@ -206,7 +206,7 @@ mod tests {
                 blind = blind.max((frame[[row, col + 1]] - numeric(row, col)).abs());
             }
         }
-        assert!(worst < 0.05, "{worst}");
+        assert!(worst < 0.02 * 5.5, "{worst}");
         assert!(blind > 1.0, "the check is blind: {blind}");
     }
 
