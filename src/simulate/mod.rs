@@ -1,63 +1,150 @@
 //! Synthetic series with their ground truth.
+//!
+//! [`Series::plan`] turns [`Options`] into a cell, its scans and a camera; [`write_with`] takes the scans frame by frame
+//! and writes them as a beamline would, beside `series.toml` that runs them and `truth.json` that says what is true.
+//! Everything follows from the seed: the same options give the same bytes whatever the number of threads.
+//!
+//! The model of a scan: counts = dark + gain * Poisson(open beam * drift * response * exp(-line integral)) + read-out
+//! noise, plus zingers, where the line integral is the exact one of an analytic phantom averaged over the pixel. The
+//! axis of rotation leans by a shift per row, so row r of the detector looks at height r everywhere.
+
+mod cell;
+mod cloth;
+mod defects;
+mod detector;
+mod frames;
+mod large;
+mod papers;
+mod placer;
+mod series;
+mod truth;
+mod writers;
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::Progress;
+
+pub use cell::{ALLOY, CARBON, CERAMIC, Cell, SODIUM, Site, TUBE};
+pub use detector::{DetectorPlan, EXACT_BELOW_PHOTONS, FrameJob, FrameKind};
+pub use series::{ScanPlan, Series};
+pub use truth::{GrainTruth, ScanTruth, Truth};
 
 /// Size and kind of a synthetic series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// Small enough for git: the sample in `sample_projections`.
+    /// Small enough for git: the sample in `sample_projections`, pristine as NXtomo and stripped as TIFF.
     Sample,
-    /// The demo: a pristine scan and two later ones.
+    /// The demo: a pristine scan and two later ones, shifted.
     Demo,
+    /// Two scans of a sample that does not change: shifted, with noise of their own.
+    Null,
+    /// A pristine and a stripped scan, shifted and turned about the axis.
+    Rigid,
     /// One large scan, to measure memory and speed.
     Large,
+}
+
+/// How scans are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// NXtomo, one uncompressed chunk per frame.
+    Nxtomo,
+    /// NXtomo, one chunk per frame, shuffle and gzip.
+    NxtomoGzip,
+    /// A folder with `projections`, `flats`, `darks` and `angles.txt`.
+    Tiff,
+}
+
+/// What to simulate. `None` is the preset's own choice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Size and kind.
+    pub preset: Preset,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Detector columns.
+    pub cols: Option<usize>,
+    /// Detector rows.
+    pub rows: Option<usize>,
+    /// Projections over 180 degrees, both ends included.
+    pub angles: Option<usize>,
+    /// Photons per pixel and frame in the open beam.
+    pub photons: Option<f64>,
+    /// Photon and read-out noise.
+    pub noise: bool,
+    /// Stripes, zingers and beam drift: 0 none, 1 as usual.
+    pub artefacts: f64,
+    /// A cell wider than the field of view.
+    pub truncated: bool,
+    /// Shift of every later scan \[voxel\], `[x, y, z]` as in `alignment.json`.
+    pub shift_voxel: Option<[f64; 3]>,
+    /// Turn of every later scan about the axis \[degrees\].
+    pub rotation_deg: Option<f64>,
+    /// Format of every scan.
+    pub format: Option<Format>,
+}
+
+impl Options {
+    /// The preset as it is.
+    #[must_use]
+    pub fn new(preset: Preset) -> Self {
+        Options {
+            preset,
+            seed: 2025,
+            cols: None,
+            rows: None,
+            angles: None,
+            photons: None,
+            noise: true,
+            artefacts: 1.0,
+            truncated: false,
+            shift_voxel: None,
+            rotation_deg: None,
+            format: None,
+        }
+    }
 }
 
 /// Writes a series (`series.toml`, scans, `truth.json`) into `folder`.
 ///
 /// # Errors
-/// Those of writing; [`crate::Error::OutputExists`] without `overwrite`.
+/// Those of writing; [`Error::OutputExists`] without `overwrite`.
 pub fn write(folder: &Path, preset: Preset, overwrite: bool, progress: &Progress) -> Result<Truth> {
-    let _ = (folder, preset, overwrite, progress);
-    unimplemented!("simulate")
+    write_with(folder, &Options::new(preset), overwrite, progress)
 }
 
-/// What was simulated: `truth.json`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Truth {
-    /// Size of a pixel \[um\].
-    pub pixel_size_um: f64,
-    /// Rotation axis at the middle row \[px\], per scan.
-    pub axis_px: Vec<f64>,
-    /// The scans after the first, compared with the first.
-    pub scans: Vec<ScanTruth>,
-}
-
-/// One later scan against the first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ScanTruth {
-    /// Name of the scan.
-    pub name: String,
-    /// `[x, y, z]` as in `alignment.json` \[voxel\].
-    pub shift_voxel: [f64; 3],
-    /// `[rx, ry, rz]` as in `alignment.json` \[degrees\].
-    pub rotation_deg: [f64; 3],
-    /// Per slice of the reference grid: sum over the voxels of the increase \[1/cm\].
-    pub increase_sum_per_cm: Vec<f64>,
-    /// Per slice: sum of the decrease, positive \[1/cm\].
-    pub decrease_sum_per_cm: Vec<f64>,
-    /// Masses \[ug\].
-    pub increase_ug: f64,
-    /// Positive \[ug\].
-    pub decrease_ug: f64,
-    /// Grains that appeared.
-    pub increase_grains: usize,
-    /// Grains that vanished.
-    pub decrease_grains: usize,
+/// As [`write`], with options. `series.toml` is written last, so a folder that has it is complete.
+///
+/// # Errors
+/// [`Error::Config`] for options that make no scan; [`Error::OutputExists`] without `overwrite`; those of writing.
+pub fn write_with(folder: &Path, options: &Options, overwrite: bool, progress: &Progress) -> Result<Truth> {
+    let series = Series::plan(options)?;
+    let mut files = vec![papers::SERIES.to_string(), papers::TRUTH.to_string(), papers::VOLTAGE.to_string()];
+    files.extend(series.scans.iter().map(|scan| scan.file.clone()));
+    for file in &files {
+        let path = folder.join(file);
+        if path.exists() && !overwrite {
+            return Err(Error::OutputExists { path });
+        }
+    }
+    std::fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
+    // a half-written series must not look complete
+    for file in &files[..3] {
+        let path = folder.join(file);
+        if path.exists() {
+            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    let mut truth = series.truth();
+    for index in 0..series.scans.len() {
+        let zingers = frames::take(&series, index, folder, progress)?;
+        truth.zingers.push(zingers);
+    }
+    papers::write(folder, &series, &truth)?;
+    Ok(truth)
 }

@@ -1,1 +1,0 @@
-//! Analytic phantoms with exact projections.

@@ -1,0 +1,228 @@
+//! Options turned into a cell, scans and a camera.
+
+use super::cell::Cell;
+use super::detector::DetectorPlan;
+use super::truth::Truth;
+use super::{Format, Options, Preset};
+use crate::error::{Error, Result};
+use crate::phantom::{Motion, Phantom, PhantomScan};
+
+/// One scan of a series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScanPlan {
+    /// Name in `series.toml`.
+    pub name: String,
+    /// File or folder, relative to the series.
+    pub file: String,
+    /// How it is stored.
+    pub format: Format,
+    /// State of the cell: 0 pristine, 1 plated, 2 stripped.
+    pub stage: usize,
+    /// How the sample stands, relative to the first scan.
+    pub motion: Motion,
+    /// Column of the rotation axis at the middle row \[px\].
+    pub axis_px: f64,
+    /// Lean of the axis \[px per row\].
+    pub slope_px_per_row: f64,
+}
+
+/// A whole series, planned but not taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// Its kind.
+    pub preset: Preset,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Projections per scan, over 180 degrees with both ends.
+    pub n_angles: usize,
+    /// Detector rows.
+    pub n_rows: usize,
+    /// Detector columns.
+    pub n_cols: usize,
+    /// Size of a pixel \[um\].
+    pub pixel_size_um: f64,
+    /// Flats before and again after the projections.
+    pub n_flats: usize,
+    /// Darks before the flats.
+    pub n_darks: usize,
+    /// Faults and noise.
+    pub detector: DetectorPlan,
+    /// The sample; `None` for the large scan, which has a simpler one.
+    pub cell: Option<Cell>,
+    /// The scans in the order of time.
+    pub scans: Vec<ScanPlan>,
+}
+
+/// `[angles, rows, cols]`, flats and darks of a preset.
+fn size(preset: Preset) -> ([usize; 3], usize, usize) {
+    match preset {
+        Preset::Sample => ([181, 64, 144], 10, 5),
+        Preset::Demo => ([401, 160, 256], 20, 10),
+        Preset::Null | Preset::Rigid => ([271, 96, 192], 20, 10),
+        Preset::Large => ([3001, 336, 1024], 10, 10),
+    }
+}
+
+/// Width of the field of view \[um\]: a cell with a bore of 5 mm fits.
+const FIELD_UM: f64 = 6660.0;
+
+impl Series {
+    /// Judges the options and works out everything but the frames.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for sizes, photons or motions that make no scan.
+    pub fn plan(options: &Options) -> Result<Series> {
+        let ([angles, rows, cols], n_flats, n_darks) = size(options.preset);
+        let n_angles = within("angles", options.angles.unwrap_or(angles), 3, 1_000_000)?;
+        let n_rows = within("rows", options.rows.unwrap_or(rows), 16, 65_535)?;
+        let n_cols = within("cols", options.cols.unwrap_or(cols), 32, 65_535)?;
+        let defaults = DetectorPlan::default();
+        let detector = DetectorPlan {
+            photons: options.photons.unwrap_or(defaults.photons),
+            noise: options.noise,
+            artefacts: options.artefacts,
+            ..defaults
+        };
+        if !(detector.photons >= 1.0 && detector.photons <= 1e12) {
+            return Err(Error::config("photons", detector.photons, "must lie between 1 and 1e12 photons per pixel and frame"));
+        }
+        if !(0.0..=100.0).contains(&detector.artefacts) {
+            return Err(Error::config("artefacts", detector.artefacts, "must lie between 0 (none) and 100; 1 is usual"));
+        }
+        let scans = scans(options, [n_rows, n_cols])?;
+        let cell =
+            (options.preset != Preset::Large).then(|| Cell::new([n_rows, n_cols], options.seed, options.truncated));
+        Ok(Series {
+            preset: options.preset,
+            seed: options.seed,
+            n_angles,
+            n_rows,
+            n_cols,
+            pixel_size_um: (1000.0 * FIELD_UM / n_cols as f64).round() / 1000.0,
+            n_flats,
+            n_darks,
+            detector,
+            cell,
+            scans,
+        })
+    }
+
+    /// Row that looks at z = 0.
+    #[must_use]
+    pub fn middle_row(&self) -> f64 {
+        (self.n_rows as f64 - 1.0) / 2.0
+    }
+
+    /// Pixel size \[cm\].
+    #[must_use]
+    pub fn pixel_cm(&self) -> f64 {
+        self.pixel_size_um * 1e-4
+    }
+
+    /// The sample of a scan on the grid of the first scan, unmoved \[1/cm\].
+    ///
+    /// # Panics
+    /// If there is no such scan.
+    #[must_use]
+    pub fn sample(&self, scan: usize) -> Phantom {
+        match &self.cell {
+            Some(cell) => cell.at(self.scans[scan].stage),
+            None => super::large::Layers::new([self.n_rows, self.n_cols]).phantom(),
+        }
+    }
+
+    /// The change of a scan against the first on the grid of the first \[1/cm\]: what was added, and (positive) what was taken.
+    ///
+    /// # Panics
+    /// If there is no such scan.
+    #[must_use]
+    pub fn change(&self, scan: usize) -> (Phantom, Phantom) {
+        let (plus, minus) = self
+            .cell
+            .as_ref()
+            .map(|cell| cell.change(self.scans[0].stage, self.scans[scan].stage))
+            .unwrap_or_default();
+        (Phantom::new(plus), Phantom::new(minus))
+    }
+
+    /// A scan without camera: exact line integrals of the moved sample.
+    ///
+    /// # Panics
+    /// If there is no such scan.
+    #[must_use]
+    pub fn ideal(&self, scan: usize) -> PhantomScan {
+        let plan = &self.scans[scan];
+        let mut ideal = PhantomScan::half_turn(
+            self.sample(scan).moved(&plan.motion),
+            self.n_angles,
+            self.n_rows,
+            self.n_cols,
+        );
+        ideal.axis_px = plan.axis_px;
+        ideal.slope_px_per_row = plan.slope_px_per_row;
+        ideal.length_per_px = self.pixel_cm();
+        ideal
+    }
+
+    /// What is true of the series; `zingers` is filled in as the scans are taken.
+    #[must_use]
+    pub fn truth(&self) -> Truth {
+        Truth::of(self)
+    }
+}
+
+fn within(key: &str, value: usize, low: usize, high: usize) -> Result<usize> {
+    if (low..=high).contains(&value) {
+        Ok(value)
+    } else {
+        Err(Error::config(key, value, format!("must lie between {low} and {high}")))
+    }
+}
+
+/// Names, formats, stages and motions.
+fn scans(options: &Options, [n_rows, n_cols]: [usize; 2]) -> Result<Vec<ScanPlan>> {
+    use Format::{Nxtomo, NxtomoGzip, Tiff};
+    let still = ([0.0; 3], 0.0);
+    // name, format, stage, shift and turn, axis from the middle of the detector
+    let table: &[(&str, Format, usize, ([f64; 3], f64), f64)] = match options.preset {
+        Preset::Sample => {
+            &[("pristine", NxtomoGzip, 0, still, 3.3), ("stripped", Tiff, 2, ([1.6, -2.3, 1.7], 0.0), 2.6)]
+        }
+        Preset::Demo => &[
+            ("pristine", Nxtomo, 0, still, 4.6),
+            ("plated", Nxtomo, 1, ([2.4, -1.7, 3.3], 0.0), 5.1),
+            ("stripped", Nxtomo, 2, ([-3.6, 2.2, -1.4], 0.0), 3.8),
+        ],
+        Preset::Null => &[("first", Nxtomo, 0, still, 3.7), ("second", Nxtomo, 0, ([2.4, -1.7, 1.3], 0.0), 4.4)],
+        Preset::Rigid => &[("pristine", Nxtomo, 0, still, 3.7), ("stripped", Nxtomo, 2, ([2.4, -1.7, 1.3], 0.3), 4.4)],
+        Preset::Large => &[("large", Nxtomo, 0, still, 6.4)],
+    };
+    let limit = [0.05 * n_cols as f64, 0.05 * n_cols as f64, 0.25 * n_rows as f64];
+    let mut out = Vec::with_capacity(table.len());
+    for (index, &(name, format, stage, (shift, turn), offset)) in table.iter().enumerate() {
+        let later = index > 0;
+        let shift = options.shift_voxel.filter(|_| later).unwrap_or(shift);
+        let turn = options.rotation_deg.filter(|_| later).unwrap_or(turn);
+        if shift.iter().zip(limit).any(|(s, limit)| !s.is_finite() || s.abs() > limit) {
+            let rule = format!("must stay within +-{limit:?} voxel, or the sample leaves the field of view");
+            return Err(Error::config("shift", format!("{shift:?}"), rule));
+        }
+        if !turn.is_finite() {
+            return Err(Error::config("rotation", turn, "must be an angle in degrees"));
+        }
+        let format = options.format.unwrap_or(format);
+        let file = if format == Tiff { name.to_string() } else { format!("{name}.nxs") };
+        out.push(ScanPlan {
+            name: name.into(),
+            file,
+            format,
+            stage,
+            motion: Motion { shift, rotation_rad: turn.to_radians() },
+            // a small detector has a small offset
+            axis_px: (n_cols as f64 - 1.0) / 2.0 + offset * (n_cols as f64 / 144.0).min(1.0),
+            // the large scan gets its speed from an upright axis
+            slope_px_per_row: if options.preset == Preset::Large { 0.0 } else { 0.004 - 0.0007 * index as f64 },
+        });
+    }
+    Ok(out)
+}
