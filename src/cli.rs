@@ -205,6 +205,9 @@ pub(crate) enum Command {
         /// Run every kernel against its twin on the CPU and time it
         #[arg(long)]
         test: bool,
+        /// Size to time with --test: side of the slice x projections; repeatable
+        #[arg(long, value_name = "NxANGLES", value_parser = test_size)]
+        size: Vec<(usize, usize)>,
         /// One JSON object on stdout
         #[arg(long)]
         json: bool,
@@ -268,6 +271,13 @@ pub(crate) struct Input {
     /// Detector pixel at the sample [um]
     #[arg(long)]
     pixel_size: Option<f64>,
+}
+
+fn test_size(text: &str) -> Result<(usize, usize), String> {
+    text.split_once('x')
+        .and_then(|(side, angles)| Some((side.parse().ok()?, angles.parse().ok()?)))
+        .filter(|&(side, angles)| (8..=16384).contains(&side) && (2..=100_000).contains(&angles))
+        .ok_or_else(|| format!("{text} is not NxANGLES, e.g. 1024x1501"))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -181,7 +181,9 @@ pub fn single_slab(config: &Config, shape: [usize; 3], angles_rad: &[f64], devic
     let grid = slice_grid(&config.reconstruct, shape[2])?;
     let need = reconstruct_need(shape, &grid, rows.len(), config.run.format, false);
     let reconstructor = Reconstructor::new(slice_job(config, shape[2], angles_rad, grid), device)?;
-    need.slab_under(memory_cap(config)?, rows.len(), "reconstructing", |rows| reconstructor.scratch_bytes(rows))
+    need.slab_under(memory_cap(config)?, rows.len(), "reconstructing", |rows| {
+        reconstructor.scratch_bytes(rows).max(crate::correct::scratch_bytes(shape, rows, &config.correct))
+    })
 }
 
 fn slice_job(config: &Config, n_cols: usize, angles_rad: &[f64], grid: Grid) -> SliceJob {
@@ -265,7 +267,10 @@ fn plan_scan(
     let need = reconstruct_need(full, &grid, rows.len(), config.run.format, reference.is_some());
     let reconstructor = Reconstructor::new(slice_job(config, scan.n_cols(), &scan.angles_rad, grid), device)?;
     let Slab { rows: slab, peak_bytes } =
-        need.slab_under(cap, rows.len(), &format!("reconstructing {name}"), |rows| reconstructor.scratch_bytes(rows))?;
+        need.slab_under(cap, rows.len(), &format!("reconstructing {name}"), |rows| {
+            // one after the other, never both
+            reconstructor.scratch_bytes(rows).max(crate::correct::scratch_bytes(full, rows, &config.correct))
+        })?;
     let per_frame: u64 = rows
         .clone()
         .step_by(slab)

@@ -26,3 +26,6 @@ pub fn register(pair: &PilotPair, config: &AlignConfig) -> Result<AlignmentRecor
     let _ = (pair, config);
     unimplemented!("align")
 }
+/// x
+#[must_use]
+pub fn bytes_per_pilot_voxel() -> u64 { 64 }

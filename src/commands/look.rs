@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 use tomodelta::config::{CenterMethod, Config, DEFAULT_TOML, DeviceChoice};
-use tomodelta::correct::CorrectedScan;
 use tomodelta::gpu::{self, Device};
 use tomodelta::io;
 use tomodelta::scan::SinogramSource;
+use tomodelta::reconstruct::self_test::self_test;
 use tomodelta::{Error, center};
 
 use crate::cli::{Input, Shared, word};
@@ -16,14 +16,22 @@ use crate::cli::{Input, Shared, word};
 pub(crate) fn inspect(path: &Path, json: bool, input: &Input, shared: &Shared) -> Result<u8> {
     let config = super::config_of(shared, input.overrides())?;
     super::progress(shared);
-    if io::volume::looks_like_ours(path) {
-        let report = io::volume::verify(path)?;
+    if io::volume::is_own(path) {
+        let meta = io::volume::open(path)?.meta().clone();
+        let checked = io::volume::verify(path)?;
         if json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            println!("{}", serde_json::to_string_pretty(&json!({ "volume": meta, "verified": checked }))?);
         } else {
-            println!("{report}");
+            println!("volume [z, y, x] {:?}, values in {}, voxel {}", meta.shape, meta.unit, match meta.voxel_size_um {
+                Some(size) => format!("{size} um"),
+                None => "of unknown size".into(),
+            });
+            println!("{} parts, {} bytes, {} problems", checked.parts, checked.bytes, checked.problems.len());
+            for problem in &checked.problems {
+                println!("  {problem}");
+            }
         }
-        return Ok(u8::from(!report.complete()));
+        return Ok(u8::from(!checked.is_sound()));
     }
     let summary = io::inspect::scan(path, &config.input, config.series.pixel_size_um)?;
     if json {
@@ -97,7 +105,7 @@ pub(crate) fn config(file: Option<&Path>, default: bool, shared: &Shared) -> Res
     Ok(0)
 }
 
-pub(crate) fn devices(test: bool, json: bool, shared: &Shared) -> Result<u8> {
+pub(crate) fn devices(test: bool, sizes: &[(usize, usize)], json: bool, shared: &Shared) -> Result<u8> {
     super::progress(shared);
     let config = super::config_of(shared, Vec::new())?;
     let adapters = gpu::list();
@@ -107,7 +115,7 @@ pub(crate) fn devices(test: bool, json: bool, shared: &Shared) -> Result<u8> {
             choice => choice,
         };
         match Device::open(choice)? {
-            Device::Gpu(gpu) => Some(gpu::self_test(&gpu)?),
+            Device::Gpu(gpu) => Some(self_test(&gpu, sizes)?),
             Device::Cpu => None,
         }
     } else {

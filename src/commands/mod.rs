@@ -61,7 +61,7 @@ pub(crate) fn run(command: Command) -> Result<u8> {
             demo::simulate(&folder, &demo::Size { preset, cols, rows, angles, seed }, overwrite, &shared)
         }
         Command::Config { file, default, shared } => look::config(file.as_deref(), default, &shared),
-        Command::Devices { test, json, shared } => look::devices(test, json, &shared),
+        Command::Devices { test, size, json, shared } => look::devices(test, &size, json, &shared),
         Command::Report { folder, shared } => {
             let progress = progress(&shared);
             println!("{}", tomodelta::report::write(&folder, &progress)?.display());

@@ -13,6 +13,26 @@
 
 mod bad_pixels;
 mod flat_dark;
+/// Memory held for the averaged flats and darks of a scan `[angle, row, col]`, with groups before and after \[bytes\].
+#[must_use]
+pub fn fixed_bytes([_, n_rows, n_cols]: [usize; 3]) -> u64 {
+    (3 * n_rows * n_cols * 4 + n_rows * 4) as u64
+}
+
+/// Memory that correcting a slab of `rows` rows of a scan `[angle, row, col]` needs beside its result \[bytes\].
+#[must_use]
+pub fn scratch_bytes(shape: [usize; 3], rows: usize, config: &CorrectConfig) -> u64 {
+    let [n_angles, _, n_cols] = shape;
+    let block = frames_per_block(shape, rows) * rows * n_cols * 4;
+    let stripe = StripeRemoval::from_config(&config.stripe).map_or(0, |stripe| stripe.scratch_bytes(n_cols, n_angles));
+    let zinger = n_cols * 4;
+    (block + rayon::current_num_threads().min(rows) * (stripe + zinger)) as u64
+}
+
+fn frames_per_block([n_angles, _, n_cols]: [usize; 3], rows: usize) -> usize {
+    (BLOCK_BYTES / (4 * rows * n_cols).max(1)).clamp(1, n_angles.max(1))
+}
+
 #[cfg(test)]
 mod goldens;
 mod median;
@@ -24,13 +44,13 @@ mod zinger;
 mod tests;
 
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, ArrayView3, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{CorrectConfig, ZingerConfig};
+use crate::config::{CorrectConfig, StripeMethod, ZingerConfig};
 use crate::error::{Error, Result};
 use crate::scan::{Scan, SinogramSource, Sinograms};
 use bad_pixels::{fill_line, fill_lost_lines};
@@ -80,9 +100,9 @@ impl std::ops::AddAssign for CorrectionCounts {
 
 /// A scan with its flats and darks averaged: gives line integrals by rows.
 pub struct CorrectedScan {
-    scan: Scan,
+    scan: Arc<Scan>,
     config: CorrectConfig,
-    fields: FlatDark,
+    fields: Arc<FlatDark>,
     zinger: Option<(f32, usize)>,
     stripe: Option<StripeRemoval>,
     min_transmission: f32,
@@ -132,7 +152,7 @@ impl CorrectedScan {
         let bad_pixels: u64 = (0..n_rows).map(|row| fields.bad_pixels(row)).sum();
         warn_of_bad_pixels(&fields, n_rows, n_cols, *floor_counts, &mut warnings);
         Ok(CorrectedScan {
-            fields,
+            fields: Arc::new(fields),
             zinger: enabled.then_some((threshold, size)),
             stripe: StripeRemoval::from_config(stripe),
             min_transmission: *min_transmission,
@@ -140,8 +160,26 @@ impl CorrectedScan {
             warnings,
             scratch: Mutex::default(),
             config: config.clone(),
-            scan,
+            scan: Arc::new(scan),
         })
+    }
+
+    /// The same scan and fields with another stripe method, for pilots and previews.
+    #[must_use]
+    pub fn with_stripes(&self, method: StripeMethod) -> CorrectedScan {
+        let mut config = self.config.clone();
+        config.stripe.method = method;
+        CorrectedScan {
+            scan: self.scan.clone(),
+            fields: self.fields.clone(),
+            zinger: self.zinger,
+            stripe: StripeRemoval::from_config(&config.stripe),
+            min_transmission: self.min_transmission,
+            bad_pixels: self.bad_pixels,
+            warnings: self.warnings.clone(),
+            scratch: Mutex::default(),
+            config,
+        }
     }
 
     /// The scan behind it.
@@ -184,11 +222,8 @@ impl CorrectedScan {
     /// \[bytes\]: the block of counts and the buffers of the stripe removal. The reader's own buffers come on top.
     #[must_use]
     pub fn scratch_bytes(&self, rows: usize) -> usize {
-        let (n_angles, n_cols) = (self.scan.n_angles(), self.scan.n_cols());
-        let block = self.frames_per_block(rows) * rows * n_cols * 4;
-        let stripe = self.stripe.map_or(0, |stripe| stripe.scratch_bytes(n_cols, n_angles));
-        let zinger = n_cols * 4;
-        block + rayon::current_num_threads().min(rows) * (stripe + zinger)
+        let shape = [self.scan.n_angles(), self.scan.n_rows(), self.scan.n_cols()];
+        scratch_bytes(shape, rows, &self.config) as usize
     }
 
     /// Line integrals of `rows` `[row, angle, col]`, and what was touched.
@@ -279,7 +314,7 @@ impl CorrectedScan {
     }
 
     fn frames_per_block(&self, rows: usize) -> usize {
-        (BLOCK_BYTES / (4 * rows * self.scan.n_cols()).max(1)).clamp(1, self.scan.n_angles().max(1))
+        frames_per_block([self.scan.n_angles(), self.scan.n_rows(), self.scan.n_cols()], rows)
     }
 
     fn check_rows(&self, rows: &Range<usize>) -> Result<()> {

@@ -49,3 +49,8 @@ pub fn run(
     let _ = (reference, target, folder, context);
     unimplemented!("difference")
 }
+/// x
+pub const BYTES_PER_VOXEL: u64 = 24;
+/// x
+#[must_use]
+pub fn fixed_bytes(shape: [usize; 3]) -> u64 { (shape[1] * shape[2] * 32) as u64 }

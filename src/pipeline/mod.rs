@@ -30,7 +30,7 @@ use crate::progress::Progress;
 use crate::record::{AlignmentRecord, InputRecord, RunRecord, ScanRecord};
 use crate::report;
 use crate::scan::{Scan, SinogramSource};
-use output::{Existing, OutputFolder, read_json, volume_name, write_json, write_whole};
+use output::{Existing, OutputFolder, read_json, write_json, write_whole};
 use pilot::{Target, find_motion};
 use reconstruct_scan::{Motion, ScanJob};
 use rows::{CountedScan, RowSource};
@@ -122,9 +122,9 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
         ..RunRecord::default()
     };
     let mut run = SeriesRun { config, session, folder: &folder, finished: BTreeMap::new(), warnings: Vec::new() };
-    let corrected = run.find_axes(&plan, scans)?;
-    for (scan_plan, (scan, axis)) in plan.scans.iter().zip(corrected) {
-        run.scan(scan_plan, scan, axis, &plan)?;
+    let axes = run.find_axes(&plan, scans)?;
+    for (scan_plan, axis) in plan.scans.iter().zip(axes) {
+        run.scan(scan_plan, axis, &plan)?;
         record.scans.push(scan_plan.name.clone());
         if let Some(reference) = &scan_plan.reference {
             record.differences.push((scan_plan.name.clone(), reference.clone()));
@@ -153,36 +153,44 @@ struct Finished {
 }
 
 impl SeriesRun<'_> {
-    /// Averages the flats and finds the axis of every scan before any long work, so that a doubt stops the run early.
-    fn find_axes(&mut self, plan: &Plan, scans: Vec<Scan>) -> Result<Vec<(CorrectedScan, AxisFit)>> {
+    /// Finds the axis of every scan before any long work, so that a doubt stops the run early. The averaged flats are
+    /// not kept: twenty scans of them are gigabytes.
+    fn find_axes(&mut self, plan: &Plan, scans: Vec<Scan>) -> Result<Vec<AxisFit>> {
         let mut by_index: Vec<Option<Scan>> = scans.into_iter().map(Some).collect();
-        let mut ready = Vec::new();
+        let mut axes = Vec::new();
         for scan_plan in &plan.scans {
             let scan = by_index[scan_plan.index].take().expect("the plan names every scan once");
             for warning in &scan.warnings {
-                self.warnings.push(format!("{}: {warning}", scan_plan.name));
-            }
-            let corrected = CorrectedScan::new(scan, &self.config.correct)?;
-            for warning in corrected.warnings() {
                 self.warnings.push(format!("{}: {warning}", scan_plan.name));
             }
             let kept: Option<ScanRecord> = match self.session.existing {
                 Existing::Resume => read_json(&self.folder.scan(&scan_plan.name)?.join("scan.json")).ok(),
                 _ => None,
             };
-            let axis = match kept {
+            axes.push(match kept {
                 Some(record) => record.rotation_axis,
-                None => certain_axis(&scan_plan.name, &corrected, self.config, &self.session.progress)?,
-            };
-            ready.push((corrected, axis));
+                None => {
+                    let corrected = CorrectedScan::new(scan, &self.config.correct)?;
+                    certain_axis(&scan_plan.name, &corrected, self.config, &self.session.progress)?
+                }
+            });
         }
-        Ok(ready)
+        Ok(axes)
     }
 
-    fn scan(&mut self, scan_plan: &ScanPlan, scan: CorrectedScan, axis: AxisFit, plan: &Plan) -> Result<()> {
+    fn scan(&mut self, scan_plan: &ScanPlan, axis: AxisFit, plan: &Plan) -> Result<()> {
+        let opened = io::open_scan(
+            &self.config.scan[scan_plan.index].path,
+            &self.config.input_of(&self.config.scan[scan_plan.index]),
+            self.config.series.pixel_size_um,
+        )?;
+        let scan = CorrectedScan::new(opened, &self.config.correct)?;
+        for warning in scan.warnings() {
+            self.warnings.push(format!("{}: {warning}", scan_plan.name));
+        }
         let name = &scan_plan.name;
         let scan_folder = self.folder.scan(name)?;
-        let volume_path = scan_folder.join(volume_name("volume", self.config.run.format));
+        let volume_path = scan_folder.join(volume::file_name("volume", self.config.run.format));
         let valid_radius = valid_radius(&axis, scan_plan, self.config);
         let (scale, unit) = attenuation_unit(scan.scan().pixel_size_um);
 
@@ -585,7 +593,9 @@ pub fn write_sinograms(
         fixed: crate::correct::fixed_bytes([shape[1], all_rows, shape[2]]),
         per_slice: 2 * sinogram,
     };
-    let slab = need.slab_under(crate::plan::memory_cap(config)?, rows.len(), "correcting", |_| 0)?.rows;
+    let slab = need.slab_under(crate::plan::memory_cap(config)?, rows.len(), "correcting", |rows| {
+        crate::correct::scratch_bytes([shape[1], all_rows, shape[2]], rows, &config.correct)
+    })?.rows;
     let mut file = io::sinograms::Writer::create(output, shape, scan, rows.start, config, overwrite)?;
     let stage = session.progress.stage("correcting", rows.len() as u64, "rows");
     let mut counts = crate::correct::CorrectionCounts::default();

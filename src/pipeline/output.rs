@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::VolumeFormat;
 use crate::error::{Error, Result};
 
 /// What to do with an output that exists.
@@ -82,17 +81,6 @@ impl OutputFolder {
         let path = parts.iter().fold(self.path.clone(), |path, part| path.join(part));
         fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;
         Ok(path)
-    }
-}
-
-/// Name of a volume called `stem` in this format.
-#[must_use]
-pub fn volume_name(stem: &str, format: VolumeFormat) -> String {
-    match format {
-        VolumeFormat::Zarr => format!("{stem}.ome.zarr"),
-        VolumeFormat::Tiff => stem.to_string(),
-        VolumeFormat::Hdf5 => format!("{stem}.h5"),
-        VolumeFormat::Npy => format!("{stem}.npy"),
     }
 }
 

@@ -250,7 +250,9 @@ fn split_dataset(path: &Path) -> Option<(PathBuf, String)> {
 }
 
 /// Whether `path` is a volume that this program wrote and nothing else: only then may it be replaced.
-fn is_own(path: &Path) -> bool {
+/// Whether `path` is a volume that this program wrote.
+#[must_use]
+pub fn is_own(path: &Path) -> bool {
     match recognise(path) {
         Ok(Kind::Zarr) => zarr::is_own(path),
         Ok(Kind::Tiff) => tiff::is_own(path),
