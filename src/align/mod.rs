@@ -1,10 +1,50 @@
 //! Rigid motion between two scans, from pilot volumes.
+//!
+//! Takes two small volumes on one grid and gives the motion that takes the reference's sample to the target's, with
+//! an uncertainty and a confidence. It moves no volume: the caller reconstructs the target with the motion.
+//!
+//! ```text
+//! pilots -> bin, smooth, take out wide structure -> correlation over all shifts (and turns) -> best peaks
+//!        -> robust least squares, coarse to fine -> motion, errors from the scatter of blocks, heights on their own
+//! ```
+//!
+//! A point p of the reference, measured from the middle `(n - 1) / 2` of the volume, stands at `R p + shift` in the
+//! target; R turns by `rz` from x towards y (down). The search knows three shifts and `rz`; a lean (`rx`, `ry`) shows
+//! as shifts that change with height, which a warning says.
+
+mod confidence;
+mod correlation;
+mod gauss_newton;
+mod motion;
+mod pyramid;
+mod resample;
+mod search;
+#[cfg(test)]
+mod tests;
 
 use ndarray::Array3;
 
-use crate::config::AlignConfig;
-use crate::error::Result;
+use crate::config::{AlignConfig, AlignMethod};
+use crate::error::{Error, Result};
 use crate::record::AlignmentRecord;
+
+use confidence::{Confidence, judge};
+use correlation::Texture;
+use gauss_newton::{Free, Refined, correction, refine, rms};
+use motion::{RigidMotion, turned};
+use pyramid::{Level, PairFrame, filled_slices, schedule};
+
+/// Longest side of the coarsest level.
+const COARSE_SIDE: usize = 64;
+/// Longest side of the level on which turns are tried.
+const ANGULAR_SIDE: usize = 32;
+/// Steps of refinement on each level.
+const STEPS: usize = 15;
+/// What interpolation leaves at best \[pilot voxel\]; added to the statistical error.
+const FLOOR: f64 = 0.003;
+/// Heights asked on their own, and slices that each needs at least.
+const HEIGHTS: usize = 8;
+const HEIGHT_SLICES: usize = 6;
 
 /// Two pilot volumes on the same grid, `[z, y, x]`, with what is known of them.
 pub struct PilotPair {
@@ -18,13 +58,283 @@ pub struct PilotPair {
     pub radius: f64,
 }
 
+/// Bytes that [`register`] needs for each voxel of one pilot, the two pilots themselves included: 8 for the pair, 8
+/// for its smoothed copy, 4 for the moved target, a seventh of the copies again for the coarser levels.
+#[must_use]
+pub const fn bytes_per_pilot_voxel() -> u64 {
+    24
+}
+
+/// Bytes that [`register`] needs whatever the pilots: spectra of the coarse level (64 voxels a side, padded to 96).
+#[must_use]
+pub const fn fixed_bytes() -> u64 {
+    12 * 8 * 96 * 96 * 96
+}
+
 /// Finds how the target's sample is moved relative to the reference, in voxels of the full volume.
 ///
+/// Shifts are searched up to `config.search` of each side; with [`AlignMethod::Rigid`] turns are searched up to
+/// `config.search` of 180 degrees. A shift or rotation given in `config` is not searched but judged: the residuals
+/// are filled in. Values that are not finite count as 0; slices at the ends that hold one value throughout are taken
+/// as not reconstructed. The same pair gives the same answer whatever the number of threads.
+///
 /// # Errors
-/// [`crate::Error::Shape`] when the volumes differ in shape; [`crate::Error::Config`] for a method that does not fit.
+/// [`Error::Shape`] when the volumes differ in shape or are empty; [`Error::Config`] for a method that does not fit.
+///
+/// Sources: Padfield (2012), IEEE TIP 21:2706 (masked correlation); Baker and Matthews (2004), IJCV 56:221, section
+/// 3.2 (inverse compositional least squares).
 pub fn register(pair: &PilotPair, config: &AlignConfig) -> Result<AlignmentRecord> {
-    let _ = (pair, config);
-    unimplemented!("align")
+    check(pair)?;
+    let (n_z, n_y, n_x) = pair.reference.dim();
+    let frame = PairFrame {
+        shape: [n_z, n_y, n_x],
+        radius: pair.radius,
+        filled: [filled_slices(pair.reference.view()), filled_slices(pair.target.view())],
+    };
+    let mut record = AlignmentRecord::default();
+    let still = RigidMotion::default();
+    record.residual_before = residual(pair, &frame, &still);
+    if config.shift.is_some() || config.rotation.is_some() || config.method == AlignMethod::None {
+        given(pair, config, &frame, &mut record)?;
+        return Ok(record);
+    }
+    record.method = match config.method {
+        AlignMethod::Rigid => "rigid",
+        AlignMethod::Translation | AlignMethod::None => "translation",
+    }
+    .into();
+    let Some(found) = find(pair, config, &frame) else {
+        record.residual_after = record.residual_before;
+        record.shift_err_voxel = [0, 1, 2].map(|a| pair.reference.len_of(ndarray::Axis(2 - a)) as f64 * pair.binning as f64);
+        record.warnings.push(
+            "alignment: the pilots hold no structure within the field of view, nothing was moved; give align.shift".into(),
+        );
+        return Ok(record);
+    };
+    fill(&mut record, &found, pair, config);
+    record.residual_after = residual(pair, &frame, &found.motion);
+    Ok(record)
+}
+
+fn check(pair: &PilotPair) -> Result<()> {
+    let (expected, found) = (pair.reference.shape(), pair.target.shape());
+    if expected != found || expected.contains(&0) {
+        return Err(Error::Shape {
+            what: "pilot volumes of an alignment [z, y, x], target against reference".into(),
+            expected: expected.to_vec(),
+            found: found.to_vec(),
+            hint: "reconstruct both scans on one grid (same reconstruct.rows and reconstruct.crop)".into(),
+        });
+    }
+    Ok(())
+}
+
+fn residual(pair: &PilotPair, frame: &PairFrame, motion: &RigidMotion) -> f64 {
+    rms(pair.reference.view(), pair.target.view(), &frame.level([1, 1, 1], [0, 0, 0]), motion)
+}
+
+/// Takes the motion of the config as it stands.
+fn given(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame, record: &mut AlignmentRecord) -> Result<()> {
+    let by_hand = config.shift.is_some() || config.rotation.is_some();
+    record.shift_voxel = config.shift.unwrap_or_default();
+    record.rotation_deg = config.rotation.unwrap_or_default();
+    record.confidence = 1.0;
+    record.method = if by_hand { "given" } else { "none" }.into();
+    let [rx, ry, rz] = record.rotation_deg;
+    if rx != 0.0 || ry != 0.0 {
+        return Err(Error::config(
+            "align.rotation",
+            format!("[{rx}, {ry}, {rz}]"),
+            "a scan can be turned about its rotation axis only (the third number); level the sample for the other two",
+        ));
+    }
+    let motion = RigidMotion { shift: record.shift_voxel.map(|s| s / pair.binning as f64), turn: rz.to_radians() };
+    record.residual_after = residual(pair, frame, &motion);
+    Ok(())
+}
+
+/// Everything that the search found.
+struct Found {
+    motion: RigidMotion,
+    refined: Refined,
+    confidence: Confidence,
+    /// Turn that a translation leaves unexplained, and its standard deviation \[rad\].
+    leftover_turn: Option<(f64, f64)>,
+    /// The turn was looked for but nothing fixes it.
+    turn_unknown: bool,
+    /// Height \[pilot voxel\] and correction `[x, y, z]` with its errors.
+    heights: Vec<(f64, [f64; 3], [f64; 3])>,
+    sees_z: bool,
+    reach: f64,
+}
+
+fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Found> {
+    let level = |factors: [usize; 3]| Level::new(pair.reference.view(), pair.target.view(), frame, factors);
+    let factors = schedule(frame.shape, COARSE_SIDE);
+    let coarsest = level(factors[0]);
+    let texture = Texture::new(&coarsest);
+    let rigid = config.method == AlignMethod::Rigid;
+    let mut free = Free { z: true, turn: rigid };
+    let angular = rigid.then(|| Texture::new(&level(schedule(frame.shape, ANGULAR_SIDE)[0])));
+    let largest_turn = config.search * std::f64::consts::PI;
+    let start = search::coarse(&coarsest, &texture, angular.as_ref().map(|t| (t, largest_turn)), config.search, free);
+    drop(angular);
+
+    let (mut refined, mut finest) = descend(&level, &factors, coarsest, start, free)?;
+    let mut turn_unknown = false;
+    if rigid && (refined.errors[3] > 0.5 || refined.reliability[3] < 0.05) {
+        // nothing fixes the turn (a rotationally symmetric sample): a random one would only blur
+        turn_unknown = true;
+        free.turn = false;
+        drop(finest);
+        let start = search::coarse(&level(factors[0]), &texture, None, config.search, free);
+        (refined, finest) = descend(&level, &factors, level(factors[0]), start, free)?;
+    }
+    let range = search::search_range(&texture.frame, config.search);
+    let errors = [refined.errors[0], refined.errors[1], if finest.frame.sees_z() { refined.errors[2] } else { 0.0 }];
+    let confidence = judge(&texture, &refined.motion, range, errors);
+    let leftover_turn = (!rigid).then(|| leftover_turn(&finest, &refined)).flatten();
+    Some(Found {
+        motion: refined.motion,
+        confidence,
+        leftover_turn,
+        turn_unknown,
+        heights: heights(&finest, &refined),
+        sees_z: finest.frame.sees_z(),
+        reach: finest.frame.reach(),
+        refined,
+    })
+}
+
+/// Refines from the coarsest level (given) to the finest, which is returned too.
+fn descend(
+    level: &impl Fn([usize; 3]) -> Level,
+    factors: &[[usize; 3]],
+    coarsest: Level,
+    start: RigidMotion,
+    free: Free,
+) -> Option<(Refined, Level)> {
+    let mut current = coarsest;
+    let mut refined = refine(&current, &start, free, STEPS)?;
+    for &finer in &factors[1..] {
+        drop(current);
+        current = level(finer);
+        refined = refine(&current, &refined.motion, free, STEPS)?;
+    }
+    Some((refined, current))
+}
+
+/// What a few more steps with a free turn make of a translation.
+fn leftover_turn(finest: &Level, refined: &Refined) -> Option<(f64, f64)> {
+    let turned = refine(finest, &refined.motion, Free { z: true, turn: true }, 4)?;
+    let known = turned.reliability[3] > 0.2 && turned.errors[3].is_finite();
+    known.then(|| (turned.motion.turn, turned.errors[3] / finest.frame.reach()))
+}
+
+/// Corrections that groups of slices ask for on their own.
+fn heights(finest: &Level, refined: &Refined) -> Vec<(f64, [f64; 3], [f64; 3])> {
+    let n = refined.by_slice.len();
+    let groups = (n / HEIGHT_SLICES).clamp(1, HEIGHTS);
+    (0..groups)
+        .filter_map(|k| {
+            let slices = k * n / groups..(k + 1) * n / groups;
+            let middle = (slices.start + slices.end) as f64 / 2.0 - 0.5;
+            let (step, errors) = correction(&refined.by_slice[slices], finest.frame.sees_z())?;
+            let [x, y] = turned([step[0], step[1]], refined.motion.turn);
+            let finite = errors.iter().all(|e| e.is_finite()) && errors.iter().all(|&e| e < 1.0);
+            finite.then_some((middle, [x, y, step[2]], errors))
+        })
+        .collect()
+}
+
+/// Writes what was found into the record, in voxels of the full volume.
+fn fill(record: &mut AlignmentRecord, found: &Found, pair: &PilotPair, config: &AlignConfig) {
+    let binning = pair.binning as f64;
+    record.shift_voxel = found.motion.shift.map(|s| s * binning);
+    record.rotation_deg = [0.0, 0.0, found.motion.turn.to_degrees()];
+    let sides = [2, 1, 0].map(|a| pair.reference.len_of(ndarray::Axis(a)) as f64);
+    // nothing known: the whole side, which JSON can write (infinity it cannot)
+    record.shift_err_voxel = [0, 1, 2].map(|a| found.refined.errors[a].hypot(FLOOR).min(sides[a]) * binning);
+    if !found.sees_z {
+        record.shift_err_voxel[2] = sides[2] * binning;
+    }
+    record.confidence = found.confidence.value;
+    record.per_height = found
+        .heights
+        .iter()
+        .map(|(z, step, _)| [(z + 0.5) * binning - 0.5, step[0] * binning, step[1] * binning, step[2] * binning])
+        .collect();
+    record.warnings = warnings(found, sides, config, binning);
+}
+
+fn warnings(found: &Found, sides: [f64; 3], config: &AlignConfig, binning: f64) -> Vec<String> {
+    let mut out = Vec::new();
+    let names = ["x", "y", "z"];
+    for axis in 0..3 {
+        let limit = config.search * sides[axis];
+        let shift = found.motion.shift[axis].abs();
+        if shift > 1.0 && shift > limit - 1.0 {
+            out.push(format!(
+                "alignment: the shift along {} ({:.1} voxels) is at the limit of the search; raise align.search (now {})",
+                names[axis],
+                found.motion.shift[axis] * binning,
+                config.search
+            ));
+        }
+        let error = found.refined.errors[axis] * binning;
+        if (axis < 2 || found.sees_z) && found.refined.errors[axis] > 0.5 {
+            out.push(format!(
+                "alignment: the volumes hardly fix the shift along {} (uncertainty {}): little structure changes along it",
+                names[axis],
+                if error.is_finite() { format!("{error:.1} voxels") } else { "unknown".into() }
+            ));
+        }
+    }
+    if !found.sees_z {
+        out.push("alignment: too few slices to find a shift along z; z was left alone".into());
+    }
+    let c = found.confidence;
+    if c.value < config.min_confidence {
+        out.push(format!(
+            "alignment: low confidence {:.2} (correlation {:.2}, by chance {:.2}, next best position {:.2}); check the checkerboard or give align.shift",
+            c.value, c.coefficient, c.chance, c.rival
+        ));
+    }
+    if found.turn_unknown {
+        out.push(
+            "alignment: no texture fixes the turn about the rotation axis (rotationally symmetric sample); it was left at 0".into(),
+        );
+    }
+    if let Some((turn, error)) = found.leftover_turn
+        && turn.abs() * found.reach > (5.0 * error * found.reach).max(0.15)
+        && c.value >= config.min_confidence
+    {
+        out.push(format!(
+            "alignment: the sample seems turned by {:.2} degrees, which a translation cannot follow; set align.method = \"rigid\"",
+            turn.to_degrees()
+        ));
+    }
+    out.extend(height_warning(found, binning));
+    if found.refined.kept < 0.5 {
+        out.push(format!(
+            "alignment: only {:.0} % of the voxels agree between the scans; most of the sample changed or it deformed",
+            100.0 * found.refined.kept
+        ));
+    }
+    out
+}
+
+/// Heights that disagree beyond their errors and beyond a quarter of a pilot voxel: a lean or a deformation.
+fn height_warning(found: &Found, binning: f64) -> Option<String> {
+    let worst = found.heights.iter().flat_map(|(z, step, errors)| (0..3).map(move |a| (*z, a, step[a], errors[a])));
+    let (z, axis, step, _) =
+        worst.filter(|(_, _, step, error)| step.abs() > (5.0 * error).max(0.25)).max_by(|a, b| a.2.abs().total_cmp(&b.2.abs()))?;
+    Some(format!(
+        "alignment: heights disagree: near slice {:.0} the shift along {} differs by {:.2} voxels from the rest; the sample leans or deformed between the scans",
+        z * binning,
+        ["x", "y", "z"][axis],
+        step * binning
+    ))
 }
 /// x
 #[must_use]
