@@ -336,6 +336,3 @@ fn height_warning(found: &Found, binning: f64) -> Option<String> {
         step * binning
     ))
 }
-/// x
-#[must_use]
-pub fn bytes_per_pilot_voxel() -> u64 { 64 }

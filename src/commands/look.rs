@@ -7,9 +7,9 @@ use serde_json::json;
 use tomodelta::config::{CenterMethod, Config, DEFAULT_TOML, DeviceChoice};
 use tomodelta::gpu::{self, Device};
 use tomodelta::io;
-use tomodelta::scan::SinogramSource;
+use tomodelta::plan::human_bytes;
 use tomodelta::reconstruct::self_test::self_test;
-use tomodelta::{Error, center};
+use tomodelta::center;
 
 use crate::cli::{Input, Shared, word};
 
@@ -58,16 +58,7 @@ pub(crate) fn center(
     super::threads(&config)?;
     let source = super::single::line_integrals(path, &config)?;
     let source = source.as_source();
-    for &row in rows {
-        if row >= source.n_rows() {
-            return Err(Error::config("--row", row, format!("the scan has rows 0..{}", source.n_rows())).into());
-        }
-    }
-    let fit = if rows.is_empty() {
-        center::find(source, &config.center, &progress)?
-    } else {
-        center::find_at(source, rows, &config.center, &progress)?
-    };
+    let fit = center::find_at_rows(source, rows, &config.center, &progress)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&fit)?);
     } else {
@@ -86,8 +77,7 @@ pub(crate) fn center(
     }
     if let Some(path) = montage {
         let row = rows.first().copied().unwrap_or(fit.middle_row.round().max(0.0) as usize);
-        let candidates: Vec<f64> = (-4..=4).map(|k| fit.at(row as f64) + f64::from(k)).collect();
-        center::montage(source, row, &candidates, path)?;
+        center::montage::montage(source, row, &center::montage::candidates(&fit, row as f64), path)?;
     }
     Ok(if fit.agree { 0 } else { 3 })
 }
@@ -128,7 +118,20 @@ pub(crate) fn devices(test: bool, sizes: &[(usize, usize)], json: bool, shared: 
             println!("no GPU is visible to Vulkan, Metal or DirectX 12; everything runs with --device cpu");
         }
         for adapter in &adapters {
-            println!("{adapter}");
+            let limits = &adapter.limits;
+            println!(
+                "gpu:{} {}{}\n  {:?}, {}, {}\n  buffer {}, binding {}, workgroup memory {}\n  features: {}",
+                adapter.number,
+                adapter.name,
+                if adapter.would_choose { " (chosen by --device auto)" } else { "" },
+                adapter.kind,
+                adapter.backend,
+                adapter.driver,
+                human_bytes(limits.max_buffer_size),
+                human_bytes(limits.max_storage_buffer_binding_size),
+                human_bytes(u64::from(limits.max_compute_workgroup_storage_size)),
+                adapter.features.join(", ")
+            );
         }
         if let Some(report) = &report {
             println!("{report}");
