@@ -314,7 +314,7 @@ pub struct CenterConfig {
     pub slope: f64,
     /// Half width of the search around the detector middle \[px\]; 0: a quarter of the width.
     pub search_px: f64,
-    /// Heights at which the double wedge is asked.
+    /// Heights that are asked, spread over the rows with sample.
     pub heights: usize,
     /// Rows averaged at each height.
     pub rows_per_height: usize,
@@ -349,6 +349,8 @@ pub enum CenterMethod {
     DoubleWedge,
     /// Projections half a turn apart, one mirrored.
     PhaseCorrelation,
+    /// Every view against the one half a turn later; needs more than 180 degrees.
+    MirrorMatch,
 }
 
 /// `[reconstruct]`

@@ -1,0 +1,53 @@
+//! The mirror match: in a scan of a full turn every view is compared with the one half a turn later, mirrored.
+//!
+//! All views vote, so noise counts far less than at the two seams of a half turn; and the axis may stand near the
+//! edge of the detector (half acquisition), where only a narrow strip is seen from both sides: the correlation is
+//! normalised over just the columns that have a mirror image, as in the overlap search of Vo et al., Opt. Express 29
+//! (2021) 17849, section 2. Where no view stands exactly opposite, the two beside are mixed linearly, whose shifts cancel.
+
+use ndarray::ArrayView2;
+
+use super::Answer;
+use super::mirror::Correlator;
+use super::views::{Between, mix};
+
+/// Least correlation coefficient that counts as a match.
+const MIN_MATCH: f64 = 0.25;
+/// A second peak this close in height makes the first a guess.
+const MAX_RIVAL: f64 = 0.9;
+
+/// The axis of `sinogram` `[angle, col]` in `range_px`; `opposites` are views with what was seen half a turn later.
+pub(super) fn search(
+    sinogram: ArrayView2<'_, f32>,
+    opposites: &[(usize, Between)],
+    range_px: (f64, f64),
+) -> Result<Answer, String> {
+    let n_cols = sinogram.ncols();
+    if opposites.len() < 8 || n_cols < 16 {
+        return Err("fewer than 8 views with an opposite".into());
+    }
+    let correlator = Correlator::new(n_cols);
+    let parts = [0, 1].map(|parity| {
+        correlator.sum((opposites.len() + 1 - parity) / 2, 0..n_cols, false, |index, a, b| {
+            let (view, opposite) = opposites[2 * index + parity];
+            mix(sinogram, Between { low: view, high: view, weight: 0.0 }, a);
+            mix(sinogram, opposite, b);
+        })
+    });
+    let mut all = correlator.empty();
+    parts.iter().for_each(|part| all.add(part));
+    let peak = correlator.matched_peak(&all, range_px).ok_or("the match has no peak inside the search range")?;
+    if peak.height < MIN_MATCH {
+        return Err(format!("the best match has a correlation of only {:.2}", peak.height));
+    }
+    if peak.rival > MAX_RIVAL {
+        return Err(format!("a second match is {:.0} % as good", 100.0 * peak.rival));
+    }
+    let close = (peak.axis_px - 2.0, peak.axis_px + 2.0);
+    let votes: Vec<f64> = parts.iter().filter_map(|p| Some(correlator.matched_peak(p, close)?.axis_px)).collect();
+    let sigma_px = match votes[..] {
+        [even, odd] => 0.5 * (even - odd).abs(),
+        _ => 0.25,
+    };
+    Ok(Answer { axis_px: peak.axis_px, sigma_px: sigma_px.max(0.02), quality: peak.height })
+}
