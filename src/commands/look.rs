@@ -77,7 +77,7 @@ pub(crate) fn center(
     }
     if let Some(path) = montage {
         let row = rows.first().copied().unwrap_or(fit.middle_row.round().max(0.0) as usize);
-        center::montage::montage(source, row, &center::montage::candidates(&fit, row as f64), path)?;
+        center::montage(source, row, &center::candidates(&fit, row as f64), path)?;
     }
     Ok(if fit.agree { 0 } else { 3 })
 }
