@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn regular_angles_over_a_half_turn_have_no_problem_with_or_without_the_end() {
+    fn regular_angles_over_a_half_turn_have_no_problem_in_either_direction() {
         assert_eq!(problems(&steps(181, 1.0)), Vec::<String>::new());
         let falling: Vec<f64> = steps(181, 1.0).iter().map(|angle| -angle).collect();
         assert_eq!(problems(&falling), Vec::<String>::new());

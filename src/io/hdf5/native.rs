@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rust_hdf5::{DatatypeMessage, FillValue, H5Dataset, H5File, H5FileOptions, H5Type, StorageLayout};
+use rust_hdf5::{DatasetAccess, DatatypeMessage, FillValue, H5Dataset, H5File, H5FileOptions, H5Type, StorageLayout};
 
 use super::{Dataset, DatasetInfo, Element, LONGEST_LIST, Layout, guard, shape_text};
 use crate::error::{Error, Result};
@@ -68,7 +68,9 @@ impl NativeDataset {
                 "`h5ls -r` or `tomodelta inspect` list what is there",
             )
         };
-        let dataset = file.dataset(path.trim_start_matches('/')).map_err(fail)?;
+        // Raw data files are looked for beside the HDF5 file, not in the working folder.
+        let access = DatasetAccess::new().efile_prefix("${ORIGIN}");
+        let dataset = file.dataset_with(path.trim_start_matches('/'), access).map_err(fail)?;
         let info = read_info(&dataset).map_err(fail)?;
         Ok(NativeDataset { dataset, info })
     }
