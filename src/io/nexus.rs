@@ -128,12 +128,7 @@ fn choose<'a>(
             ));
         }
     }
-    // The images that belong to an image key may be behind a link that leads nowhere: that error says which file.
-    let lost = dangling
-        .iter()
-        .filter(|link| named(parent(link)) && keys.iter().any(|key| key.parent() == parent(link)))
-        .min_by_key(|link| !link.ends_with("/data"));
-    if let Some(Err(error)) = lost.map(|link| tree.locate(link)) {
+    if let Some(error) = lost_images(tree, dangling.iter().filter(|link| named(parent(link))), keys) {
         return Err(error);
     }
     if let Some(name) = input.detector.as_ref().filter(|_| !all.is_empty()) {
@@ -151,6 +146,35 @@ fn choose<'a>(
         None => format!("there is an image key, {}, but no dataset with three axes of numbers", key.path),
     };
     Err(Error::input(tree.root(), problem, "name the images with --data, and their image key with input.image_key"))
+}
+
+/// The images that belong to an image key may be behind a link that leads nowhere: that error says which file.
+fn lost_images<'a>(tree: &Tree, dangling: impl Iterator<Item = &'a String>, keys: &[&Found]) -> Option<Error> {
+    let beside_key: Vec<&String> = dangling.filter(|link| keys.iter().any(|key| key.parent() == parent(link))).collect();
+    let data: Vec<&String> = beside_key.iter().copied().filter(|link| link.ends_with("/data")).collect();
+    let links = if data.is_empty() { beside_key } else { data };
+    let mut missing: Vec<(String, Error)> = Vec::new();
+    for link in links {
+        match tree.locate(link).and_then(|at| tree.dataset(&at).map(drop)) {
+            Ok(()) => {}
+            Err(Error::Dataset { path, dataset, problem, hint }) => {
+                if !missing.iter().any(|(other, _)| *other == problem) {
+                    missing.push((problem.clone(), Error::Dataset { path, dataset, problem, hint }));
+                }
+            }
+            // The file is there and damaged: nearer to the cause than a file that may never have been.
+            Err(other) => return Some(other),
+        }
+    }
+    if missing.len() < 2 {
+        return missing.pop().map(|(_, error)| error);
+    }
+    let problems: Vec<String> = missing.into_iter().map(|(problem, _)| problem).collect();
+    Some(Error::input(
+        tree.root(),
+        format!("no detector's images can be opened: {}", problems.join("; ")),
+        "put the camera's file where the link points or beside this one",
+    ))
 }
 
 /// The top group of a path, with slashes.

@@ -36,8 +36,9 @@ pub(super) fn open(folder: &Path, input: &InputConfig) -> Result<Parts> {
     let projections_folder = if name.is_dir() { name.clone() } else { folder.to_path_buf() };
     let flats = frames(folder, input.flats.as_deref(), &listing, Kind::Flat)?;
     let darks = frames(folder, input.darks.as_deref(), &listing, Kind::Dark)?;
+    let stack = TiffStack::open(&name, files)?;
     let angles = angles_of(folder, &projections_folder, input)?;
-    parts(folder, "TIFF folder", TiffStack::open(&name, files)?, flats, darks, angles, warnings)
+    parts(folder, "TIFF folder", stack, flats, darks, angles, warnings)
 }
 
 /// Opens one multi-page TIFF; flats and darks only where they are named.
@@ -50,8 +51,9 @@ pub(super) fn open_file(path: &Path, input: &InputConfig) -> Result<Parts> {
     let empty = Listing::default();
     let flats = frames(folder, input.flats.as_deref(), &empty, Kind::Flat)?;
     let darks = frames(folder, input.darks.as_deref(), &empty, Kind::Dark)?;
+    let stack = TiffStack::open(path, files)?;
     let angles = angles_of(folder, folder, input)?;
-    parts(path, "TIFF file", TiffStack::open(path, files)?, flats, darks, angles, Vec::new())
+    parts(path, "TIFF file", stack, flats, darks, angles, Vec::new())
 }
 
 fn parts(
