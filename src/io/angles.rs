@@ -163,8 +163,8 @@ pub(crate) fn from_text(path: &Path) -> Result<Angles> {
 /// `angles_deg.txt` says its unit in its name.
 fn unit_from_name(path: &Path) -> Option<(AngleUnit, String)> {
     let stem = path.file_stem()?.to_string_lossy().to_lowercase();
-    let words = stem.split(|c: char| !c.is_ascii_alphabetic());
-    let unit = words.filter(|word| ["deg", "degree", "degrees", "rad", "radian", "radians"].contains(word)).last()?;
+    let units = ["deg", "degree", "degrees", "rad", "radian", "radians"];
+    let unit = stem.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| units.contains(word)).next_back()?;
     Some((unit_from_text(unit)?, "its name says so".into()))
 }
 

@@ -110,18 +110,18 @@ pub(crate) trait Dataset: Send {
 fn open_dataset(file: &Path, path: &str) -> Result<Box<dyn Dataset>> {
     let dataset = native::NativeDataset::open(&native::open_file(file)?, file, path)?;
     if let Some(filter) = native::undecodable(&dataset.info().filters) {
-        return open_with_c_library(file, path, filter);
+        return open_with_c_library(file, path, dataset.info(), filter);
     }
     Ok(Box::new(dataset))
 }
 
 #[cfg(feature = "hdf5-c")]
-fn open_with_c_library(file: &Path, path: &str, _filter: u16) -> Result<Box<dyn Dataset>> {
-    Ok(Box::new(c_library::CDataset::open(file, path)?))
+fn open_with_c_library(file: &Path, path: &str, info: &DatasetInfo, _filter: u16) -> Result<Box<dyn Dataset>> {
+    Ok(Box::new(c_library::CDataset::open(file, path, info.clone())?))
 }
 
 #[cfg(not(feature = "hdf5-c"))]
-fn open_with_c_library(file: &Path, path: &str, filter: u16) -> Result<Box<dyn Dataset>> {
+fn open_with_c_library(file: &Path, path: &str, _info: &DatasetInfo, filter: u16) -> Result<Box<dyn Dataset>> {
     Err(crate::error::Error::dataset(
         file,
         path,

@@ -130,13 +130,13 @@ pub fn summarise(scan: &Scan) -> Result<ScanSummary> {
     problems.extend(count_problems("projections", Some(&projection_counts)));
     problems.extend(count_problems("flats", flat_counts.as_ref()));
     problems.extend(count_problems("darks", dark_counts.as_ref()));
-    if let (Some(flats), Some(darks)) = (&flat_counts, &dark_counts) {
-        if flats.mean <= darks.mean {
-            problems.push(format!(
-                "the flats ({:.1} counts on average) are not brighter than the darks ({:.1}): are they exchanged?",
-                flats.mean, darks.mean
-            ));
-        }
+    if let (Some(flats), Some(darks)) = (&flat_counts, &dark_counts)
+        && flats.mean <= darks.mean
+    {
+        problems.push(format!(
+            "the flats ({:.1} counts on average) are not brighter than the darks ({:.1}): are they exchanged?",
+            flats.mean, darks.mean
+        ));
     }
     if scan.pixel_size_um.is_none() {
         problems.push("the pixel size is not known: attenuation will be per pixel; give pixel_size_um".into());

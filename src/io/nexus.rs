@@ -63,12 +63,10 @@ pub(super) fn find(tree: &Tree, found: &[Found], dangling: &[String], input: &In
     }
     metadata(tree, &data, &mut sources);
     if sources.pixel_size_um.is_none() {
-        let entry = entry(&data);
-        if let Some(size) = found.iter().find(|d| d.name() == "x_pixel_size" && d.path.starts_with(entry)) {
-            if size.parent() != parent(&data) {
-                sources.pixel_size_um = pixel_size::read(tree, &size.path, &mut sources.warnings);
-            }
-        }
+        let elsewhere = found.iter().find(|d| {
+            d.name() == "x_pixel_size" && d.path.starts_with(entry(&data)) && d.parent() != parent(&data)
+        });
+        sources.pixel_size_um = elsewhere.and_then(|size| pixel_size::read(tree, &size.path, &mut sources.warnings));
     }
     Ok(Some(sources))
 }
@@ -259,10 +257,10 @@ fn score(candidate: &Found, data: &str) -> Option<i32> {
 pub(super) fn metadata(tree: &Tree, data: &str, sources: &mut Sources) {
     let group = parent(data);
     let x = pixel_size::read(tree, &format!("{group}/x_pixel_size"), &mut sources.warnings);
-    if let (Some(x), Some(y)) = (x, pixel_size::read(tree, &format!("{group}/y_pixel_size"), &mut Vec::new())) {
-        if (x - y).abs() > 0.01 * x {
-            sources.warnings.push(format!("pixels are not square: {x} um wide and {y} um high; the width is used"));
-        }
+    if let (Some(x), Some(y)) = (x, pixel_size::read(tree, &format!("{group}/y_pixel_size"), &mut Vec::new()))
+        && (x - y).abs() > 0.01 * x
+    {
+        sources.warnings.push(format!("pixels are not square: {x} um wide and {y} um high; the width is used"));
     }
     sources.pixel_size_um = x;
     let mut above = group;

@@ -157,10 +157,10 @@ fn read_directories(path: &Path) -> Result<Vec<Page>> {
         }
         decoder.next_image().map_err(|error| damaged(path, number + 1, error))?;
     }
-    if let [page] = &pages[..] {
-        if let Some(more) = imagej_frames(&mut decoder, page, len) {
-            pages = more;
-        }
+    if let [page] = &pages[..]
+        && let Some(more) = imagej_frames(&mut decoder, page, len)
+    {
+        pages = more;
     }
     Ok(pages)
 }
@@ -241,8 +241,11 @@ fn read_directory(decoder: &mut TiffDecoder, number: usize, len: u64) -> Result<
             return Err(format!("the file is truncated: its pixels end at byte {end} of {len}"));
         }
         let (chunk_cols, chunk_rows) = decoder.chunk_dimensions();
-        let (chunk_rows, chunk_cols) = ((chunk_rows as usize).min(rows.max(1)), chunk_cols as usize);
-        let chunk_rows = if decoder.get_chunk_type() == ChunkType::Tile { decoder.chunk_dimensions().1 as usize } else { chunk_rows };
+        let (mut chunk_rows, chunk_cols) = (chunk_rows as usize, chunk_cols as usize);
+        if decoder.get_chunk_type() == ChunkType::Strip {
+            // Without RowsPerStrip the only strip claims 2^32 - 1 rows.
+            chunk_rows = chunk_rows.min(rows);
+        }
         if chunk_rows == 0 || chunk_cols == 0 || offsets.len() < rows.div_ceil(chunk_rows) * cols.div_ceil(chunk_cols) {
             return Err(format!("strips or tiles of {chunk_rows} x {chunk_cols} do not cover {rows} x {cols}"));
         }

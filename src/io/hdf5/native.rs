@@ -240,6 +240,6 @@ impl Dataset for NativeDataset {
     }
 }
 
-fn trim(text: &str) -> String {
+pub(super) fn trim(text: &str) -> String {
     text.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_string()
 }

@@ -409,3 +409,53 @@ fn a_virtual_dataset_of_tiles_and_interleaved_frames_is_put_together() {
     let expected: Vec<f32> = (0..6).map(|c| f32::from(count(if c < 3 { 2 } else { 3 }, 1, c % 3))).collect();
     assert_eq!(out, expected);
 }
+
+#[cfg(feature = "hdf5-c")]
+#[test]
+fn the_c_library_and_the_default_read_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = create(folder.path(), "made.h5", |file| {
+        let dataset = file.new_dataset::<u16>().shape([7, 5, 6]).chunk(&[3, 2, 4]).shuffle_deflate(1).create("packed").unwrap();
+        dataset.write_raw(&counts(7, 5, 6)).unwrap();
+        let holes = file.new_dataset::<f32>().shape([2, 2, 2]).chunk(&[1, 2, 2]).deflate(1).create("holes").unwrap();
+        holes.write_chunk_at(&[0, 0, 0], &[0; 16]).unwrap();
+        file.new_dataset::<i32>().shape([1, 1, 2]).create("i32").unwrap().write_raw(&[-7i32, 1 << 24 | 1]).unwrap();
+        file.new_dataset::<u32>().shape([1, 1, 2]).create("u32").unwrap().write_raw(&[u32::MAX, 3]).unwrap();
+        file.new_dataset::<f64>().shape([1, 1, 2]).create("f64").unwrap().write_raw(&[0.1f64, 1e300]).unwrap();
+    });
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
+    let real = ["i13_24737/24737.nxs", "k11_diad_nexus/k11-18014.nxs", "tooth_dxchange/tooth.h5"].map(|name| shared.join(name));
+    let (mut blocks, mut lists, mut texts) = (0, 0, 0);
+    for path in real.into_iter().filter(|path| path.exists()).chain([made]) {
+        let tree = Tree::open(&path).unwrap();
+        for found in tree.datasets().0 {
+            let a = tree.dataset(&found.at).unwrap();
+            let b = c_library::CDataset::open(&found.at.file, &found.at.path, a.info().clone()).unwrap();
+            assert_eq!(a.text_attribute("units"), b.text_attribute("units"), "{}", found.path);
+            if found.element == Element::Text {
+                assert_eq!(a.read_text(), b.read_text(), "{}", found.path);
+                texts += 1;
+            } else if found.shape.len() == 1 && found.element.is_number() {
+                let bits = |values: Vec<f64>| values.into_iter().map(f64::to_bits).collect::<Vec<_>>();
+                assert_eq!(a.read_numbers().map(bits), b.read_numbers().map(bits), "{}", found.path);
+                lists += 1;
+            } else if found.shape.len() == 3 {
+                let start = [found.shape[0] / 2, 0, found.shape[2] / 3];
+                let count = [1, found.shape[1], found.shape[2] - start[2]];
+                let mut out = [vec![f32::NAN; count.iter().product()], vec![f32::NAN; count.iter().product()]];
+                a.read_block(&start, &count, &mut out[0]).unwrap();
+                b.read_block(&start, &count, &mut out[1]).unwrap();
+                assert!(out[0] == out[1] && !out[0].iter().any(|v| v.is_nan()), "{}", found.path);
+                assert!(b.read_block(&[start[0] + found.shape[0], 0, 0], &count, &mut out[1]).is_err());
+                if let Layout::Chunked(chunk) = &a.info().layout {
+                    for frame in 0..2.min(found.shape[0].div_ceil(chunk[0])) {
+                        assert_eq!(a.chunk_is_stored(&[frame, 0, 0]), b.chunk_is_stored(&[frame, 0, 0]), "{}", found.path);
+                    }
+                }
+                blocks += 1;
+            }
+        }
+    }
+    assert!(blocks >= 5, "{blocks} blocks, {lists} lists, {texts} texts were compared");
+    eprintln!("{blocks} blocks, {lists} lists, {texts} texts were compared");
+}
