@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rust_hdf5::{DatasetAccess, DatatypeMessage, FillValue, H5Dataset, H5File, H5FileOptions, H5Type, StorageLayout};
+use rust_hdf5::{DatasetAccess, DatatypeMessage, FillValue, Filter, H5Dataset, H5File, H5FileOptions, H5Type, StorageLayout};
 
 use super::{Dataset, DatasetInfo, Element, LONGEST_LIST, Layout, guard, shape_text};
 use crate::error::{Error, Result};
@@ -32,23 +32,22 @@ pub(super) fn first_line(text: &str) -> String {
     }
 }
 
-/// The first filter that this library, built as it is, cannot undo.
-pub(super) fn undecodable(filters: &[u16]) -> Option<u16> {
-    // deflate, shuffle, fletcher32, szip, n-bit, scale-offset, LZF, blosc, LZ4, bitshuffle, zstd
-    const KNOWN: [u16; 11] = [1, 2, 3, 4, 5, 6, 32000, 32001, 32004, 32008, 32015];
-    filters.iter().copied().find(|filter| !KNOWN.contains(filter))
-}
-
-/// The usual name of a filter, ` (name)`, or nothing.
-#[cfg_attr(feature = "hdf5-c", allow(dead_code, reason = "only the error of a build without the C library names filters"))]
-pub(super) fn filter_name(filter: u16) -> &'static str {
-    match filter {
-        307 => " (bzip2)",
-        32013 => " (zfp)",
-        32019 => " (jpeg)",
-        32026 => " (blosc2)",
-        _ => "",
-    }
+/// The first filter that this library, built as it is, cannot undo, in words.
+fn undecodable(filters: &[Filter]) -> Option<String> {
+    let name = |filter: &Filter| match (filter.id, &filter.cd_values[..]) {
+        // deflate, shuffle, fletcher32, szip, n-bit, scale-offset; LZF, LZ4, zstd
+        (1..=6 | 32000 | 32004 | 32015, _) => None,
+        // Bitshuffle names its compression in the fifth value, blosc in the seventh.
+        (32008, [_, _, _, _, 3, ..]) => Some(" (bitshuffle with zstd)"),
+        (32001, [_, _, _, _, _, _, 3, ..]) => Some(" (blosc with snappy)"),
+        (32001 | 32008, _) => None,
+        (307, _) => Some(" (bzip2)"),
+        (32013, _) => Some(" (zfp)"),
+        (32019, _) => Some(" (jpeg)"),
+        (32026, _) => Some(" (blosc2)"),
+        _ => Some(""),
+    };
+    filters.iter().find_map(|filter| Some(format!("{}{}", filter.id, name(filter)?)))
 }
 
 /// A dataset of a file that stays open with it.
@@ -118,10 +117,10 @@ fn read_info(dataset: &H5Dataset) -> rust_hdf5::Result<DatasetInfo> {
         FillValue::UserDefined(bytes) => number_from(&element, &bytes).unwrap_or(0.0),
         FillValue::Default | FillValue::Undefined => 0.0,
     };
-    let filters = dataset.filters()?.iter().map(|filter| filter.id).collect();
+    let undecodable = undecodable(&dataset.filters()?);
     // A null dataspace has no elements, but its shape is that of a single value.
     let shape = if dataset.is_null() { vec![0] } else { dataset.shape() };
-    Ok(DatasetInfo { shape, element, layout, filters, fill })
+    Ok(DatasetInfo { shape, element, layout, undecodable, fill })
 }
 
 /// The library itself compares only sizes, so the type is judged here, bit for bit.

@@ -289,6 +289,23 @@ fn chunks_of_any_shape_and_any_order_of_frames_give_the_same_counts() {
 }
 
 #[test]
+fn every_filter_gives_the_counts_that_h5py_wrote() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/io/hdf5/fixtures/filters.h5");
+    let tree = Tree::open(&path).unwrap();
+    let found = tree.datasets().0;
+    assert_eq!(found.len(), 14);
+    for dataset in found {
+        let stack = open_stack(&tree, &dataset.path).unwrap();
+        let mut out = vec![f32::NAN; 2 * 5 * 16];
+        stack.read(&[1, 0], 17..22, &mut out).unwrap();
+        for (i, value) in out.iter().enumerate() {
+            let (frame, row, col) = (1 - i / 80, 17 + i / 16 % 5, i % 16);
+            assert_eq!(*value, (1000 * frame + 20 * (row / 6) + col / 8 + 1) as f32, "{} at {frame} {row} {col}", dataset.path);
+        }
+    }
+}
+
+#[test]
 fn an_unknown_filter_is_named_with_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = create(folder.path(), "filter.h5", |file| {
