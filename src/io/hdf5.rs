@@ -85,7 +85,9 @@ pub(crate) struct DatasetInfo {
 impl DatasetInfo {
     /// Number of elements; `None` where the product overflows.
     pub(crate) fn len(&self) -> Option<usize> {
-        self.shape.iter().try_fold(1usize, |len, &n| len.checked_mul(n))
+        self.shape
+            .iter()
+            .try_fold(1usize, |len, &n| len.checked_mul(n))
     }
 }
 
@@ -116,12 +118,26 @@ fn open_dataset(file: &Path, path: &str) -> Result<Box<dyn Dataset>> {
 }
 
 #[cfg(feature = "hdf5-c")]
-fn open_with_c_library(file: &Path, path: &str, info: &DatasetInfo, _filter: &str) -> Result<Box<dyn Dataset>> {
-    Ok(Box::new(c_library::CDataset::open(file, path, info.clone())?))
+fn open_with_c_library(
+    file: &Path,
+    path: &str,
+    info: &DatasetInfo,
+    _filter: &str,
+) -> Result<Box<dyn Dataset>> {
+    Ok(Box::new(c_library::CDataset::open(
+        file,
+        path,
+        info.clone(),
+    )?))
 }
 
 #[cfg(not(feature = "hdf5-c"))]
-fn open_with_c_library(file: &Path, path: &str, _info: &DatasetInfo, filter: &str) -> Result<Box<dyn Dataset>> {
+fn open_with_c_library(
+    file: &Path,
+    path: &str,
+    _info: &DatasetInfo,
+    filter: &str,
+) -> Result<Box<dyn Dataset>> {
     Err(crate::error::Error::dataset(
         file,
         path,
@@ -135,7 +151,11 @@ pub(crate) fn shape_text(shape: &[usize]) -> String {
     if shape.is_empty() {
         return "a single value".into();
     }
-    shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ")
+    shape
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" x ")
 }
 
 /// Keeps the buffers of decoded chunks in the process. Call once, first thing in `main`.
@@ -147,7 +167,10 @@ pub fn tune_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         const KEEP: libc::c_int = 256 << 20;
-        #[expect(unsafe_code, reason = "mallopt has no safe wrapper; it takes two integers and touches no memory of ours")]
+        #[expect(
+            unsafe_code,
+            reason = "mallopt has no safe wrapper; it takes two integers and touches no memory of ours"
+        )]
         // SAFETY: mallopt may be called at any time, with any values; unknown ones are refused by return value.
         unsafe {
             libc::mallopt(libc::M_TRIM_THRESHOLD, KEEP);
