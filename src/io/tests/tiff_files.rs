@@ -343,3 +343,58 @@ fn compressed_strips_and_many_pages_read_as_their_counts() {
         assert_eq!(scan.projections.decoded_bytes(6..15), whole, "{name}");
     }
 }
+
+/// The position of a tag's value in a little-endian file with one directory.
+fn value_of(bytes: &[u8], tag: u16) -> usize {
+    let directory = u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize;
+    let n = u16::from_le_bytes(bytes[directory..directory + 2].try_into().unwrap()) as usize;
+    let entries = (0..n).map(|i| directory + 2 + 12 * i);
+    entries
+        .into_iter()
+        .find(|&at| bytes[at..at + 2] == tag.to_le_bytes())
+        .unwrap()
+        + 8
+}
+
+#[test]
+fn a_stack_that_imagej_wrote_behind_one_directory_has_all_its_frames() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("stack.tif");
+    let mut encoder = TiffEncoder::new(std::fs::File::create(&path).unwrap()).unwrap();
+    let mut image = encoder.new_image::<colortype::Gray16>(2, 2).unwrap();
+    let description = "ImageJ=1.53\nimages=3\nslices=3\n";
+    image
+        .encoder()
+        .write_tag(tiff::tags::Tag::ImageDescription, description)
+        .unwrap();
+    image.write_data(&[1, 2, 3, 4]).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The first frame moves to the end, and the others follow it.
+    let at = value_of(&bytes, 273);
+    let end = bytes.len() as u32;
+    bytes[at..at + 4].copy_from_slice(&end.to_le_bytes());
+    bytes.extend((1..=12u16).flat_map(u16::to_le_bytes));
+    std::fs::write(&path, &bytes).unwrap();
+    let scan = open_scan(&path, &with_angles(3), None).unwrap();
+    assert_eq!(scan.projections.shape(), [3, 2, 2]);
+    assert_eq!(frame(&*scan.projections, 2), [9.0, 10.0, 11.0, 12.0]);
+    // Where the frames are not there, the description is not believed.
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    assert_eq!(
+        open_scan(&path, &with_angles(1), None).unwrap().n_angles(),
+        1
+    );
+}
+
+#[test]
+fn images_whose_zero_is_white_keep_their_stored_counts() {
+    let temp = folder(&["a_1.tif"]);
+    let path = temp.path().join("a_1.tif");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = value_of(&bytes, 262);
+    assert_eq!(bytes[at], 1);
+    bytes[at] = 0;
+    std::fs::write(&path, bytes).unwrap();
+    let scan = open_scan(temp.path(), &with_angles(1), None).unwrap();
+    assert_eq!(frame(&*scan.projections, 0)[..3], [0.0, 1.0, 2.0]);
+}
