@@ -73,9 +73,17 @@ pub(crate) fn split_dataset(spec: &str) -> Option<(&str, &str)> {
 
 /// A file given by the user: relative to the scan, else to the working folder.
 pub(crate) fn find(name: &str, base: &Path) -> Result<PathBuf> {
-    let folder = if base.is_dir() { base } else { base.parent().unwrap_or(Path::new("")) };
+    let folder = if base.is_dir() {
+        base
+    } else {
+        base.parent().unwrap_or(Path::new(""))
+    };
     let beside = folder.join(name);
-    let found = if beside.exists() { Some(beside) } else { Some(PathBuf::from(name)).filter(|path| path.exists()) };
+    let found = if beside.exists() {
+        Some(beside)
+    } else {
+        Some(PathBuf::from(name)).filter(|path| path.exists())
+    };
     found.ok_or_else(|| {
         Error::input(
             folder.join(name),
@@ -87,18 +95,38 @@ pub(crate) fn find(name: &str, base: &Path) -> Result<PathBuf> {
 
 fn parse_range(spec: &str) -> Result<Option<Angles>> {
     let parts: Vec<&str> = spec.split(':').collect();
-    let [start, stop, count] = parts[..] else { return Ok(None) };
-    let (Ok(start), Ok(stop)) = (start.trim().parse::<f64>(), stop.trim().parse::<f64>()) else { return Ok(None) };
+    let [start, stop, count] = parts[..] else {
+        return Ok(None);
+    };
+    let (Ok(start), Ok(stop)) = (start.trim().parse::<f64>(), stop.trim().parse::<f64>()) else {
+        return Ok(None);
+    };
     let fail = |rule: &str| Err(Error::config("input.angles", spec, rule));
     let Ok(count) = count.trim().parse::<usize>() else {
-        return fail("COUNT in START:STOP:COUNT must be the number of projections, e.g. 0:180:1801");
+        return fail(
+            "COUNT in START:STOP:COUNT must be the number of projections, e.g. 0:180:1801",
+        );
     };
     if count == 0 || count > MOST_ANGLES || !start.is_finite() || !stop.is_finite() {
-        return fail("START and STOP must be finite degrees and COUNT a number of projections, e.g. 0:180:1801");
+        return fail(
+            "START and STOP must be finite degrees and COUNT a number of projections, e.g. 0:180:1801",
+        );
     }
-    let step = if count > 1 { (stop - start) / (count - 1) as f64 } else { 0.0 };
+    let step = if count > 1 {
+        (stop - start) / (count - 1) as f64
+    } else {
+        0.0
+    };
     Ok(Some(Angles {
-        values: (0..count).map(|i| if i + 1 == count && count > 1 { stop } else { start + step * i as f64 }).collect(),
+        values: (0..count)
+            .map(|i| {
+                if i + 1 == count && count > 1 {
+                    stop
+                } else {
+                    start + step * i as f64
+                }
+            })
+            .collect(),
         unit: Some((AngleUnit::Degrees, "START:STOP:COUNT is in degrees".into())),
         source: spec.to_string(),
         files: Vec::new(),
@@ -108,7 +136,9 @@ fn parse_range(spec: &str) -> Result<Option<Angles>> {
 /// Angles in a dataset, with the unit of its `units` attribute.
 pub(crate) fn from_dataset(tree: &Tree, path: &str) -> Result<Angles> {
     let (values, units) = tree.numbers(path)?;
-    let unit = units.as_deref().and_then(|text| Some((unit_from_text(text)?, format!("attribute units = {text}"))));
+    let unit = units
+        .as_deref()
+        .and_then(|text| Some((unit_from_text(text)?, format!("attribute units = {text}"))));
     Ok(Angles {
         values,
         unit,
@@ -130,41 +160,66 @@ fn unit_from_text(text: &str) -> Option<AngleUnit> {
 
 /// One number per line; empty lines, lines that start with `#`, and a heading in the first line are passed over.
 pub(crate) fn from_text(path: &Path) -> Result<Angles> {
-    let bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+    let bytes = std::fs::metadata(path)
+        .map_err(Error::io("read", path))?
+        .len();
     let hint = "write one angle per line, or give START:STOP:COUNT";
     if !path.is_file() || bytes > 32 * MOST_ANGLES as u64 {
-        return Err(Error::input(path, "expected a text file of angles, found something else", hint));
+        return Err(Error::input(
+            path,
+            "expected a text file of angles, found something else",
+            hint,
+        ));
     }
     let content = std::fs::read(path).map_err(Error::io("read", path))?;
-    let text = String::from_utf8(content).map_err(|_| Error::input(path, "expected text, found binary data", hint))?;
+    let text = String::from_utf8(content)
+        .map_err(|_| Error::input(path, "expected text, found binary data", hint))?;
     let mut values = Vec::new();
     let mut heading_passed = false;
     for (number, line) in text.lines().enumerate() {
-        let line = line.trim_start_matches('\u{feff}').trim().trim_end_matches([',', ';']);
+        let line = line
+            .trim_start_matches('\u{feff}')
+            .trim()
+            .trim_end_matches([',', ';']);
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         match line.parse::<f64>() {
             Ok(value) => values.push(value),
-            Err(_) if values.is_empty() && !heading_passed && line.chars().any(char::is_alphabetic) => {
+            Err(_)
+                if values.is_empty()
+                    && !heading_passed
+                    && line.chars().any(char::is_alphabetic) =>
+            {
                 heading_passed = true;
             }
             Err(_) => {
-                return Err(Error::input(path, format!("line {}: expected one angle, found \"{line}\"", number + 1), hint));
+                return Err(Error::input(
+                    path,
+                    format!("line {}: expected one angle, found \"{line}\"", number + 1),
+                    hint,
+                ));
             }
         }
     }
     if values.is_empty() {
         return Err(Error::input(path, "it holds no angles", hint));
     }
-    Ok(Angles { values, unit: unit_from_name(path), source: path.display().to_string(), files: vec![path.to_path_buf()] })
+    Ok(Angles {
+        values,
+        unit: unit_from_name(path),
+        source: path.display().to_string(),
+        files: vec![path.to_path_buf()],
+    })
 }
 
 /// `angles_deg.txt` says its unit in its name.
 fn unit_from_name(path: &Path) -> Option<(AngleUnit, String)> {
     let stem = path.file_stem()?.to_string_lossy().to_lowercase();
-    let words = stem.split(|c: char| !c.is_ascii_alphabetic());
-    let unit = words.filter(|word| ["deg", "degree", "degrees", "rad", "radian", "radians"].contains(word)).last()?;
+    let units = ["deg", "degree", "degrees", "rad", "radian", "radians"];
+    let unit = stem
+        .split(|c: char| !c.is_ascii_alphabetic())
+        .rfind(|word| units.contains(word))?;
     Some((unit_from_text(unit)?, "its name says so".into()))
 }
 
@@ -176,12 +231,23 @@ fn unit_from_name(path: &Path) -> Option<(AngleUnit, String)> {
 /// # Errors
 /// No angles; angles that are not finite; a given unit that contradicts `START:STOP:COUNT`.
 pub(crate) fn in_radians(angles: &Angles, given: Option<AngleUnit>) -> Result<Radians> {
-    let Angles { values, unit, source, files } = angles;
-    let bad: Vec<usize> = (0..values.len()).filter(|&i| !values[i].is_finite()).collect();
+    let Angles {
+        values,
+        unit,
+        source,
+        files,
+    } = angles;
+    let bad: Vec<usize> = (0..values.len())
+        .filter(|&i| !values[i].is_finite())
+        .collect();
     if let Some(first) = bad.first() {
         return Err(Error::input(
             files.first().map_or(Path::new(source), PathBuf::as_path),
-            format!("{} of {} angles are not finite, the first is number {first}", bad.len(), values.len()),
+            format!(
+                "{} of {} angles are not finite, the first is number {first}",
+                bad.len(),
+                values.len()
+            ),
             "leave these projections out with input.exclude, or give other angles with --angles",
         ));
     }
@@ -193,7 +259,8 @@ pub(crate) fn in_radians(angles: &Angles, given: Option<AngleUnit>) -> Result<Ra
         ));
     }
     let mut warnings = Vec::new();
-    let span = values.iter().copied().fold(f64::NEG_INFINITY, f64::max) - values.iter().copied().fold(f64::INFINITY, f64::min);
+    let span = values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+        - values.iter().copied().fold(f64::INFINITY, f64::min);
     let (unit, how) = match (given, unit) {
         (Some(given), said) => {
             if said.as_ref().is_some_and(|(said, _)| *said != given) {
@@ -204,7 +271,11 @@ pub(crate) fn in_radians(angles: &Angles, given: Option<AngleUnit>) -> Result<Ra
         (None, Some((unit, how))) => (*unit, how.clone()),
         (None, None) => {
             let pi = std::f64::consts::PI;
-            let unit = if span <= 2.1 * pi { AngleUnit::Radians } else { AngleUnit::Degrees };
+            let unit = if span <= 2.1 * pi {
+                AngleUnit::Radians
+            } else {
+                AngleUnit::Degrees
+            };
             let turns = span / pi;
             let plain = (0.9..=1.1).contains(&turns) || (1.9..=2.1).contains(&turns);
             if unit == AngleUnit::Radians && !plain {
@@ -216,10 +287,17 @@ pub(crate) fn in_radians(angles: &Angles, given: Option<AngleUnit>) -> Result<Ra
         }
     };
     let (values, name) = match unit {
-        AngleUnit::Degrees => (values.iter().map(|value| value.to_radians()).collect(), "degrees"),
+        AngleUnit::Degrees => (
+            values.iter().map(|value| value.to_radians()).collect(),
+            "degrees",
+        ),
         AngleUnit::Radians => (values.clone(), "radians"),
     };
-    Ok(Radians { values, source: format!("{source}, {name} ({how})"), warnings })
+    Ok(Radians {
+        values,
+        source: format!("{source}, {name} ({how})"),
+        warnings,
+    })
 }
 
 #[cfg(test)]
@@ -256,23 +334,56 @@ mod tests {
 
     #[test]
     fn a_text_file_may_have_comments_a_heading_and_trailing_commas() {
-        let (_folder, path) = file("a.csv", "\u{feff}# from the log\nangle\n0.5,\n\n 90 \r\n180\n");
+        let (_folder, path) = file(
+            "a.csv",
+            "\u{feff}# from the log\nangle\n0.5,\n\n 90 \r\n180\n",
+        );
         let (angles, source) = parse(path.to_str().unwrap(), Path::new("."), None).unwrap();
-        assert_eq!(angles, [0.5f64.to_radians(), 90f64.to_radians(), std::f64::consts::PI]);
+        assert_eq!(
+            angles,
+            [
+                0.5f64.to_radians(),
+                90f64.to_radians(),
+                std::f64::consts::PI
+            ]
+        );
         assert!(source.contains("inferred from the span 179.5"), "{source}");
     }
 
     #[test]
     fn the_unit_is_given_named_or_inferred_and_said() {
         let (_folder, path) = file("angles_rad.txt", "0\n90\n");
-        assert!(parse(path.to_str().unwrap(), Path::new("."), None).unwrap().1.contains("radians (its name says so)"));
-        let (angles, source) = parse(path.to_str().unwrap(), Path::new("."), Some(AngleUnit::Degrees)).unwrap();
-        assert!((angles[1] - std::f64::consts::FRAC_PI_2).abs() < 1e-15 && source.contains("given"), "{source}");
+        assert!(
+            parse(path.to_str().unwrap(), Path::new("."), None)
+                .unwrap()
+                .1
+                .contains("radians (its name says so)")
+        );
+        let (angles, source) = parse(
+            path.to_str().unwrap(),
+            Path::new("."),
+            Some(AngleUnit::Degrees),
+        )
+        .unwrap();
+        assert!(
+            (angles[1] - std::f64::consts::FRAC_PI_2).abs() < 1e-15 && source.contains("given"),
+            "{source}"
+        );
         let (_folder, path) = file("a.txt", "0\n1.5707963\n3.1415926\n");
         let inferred = in_radians(&from_text(&path).unwrap(), None).unwrap();
-        assert!(inferred.source.contains("radians (inferred") && inferred.warnings.is_empty(), "{}", inferred.source);
+        assert!(
+            inferred.source.contains("radians (inferred") && inferred.warnings.is_empty(),
+            "{}",
+            inferred.source
+        );
         let (_folder, path) = file("a.txt", "0\n1\n5\n");
-        assert_eq!(in_radians(&from_text(&path).unwrap(), None).unwrap().warnings.len(), 1);
+        assert_eq!(
+            in_radians(&from_text(&path).unwrap(), None)
+                .unwrap()
+                .warnings
+                .len(),
+            1
+        );
     }
 
     #[test]
@@ -280,16 +391,34 @@ mod tests {
         let (_folder, path) = file("a.txt", "0\n1 2\n");
         assert!(from_text(&path).unwrap_err().to_string().contains("line 2"));
         let (_folder, path) = file("a.txt", "\n\n");
-        assert!(from_text(&path).unwrap_err().to_string().contains("no angles"));
+        assert!(
+            from_text(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("no angles")
+        );
         let (_folder, path) = file("a.txt", "0\nNaN\n");
-        assert!(in_radians(&from_text(&path).unwrap(), None).unwrap_err().to_string().contains("not finite"));
-        assert!(parse("nowhere.txt", Path::new("."), None).unwrap_err().to_string().contains("does not exist"));
+        assert!(
+            in_radians(&from_text(&path).unwrap(), None)
+                .unwrap_err()
+                .to_string()
+                .contains("not finite")
+        );
+        assert!(
+            parse("nowhere.txt", Path::new("."), None)
+                .unwrap_err()
+                .to_string()
+                .contains("does not exist")
+        );
     }
 
     #[test]
     fn a_drive_letter_is_no_dataset() {
         assert_eq!(split_dataset("C:/data/a.txt"), None);
-        assert_eq!(split_dataset("C:/data/a.h5:/x/y"), Some(("C:/data/a.h5", "/x/y")));
+        assert_eq!(
+            split_dataset("C:/data/a.h5:/x/y"),
+            Some(("C:/data/a.h5", "/x/y"))
+        );
         assert_eq!(split_dataset("a.h5:/x"), Some(("a.h5", "/x")));
     }
 }

@@ -38,7 +38,11 @@ pub(super) struct Frames {
 impl Frames {
     /// A stack of frames of one group.
     pub(super) fn all(stack: Arc<dyn FrameStack>) -> Frames {
-        Frames { before: (0..stack.shape()[0]).collect(), after: Vec::new(), stack }
+        Frames {
+            before: (0..stack.shape()[0]).collect(),
+            after: Vec::new(),
+            stack,
+        }
     }
 }
 
@@ -62,8 +66,24 @@ impl FrameStack for Arc<dyn FrameStack> {
 
 /// Sorts frames by the image key, pairs projections with angles, leaves out what the user excludes, and checks that
 /// all fits.
-pub(super) fn assemble(parts: Parts, input: &InputConfig, pixel_size_um: Option<f64>) -> Result<Scan> {
-    let Parts { path, layout, stack, image_key, flats, darks, angles, mut warnings, mut files, start_time, .. } = parts;
+pub(super) fn assemble(
+    parts: Parts,
+    input: &InputConfig,
+    pixel_size_um: Option<f64>,
+) -> Result<Scan> {
+    let Parts {
+        path,
+        layout,
+        stack,
+        image_key,
+        flats,
+        darks,
+        angles,
+        mut warnings,
+        mut files,
+        start_time,
+        ..
+    } = parts;
     let n_frames = stack.shape()[0];
     let keys = sort_by_key(&stack, image_key, &mut warnings)?;
 
@@ -71,20 +91,49 @@ pub(super) fn assemble(parts: Parts, input: &InputConfig, pixel_size_um: Option<
     let used = leave_out(n_projections, &input.exclude)?;
     let values = match angles.values.len() {
         n if n == n_projections => used.iter().map(|&i| angles.values[i]).collect(),
-        n if n == n_frames => used.iter().map(|&i| angles.values[keys.projections[i]]).collect(),
-        n => return Err(angles_do_not_match(&stack, &angles, n, n_projections, n_frames)),
+        n if n == n_frames => used
+            .iter()
+            .map(|&i| angles.values[keys.projections[i]])
+            .collect(),
+        n => {
+            return Err(angles_do_not_match(
+                &stack,
+                &angles,
+                n,
+                n_projections,
+                n_frames,
+            ));
+        }
     };
-    let angles = angles::in_radians(&Angles { values, ..angles.clone() }, input.angle_unit)?;
+    let angles = angles::in_radians(
+        &Angles {
+            values,
+            ..angles.clone()
+        },
+        input.angle_unit,
+    )?;
     warnings.extend(angles.warnings);
 
     // Times of groups are counted in projections of the file above, in used projections from here on.
     let in_used = |groups: Vec<(Vec<usize>, usize)>| -> Vec<FrameGroup> {
         let time = |at: usize| used.partition_point(|&i| i < at) as f64;
-        groups.into_iter().map(|(frames, at)| FrameGroup { frames, at_projection: time(at) }).collect()
+        groups
+            .into_iter()
+            .map(|(frames, at)| FrameGroup {
+                frames,
+                at_projection: time(at),
+            })
+            .collect()
     };
     let apart = |frames: Frames| {
         let groups = [(frames.before, 0), (frames.after, n_projections)];
-        (frames.stack, groups.into_iter().filter(|(frames, _)| !frames.is_empty()).collect())
+        (
+            frames.stack,
+            groups
+                .into_iter()
+                .filter(|(frames, _)| !frames.is_empty())
+                .collect(),
+        )
     };
     let (flat_stack, flat_groups) = flats.map_or_else(|| (Arc::clone(&stack), keys.flats), apart);
     let (dark_stack, dark_groups) = darks.map_or_else(|| (Arc::clone(&stack), keys.darks), apart);
@@ -97,9 +146,10 @@ pub(super) fn assemble(parts: Parts, input: &InputConfig, pixel_size_um: Option<
     if dark_groups.is_empty() {
         warnings.push("there are no darks: the camera's offset stays in the counts".into());
     }
-    let boxed = |stack: Arc<dyn FrameStack>, groups: &[FrameGroup]| -> Option<Box<dyn FrameStack>> {
-        (!groups.is_empty()).then(|| Box::new(stack) as Box<dyn FrameStack>)
-    };
+    let boxed =
+        |stack: Arc<dyn FrameStack>, groups: &[FrameGroup]| -> Option<Box<dyn FrameStack>> {
+            (!groups.is_empty()).then(|| Box::new(stack) as Box<dyn FrameStack>)
+        };
     files.sort();
     files.dedup();
     Ok(Scan {
@@ -133,7 +183,11 @@ fn sort_by_key(
     warnings: &mut Vec<String>,
 ) -> Result<Sorted> {
     let n_frames = stack.shape()[0];
-    let mut sorted = Sorted { projections: Vec::new(), flats: Vec::new(), darks: Vec::new() };
+    let mut sorted = Sorted {
+        projections: Vec::new(),
+        flats: Vec::new(),
+        darks: Vec::new(),
+    };
     let Some((keys, source)) = image_key else {
         sorted.projections = (0..n_frames).collect();
         return Ok(sorted);
@@ -143,7 +197,8 @@ fn sort_by_key(
             what: format!("image key {source} of {}", stack.describe()),
             expected: vec![n_frames],
             found: vec![keys.len()],
-            hint: "the scan may have been interrupted; give another input.image_key or input.data".into(),
+            hint: "the scan may have been interrupted; give another input.image_key or input.data"
+                .into(),
         });
     }
     let mut others = 0;
@@ -168,7 +223,9 @@ fn sort_by_key(
         }
     }
     if others > 0 {
-        warnings.push(format!("{others} frames with an image key other than 0, 1 or 2 are left out"));
+        warnings.push(format!(
+            "{others} frames with an image key other than 0, 1 or 2 are left out"
+        ));
     }
     if sorted.projections.is_empty() {
         return Err(Error::input(
@@ -188,9 +245,15 @@ fn leave_out(n_projections: usize, exclude: &[usize]) -> Result<Vec<usize>> {
             format!("projections are counted from 0, and there are {n_projections}"),
         ));
     }
-    let used: Vec<usize> = (0..n_projections).filter(|i| !exclude.contains(i)).collect();
+    let used: Vec<usize> = (0..n_projections)
+        .filter(|i| !exclude.contains(i))
+        .collect();
     if used.is_empty() {
-        return Err(Error::config("input.exclude", format!("{exclude:?}"), "at least one projection has to be left"));
+        return Err(Error::config(
+            "input.exclude",
+            format!("{exclude:?}"),
+            "at least one projection has to be left",
+        ));
     }
     Ok(used)
 }
@@ -215,12 +278,19 @@ fn angles_do_not_match(
     };
     Error::input(
         stack.describe(),
-        format!("expected one angle for each of {expected}, found {found} angles in {}", angles.source),
+        format!(
+            "expected one angle for each of {expected}, found {found} angles in {}",
+            angles.source
+        ),
         hint,
     )
 }
 
-fn same_size(what: &str, projections: &Arc<dyn FrameStack>, other: &Arc<dyn FrameStack>) -> Result<()> {
+fn same_size(
+    what: &str,
+    projections: &Arc<dyn FrameStack>,
+    other: &Arc<dyn FrameStack>,
+) -> Result<()> {
     let (expected, found) = (projections.shape(), other.shape());
     if expected[1..] == found[1..] {
         return Ok(());
@@ -229,6 +299,9 @@ fn same_size(what: &str, projections: &Arc<dyn FrameStack>, other: &Arc<dyn Fram
         what: format!("rows and columns of the {what} in {}", other.describe()),
         expected: expected[1..].to_vec(),
         found: found[1..].to_vec(),
-        hint: format!("give {what} of the same camera settings as the projections in {}", projections.describe()),
+        hint: format!(
+            "give {what} of the same camera settings as the projections in {}",
+            projections.describe()
+        ),
     })
 }

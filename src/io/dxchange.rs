@@ -14,16 +14,24 @@ use crate::error::Result;
 pub(super) fn find(tree: &Tree) -> Result<Sources> {
     let data = "/exchange/data";
     tree.locate(data)?;
-    let mut sources = Sources { layout: "DXchange", data: data.into(), ..Sources::default() };
+    let mut sources = Sources {
+        layout: "DXchange",
+        data: data.into(),
+        ..Sources::default()
+    };
     let present = |path: &str| tree.locate(path).is_ok().then(|| path.to_string());
     sources.flats = present("/exchange/data_white");
     sources.darks = present("/exchange/data_dark");
     if let Some(theta) = present("/exchange/theta") {
         sources.angles = Some(angles::from_dataset(tree, &theta)?);
     }
-    sources.start_time = ["/process/acquisition/start_date", "/measurement/start_time", "/file_creation_datetime"]
-        .iter()
-        .find_map(|path| tree.text(path));
+    sources.start_time = [
+        "/process/acquisition/start_date",
+        "/measurement/start_time",
+        "/file_creation_datetime",
+    ]
+    .iter()
+    .find_map(|path| tree.text(path));
     sources.pixel_size_um = pixel_size(tree, &mut sources.warnings);
     Ok(sources)
 }
@@ -31,7 +39,10 @@ pub(super) fn find(tree: &Tree) -> Result<Sources> {
 /// The size at the sample where the optic's resolution is written; else the detector's pixel over the magnification.
 fn pixel_size(tree: &Tree, warnings: &mut Vec<String>) -> Option<f64> {
     let instrument = "/measurement/instrument";
-    for path in ["detection_system/objective/resolution", "detector/actual_pixel_size_x"] {
+    for path in [
+        "detection_system/objective/resolution",
+        "detector/actual_pixel_size_x",
+    ] {
         if let Some(size) = pixel_size::read(tree, &format!("{instrument}/{path}"), warnings) {
             return Some(size);
         }
@@ -40,7 +51,11 @@ fn pixel_size(tree: &Tree, warnings: &mut Vec<String>) -> Option<f64> {
         .iter()
         .find_map(|path| pixel_size::read(tree, &format!("{instrument}/{path}"), warnings))?;
     let magnification = format!("{instrument}/detection_system/objective/magnification");
-    match tree.numbers(&magnification).ok().and_then(|(values, _)| values.first().copied()) {
+    match tree
+        .numbers(&magnification)
+        .ok()
+        .and_then(|(values, _)| values.first().copied())
+    {
         Some(by) if by.is_finite() && by > 0.0 => Some(detector / by),
         _ => {
             warnings.push(format!(

@@ -76,8 +76,8 @@ pub(crate) struct DatasetInfo {
     pub(crate) shape: Vec<usize>,
     pub(crate) element: Element,
     pub(crate) layout: Layout,
-    /// HDF5 filter numbers in the order of writing.
-    pub(crate) filters: Vec<u16>,
+    /// The first filter that the default library cannot undo, in words.
+    pub(crate) undecodable: Option<String>,
     /// What reading gives where nothing was written.
     pub(crate) fill: f64,
 }
@@ -85,7 +85,9 @@ pub(crate) struct DatasetInfo {
 impl DatasetInfo {
     /// Number of elements; `None` where the product overflows.
     pub(crate) fn len(&self) -> Option<usize> {
-        self.shape.iter().try_fold(1usize, |len, &n| len.checked_mul(n))
+        self.shape
+            .iter()
+            .try_fold(1usize, |len, &n| len.checked_mul(n))
     }
 }
 
@@ -109,23 +111,37 @@ pub(crate) trait Dataset: Send {
 /// filter and the feature `hdf5-c` is built in, with the C library.
 fn open_dataset(file: &Path, path: &str) -> Result<Box<dyn Dataset>> {
     let dataset = native::NativeDataset::open(&native::open_file(file)?, file, path)?;
-    if let Some(filter) = native::undecodable(&dataset.info().filters) {
-        return open_with_c_library(file, path, filter);
+    match dataset.info().undecodable.clone() {
+        None => Ok(Box::new(dataset)),
+        Some(filter) => open_with_c_library(file, path, dataset.info(), &filter),
     }
-    Ok(Box::new(dataset))
 }
 
 #[cfg(feature = "hdf5-c")]
-fn open_with_c_library(file: &Path, path: &str, _filter: u16) -> Result<Box<dyn Dataset>> {
-    Ok(Box::new(c_library::CDataset::open(file, path)?))
+fn open_with_c_library(
+    file: &Path,
+    path: &str,
+    info: &DatasetInfo,
+    _filter: &str,
+) -> Result<Box<dyn Dataset>> {
+    Ok(Box::new(c_library::CDataset::open(
+        file,
+        path,
+        info.clone(),
+    )?))
 }
 
 #[cfg(not(feature = "hdf5-c"))]
-fn open_with_c_library(file: &Path, path: &str, filter: u16) -> Result<Box<dyn Dataset>> {
+fn open_with_c_library(
+    file: &Path,
+    path: &str,
+    _info: &DatasetInfo,
+    filter: &str,
+) -> Result<Box<dyn Dataset>> {
     Err(crate::error::Error::dataset(
         file,
         path,
-        format!("it is compressed with filter {filter}{}, which the built-in reader cannot decode", native::filter_name(filter)),
+        format!("it is compressed with filter {filter}, which the built-in reader cannot decode"),
         "build with `--features hdf5-c` (needs libhdf5 and the filter's plugin), or rewrite the file with h5repack",
     ))
 }
@@ -135,7 +151,11 @@ pub(crate) fn shape_text(shape: &[usize]) -> String {
     if shape.is_empty() {
         return "a single value".into();
     }
-    shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ")
+    shape
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" x ")
 }
 
 /// Keeps the buffers of decoded chunks in the process. Call once, first thing in `main`.
@@ -147,7 +167,10 @@ pub fn tune_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         const KEEP: libc::c_int = 256 << 20;
-        #[expect(unsafe_code, reason = "mallopt has no safe wrapper; it takes two integers and touches no memory of ours")]
+        #[expect(
+            unsafe_code,
+            reason = "mallopt has no safe wrapper; it takes two integers and touches no memory of ours"
+        )]
         // SAFETY: mallopt may be called at any time, with any values; unknown ones are refused by return value.
         unsafe {
             libc::mallopt(libc::M_TRIM_THRESHOLD, KEEP);

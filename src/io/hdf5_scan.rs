@@ -49,7 +49,9 @@ pub(super) fn open(path: &Path, input: &InputConfig) -> Result<Parts> {
         None => None,
     };
     let mut frames = |spec: &Option<String>| -> Result<Option<Frames>> {
-        spec.as_deref().map(|spec| self::stack(&tree, spec, &mut files).map(Frames::all)).transpose()
+        spec.as_deref()
+            .map(|spec| self::stack(&tree, spec, &mut files).map(Frames::all))
+            .transpose()
     };
     let (flats, darks) = (frames(&sources.flats)?, frames(&sources.darks)?);
     files.extend(tree.files());
@@ -84,7 +86,11 @@ fn recognise(tree: &Tree, input: &InputConfig) -> Result<Sources> {
 
 /// The user names the data; angles and image key beside them are taken where they fit.
 fn generic(tree: &Tree, data: &str, input: &InputConfig) -> Sources {
-    let mut sources = Sources { layout: "HDF5", data: data.to_string(), ..Sources::default() };
+    let mut sources = Sources {
+        layout: "HDF5",
+        data: data.to_string(),
+        ..Sources::default()
+    };
     if angles::split_dataset(data).is_some() {
         return sources;
     }
@@ -95,13 +101,20 @@ fn generic(tree: &Tree, data: &str, input: &InputConfig) -> Sources {
         return sources;
     };
     let key = format!("{parent}/image_key");
-    let has_key = tree.locate(&key).is_ok_and(|at| tree.dataset(&at).is_ok_and(|key| key.info().shape == shape[..1.min(shape.len())]));
+    let has_key = tree.locate(&key).is_ok_and(|at| {
+        tree.dataset(&at)
+            .is_ok_and(|key| key.info().shape == shape[..1.min(shape.len())])
+    });
     if has_key && input.flats.is_none() && input.darks.is_none() {
         sources.image_key = Some(key);
     }
     if input.angles.is_none() {
         let (found, _) = tree.datasets();
-        let lengths = nexus::lengths(tree, &shape, sources.image_key.as_deref().or(input.image_key.as_deref()));
+        let lengths = nexus::lengths(
+            tree,
+            &shape,
+            sources.image_key.as_deref().or(input.image_key.as_deref()),
+        );
         sources.angles = nexus::find_angles(tree, &found, data, &lengths, &mut sources.warnings);
     }
     nexus::metadata(tree, data, &mut sources);
@@ -109,7 +122,12 @@ fn generic(tree: &Tree, data: &str, input: &InputConfig) -> Sources {
 }
 
 /// Splits `file.h5:/dataset`, opens the other file, and calls `read` with its tree and the path.
-fn with_tree<T>(tree: &Tree, spec: &str, files: &mut Vec<PathBuf>, read: impl FnOnce(&Tree, &str) -> Result<T>) -> Result<T> {
+fn with_tree<T>(
+    tree: &Tree,
+    spec: &str,
+    files: &mut Vec<PathBuf>,
+    read: impl FnOnce(&Tree, &str) -> Result<T>,
+) -> Result<T> {
     match angles::split_dataset(spec) {
         None => read(tree, spec),
         Some((file, path)) => {
@@ -123,11 +141,15 @@ fn with_tree<T>(tree: &Tree, spec: &str, files: &mut Vec<PathBuf>, read: impl Fn
 }
 
 fn stack(tree: &Tree, spec: &str, files: &mut Vec<PathBuf>) -> Result<Arc<dyn FrameStack>> {
-    with_tree(tree, spec, files, |tree, path| open_stack(tree, path).map(Arc::from))
+    with_tree(tree, spec, files, |tree, path| {
+        open_stack(tree, path).map(Arc::from)
+    })
 }
 
 fn numbers(tree: &Tree, spec: &str, files: &mut Vec<PathBuf>) -> Result<Vec<f64>> {
-    with_tree(tree, spec, files, |tree, path| tree.numbers(path).map(|(values, _)| values))
+    with_tree(tree, spec, files, |tree, path| {
+        tree.numbers(path).map(|(values, _)| values)
+    })
 }
 
 fn no_angles(path: &Path, data: &str) -> Error {
@@ -140,19 +162,33 @@ fn no_angles(path: &Path, data: &str) -> Error {
 
 /// A file of no known layout: the error lists what could be the images.
 fn unrecognised(tree: &Tree, found: &[Found], dangling: &[String]) -> Error {
-    let mut stacks: Vec<String> = found.iter().filter(|d| d.shape.len() == 3).map(Found::describe).collect();
+    let mut stacks: Vec<String> = found
+        .iter()
+        .filter(|d| d.shape.len() == 3)
+        .map(Found::describe)
+        .collect();
     let more = stacks.len().saturating_sub(8);
     stacks.truncate(8);
-    let mut list = if stacks.is_empty() { "no dataset with three axes".to_string() } else { stacks.join(", ") };
+    let mut list = if stacks.is_empty() {
+        "no dataset with three axes".to_string()
+    } else {
+        stacks.join(", ")
+    };
     if more > 0 {
         list += &format!(" and {more} more");
     }
     if !dangling.is_empty() {
-        list += &format!("; {} links lead nowhere, such as {}", dangling.len(), dangling[0].escape_debug());
+        list += &format!(
+            "; {} links lead nowhere, such as {}",
+            dangling.len(),
+            dangling[0].escape_debug()
+        );
     }
     Error::input(
         tree.root(),
-        format!("it is neither NXtomo (no detector with an image_key) nor DXchange (no /exchange/data); found {list}"),
+        format!(
+            "it is neither NXtomo (no detector with an image_key) nor DXchange (no /exchange/data); found {list}"
+        ),
         "name the images with --data, and --flats, --darks and --angles where there are some",
     )
 }

@@ -115,14 +115,29 @@ pub fn scan(path: &Path, input: &InputConfig, pixel_size_um: Option<f64>) -> Res
 /// Frames that cannot be read.
 pub fn summarise(scan: &Scan) -> Result<ScanSummary> {
     let projection_counts = count(&*scan.projections, &scan.projection_frames)?;
-    let of_groups = |stack: &Option<Box<dyn FrameStack>>, groups: &[FrameGroup]| -> Result<Option<CountSummary>> {
-        let frames: Vec<usize> = groups.iter().flat_map(|group| group.frames.iter().copied()).collect();
-        stack.as_deref().filter(|_| !frames.is_empty()).map(|stack| count(stack, &frames)).transpose()
+    let of_groups = |stack: &Option<Box<dyn FrameStack>>,
+                     groups: &[FrameGroup]|
+     -> Result<Option<CountSummary>> {
+        let frames: Vec<usize> = groups
+            .iter()
+            .flat_map(|group| group.frames.iter().copied())
+            .collect();
+        stack
+            .as_deref()
+            .filter(|_| !frames.is_empty())
+            .map(|stack| count(stack, &frames))
+            .transpose()
     };
     let flat_counts = of_groups(&scan.flats, &scan.flat_groups)?;
     let dark_counts = of_groups(&scan.darks, &scan.dark_groups)?;
     let groups = |groups: &[FrameGroup]| {
-        groups.iter().map(|group| GroupSummary { n_frames: group.frames.len(), at_projection: group.at_projection }).collect()
+        groups
+            .iter()
+            .map(|group| GroupSummary {
+                n_frames: group.frames.len(),
+                at_projection: group.at_projection,
+            })
+            .collect()
     };
     let angles = angle_summary(&scan.angles_rad, &scan.angle_source);
     let mut problems = scan.warnings.clone();
@@ -130,16 +145,18 @@ pub fn summarise(scan: &Scan) -> Result<ScanSummary> {
     problems.extend(count_problems("projections", Some(&projection_counts)));
     problems.extend(count_problems("flats", flat_counts.as_ref()));
     problems.extend(count_problems("darks", dark_counts.as_ref()));
-    if let (Some(flats), Some(darks)) = (&flat_counts, &dark_counts) {
-        if flats.mean <= darks.mean {
-            problems.push(format!(
-                "the flats ({:.1} counts on average) are not brighter than the darks ({:.1}): are they exchanged?",
-                flats.mean, darks.mean
-            ));
-        }
+    if let (Some(flats), Some(darks)) = (&flat_counts, &dark_counts)
+        && flats.mean <= darks.mean
+    {
+        problems.push(format!(
+            "the flats ({:.1} counts on average) are not brighter than the darks ({:.1}): are they exchanged?",
+            flats.mean, darks.mean
+        ));
     }
     if scan.pixel_size_um.is_none() {
-        problems.push("the pixel size is not known: attenuation will be per pixel; give pixel_size_um".into());
+        problems.push(
+            "the pixel size is not known: attenuation will be per pixel; give pixel_size_um".into(),
+        );
     }
     let [_, n_rows, n_cols] = scan.projections.shape();
     let pixel_type = scan.projections.pixel_type();
@@ -185,7 +202,11 @@ fn count(stack: &dyn FrameStack, frames: &[usize]) -> Result<CountSummary> {
     let mut at_level = vec![0u64; levels.len()];
     let mut sum = 0.0;
     for i in 0..n_frames {
-        let frame = if n_frames > 1 { i * (frames.len() - 1) / (n_frames - 1) } else { 0 };
+        let frame = if n_frames > 1 {
+            i * (frames.len() - 1) / (n_frames - 1)
+        } else {
+            0
+        };
         stack.read(&frames[frame..=frame], 0..rows, &mut counts)?;
         for &value in &counts {
             if !value.is_finite() {
@@ -222,18 +243,30 @@ fn saturation_levels(pixel: PixelType) -> &'static [f64] {
 
 fn count_problems(what: &str, counts: Option<&CountSummary>) -> Vec<String> {
     let mut problems = Vec::new();
-    let Some(counts) = counts else { return problems };
+    let Some(counts) = counts else {
+        return problems;
+    };
     let share = |n: u64| 100.0 * n as f64 / counts.n_pixels as f64;
     if counts.n_saturated > 0 {
-        problems.push(format!("{:.3} % of the pixels of the {what} are saturated at {}", share(counts.n_saturated), counts.max));
+        problems.push(format!(
+            "{:.3} % of the pixels of the {what} are saturated at {}",
+            share(counts.n_saturated),
+            counts.max
+        ));
     }
     if counts.n_not_finite > 0 {
-        problems.push(format!("{:.3} % of the pixels of the {what} are not finite", share(counts.n_not_finite)));
+        problems.push(format!(
+            "{:.3} % of the pixels of the {what} are not finite",
+            share(counts.n_not_finite)
+        ));
     }
     if counts.n_zero == counts.n_pixels && what != "darks" {
         problems.push(format!("the {what} looked at are zero everywhere"));
     } else if counts.n_zero > 0 && what != "darks" {
-        problems.push(format!("{:.3} % of the pixels of the {what} are zero", share(counts.n_zero)));
+        problems.push(format!(
+            "{:.3} % of the pixels of the {what} are zero",
+            share(counts.n_zero)
+        ));
     }
     problems
 }
@@ -242,10 +275,14 @@ fn angle_summary(angles_rad: &[f64], source: &str) -> AngleSummary {
     let deg: Vec<f64> = angles_rad.iter().map(|angle| angle.to_degrees()).collect();
     let mut steps: Vec<f64> = deg.windows(2).map(|pair| pair[1] - pair[0]).collect();
     steps.sort_by(f64::total_cmp);
-    let range = deg.iter().copied().fold(f64::NEG_INFINITY, f64::max) - deg.iter().copied().fold(f64::INFINITY, f64::min);
+    let range = deg.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+        - deg.iter().copied().fold(f64::INFINITY, f64::min);
     let first = deg[0];
     let step = steps.get(steps.len() / 2).copied().unwrap_or(0.0);
-    let offset = deg.iter().map(|angle| ((angle - first).abs() - 180.0).abs()).fold(f64::INFINITY, f64::min);
+    let offset = deg
+        .iter()
+        .map(|angle| ((angle - first).abs() - 180.0).abs())
+        .fold(f64::INFINITY, f64::min);
     AngleSummary {
         first_deg: first,
         last_deg: deg[deg.len() - 1],
@@ -262,30 +299,64 @@ fn angle_problems(angles_rad: &[f64], summary: &AngleSummary) -> Vec<String> {
     let n = angles_rad.len();
     let step = summary.step_deg.abs();
     if n < 2 || step == 0.0 {
-        problems.push(format!("{n} projections at {} to {} degrees make no tomogram", summary.first_deg, summary.last_deg));
+        problems.push(format!(
+            "{n} projections at {} to {} degrees make no tomogram",
+            summary.first_deg, summary.last_deg
+        ));
         return problems;
     }
     // A scan over [0, 180) covers the half turn with its last step.
     if summary.range_deg + 1.5 * step < 180.0 {
-        problems.push(format!("the angles cover {:.2} degrees, less than half a turn", summary.range_deg));
+        problems.push(format!(
+            "the angles cover {:.2} degrees, less than half a turn",
+            summary.range_deg
+        ));
     }
-    let steps: Vec<f64> = angles_rad.windows(2).map(|pair| (pair[1] - pair[0]).to_degrees() * summary.step_deg.signum()).collect();
-    let irregular = |test: &dyn Fn(f64) -> bool| steps.iter().enumerate().filter(|(_, step)| test(**step)).map(|(i, _)| i + 1).collect::<Vec<_>>();
+    let steps: Vec<f64> = angles_rad
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]).to_degrees() * summary.step_deg.signum())
+        .collect();
+    let irregular = |test: &dyn Fn(f64) -> bool| {
+        steps
+            .iter()
+            .enumerate()
+            .filter(|(_, step)| test(**step))
+            .map(|(i, _)| i + 1)
+            .collect::<Vec<_>>()
+    };
     let mut say = |found: Vec<usize>, what: &str| {
         if let Some(first) = found.first() {
-            problems.push(format!("{} {what}, first at projection {first}", found.len()));
+            problems.push(format!(
+                "{} {what}, first at projection {first}",
+                found.len()
+            ));
         }
     };
-    say(irregular(&|d| d > 1.5 * step), "steps of the angles are more than half wider than usual");
+    say(
+        irregular(&|d| d > 1.5 * step),
+        "steps of the angles are more than half wider than usual",
+    );
     say(irregular(&|d| d < 0.0), "steps of the angles go backwards");
-    say(irregular(&|d| (0.0..0.5 * step).contains(&d)), "steps of the angles are less than half of the usual, or none");
+    say(
+        irregular(&|d| (0.0..0.5 * step).contains(&d)),
+        "steps of the angles are less than half of the usual, or none",
+    );
     if (summary.range_deg - 360.0).abs() < 0.5 * step {
-        problems.push("the last view repeats the first (both ends of a full turn are there)".into());
+        problems
+            .push("the last view repeats the first (both ends of a full turn are there)".into());
     } else if summary.range_deg > 360.0 {
-        problems.push(format!("the angles cover {:.3} degrees, more than a full turn", summary.range_deg));
+        problems.push(format!(
+            "the angles cover {:.3} degrees, more than a full turn",
+            summary.range_deg
+        ));
     }
-    if let Some(offset) = summary.half_turn_offset_deg.filter(|offset| *offset > 0.1 * step) {
-        problems.push(format!("no view lies 180 degrees from the first: the nearest is off by {offset:.3} degrees"));
+    if let Some(offset) = summary
+        .half_turn_offset_deg
+        .filter(|offset| *offset > 0.1 * step)
+    {
+        problems.push(format!(
+            "no view lies 180 degrees from the first: the nearest is off by {offset:.3} degrees"
+        ));
     }
     if angles_rad.iter().any(|angle| angle.abs() > 100.0 * PI) {
         problems.push("some angles are beyond 50 turns: is their unit right?".into());
@@ -299,14 +370,25 @@ impl fmt::Display for ScanSummary {
             [] => "none".to_string(),
             groups => groups
                 .iter()
-                .map(|group| format!("{} before projection {}", group.n_frames, group.at_projection))
+                .map(|group| {
+                    format!(
+                        "{} before projection {}",
+                        group.n_frames, group.at_projection
+                    )
+                })
                 .collect::<Vec<_>>()
                 .join(", "),
         };
         let counts = |counts: &CountSummary| {
             format!(
                 "{} to {}, mean {:.1}, {} saturated, {} zero, {} not finite ({} frames looked at)",
-                counts.min, counts.max, counts.mean, counts.n_saturated, counts.n_zero, counts.n_not_finite, counts.n_frames
+                counts.min,
+                counts.max,
+                counts.mean,
+                counts.n_saturated,
+                counts.n_zero,
+                counts.n_not_finite,
+                counts.n_frames
             )
         };
         let mut line = |name: &str, text: String| writeln!(f, "{name:<18}{text}");
@@ -315,14 +397,30 @@ impl fmt::Display for ScanSummary {
         line("data", self.data.clone())?;
         let gib = self.projection_bytes as f64 / (1u64 << 30) as f64;
         let pixel = format!("{:?}", self.pixel_type).to_lowercase();
-        line("projections", format!("{} of {} rows x {} columns, {pixel}, {gib:.2} GiB", self.n_projections, self.n_rows, self.n_cols))?;
+        line(
+            "projections",
+            format!(
+                "{} of {} rows x {} columns, {pixel}, {gib:.2} GiB",
+                self.n_projections, self.n_rows, self.n_cols
+            ),
+        )?;
         let angles = &self.angles;
         let (first, last) = (angles.first_deg, angles.last_deg);
-        line("angles", format!("{first:.4} to {last:.4} degrees, step {:.4}, range {:.4}", angles.step_deg, angles.range_deg))?;
+        line(
+            "angles",
+            format!(
+                "{first:.4} to {last:.4} degrees, step {:.4}, range {:.4}",
+                angles.step_deg, angles.range_deg
+            ),
+        )?;
         line("", format!("from {}", angles.source))?;
         line("flats", groups(&self.flats))?;
         line("darks", groups(&self.darks))?;
-        line("pixel size", self.pixel_size_um.map_or("not known".into(), |size| format!("{size} um")))?;
+        line(
+            "pixel size",
+            self.pixel_size_um
+                .map_or("not known".into(), |size| format!("{size} um")),
+        )?;
         if let Some(start) = &self.start_time {
             line("start", start.clone())?;
         }
@@ -338,7 +436,9 @@ impl fmt::Display for ScanSummary {
             return line("problems", "none".into());
         }
         line("problems", self.problems.len().to_string())?;
-        self.problems.iter().try_for_each(|problem| line("", format!("- {problem}")))
+        self.problems
+            .iter()
+            .try_for_each(|problem| line("", format!("- {problem}")))
     }
 }
 
@@ -356,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn regular_angles_over_a_half_turn_have_no_problem_with_or_without_the_end() {
+    fn regular_angles_over_a_half_turn_have_no_problem_in_either_direction() {
         assert_eq!(problems(&steps(181, 1.0)), Vec::<String>::new());
         let falling: Vec<f64> = steps(181, 1.0).iter().map(|angle| -angle).collect();
         assert_eq!(problems(&falling), Vec::<String>::new());
@@ -366,16 +466,34 @@ mod tests {
     fn every_irregularity_of_the_angles_is_told_with_its_place() {
         let mut gap = steps(181, 1.0);
         gap.remove(90);
-        assert!(problems(&gap)[0].contains("wider than usual, first at projection 90"), "{:?}", problems(&gap));
+        assert!(
+            problems(&gap)[0].contains("wider than usual, first at projection 90"),
+            "{:?}",
+            problems(&gap)
+        );
         let mut back = steps(181, 1.0);
         back.swap(50, 51);
-        assert!(problems(&back).iter().any(|p| p.contains("backwards, first at projection 51")), "{:?}", problems(&back));
+        assert!(
+            problems(&back)
+                .iter()
+                .any(|p| p.contains("backwards, first at projection 51")),
+            "{:?}",
+            problems(&back)
+        );
         let mut twice = steps(181, 1.0);
         twice.insert(20, 19.0);
-        assert!(problems(&twice)[0].contains("less than half"), "{:?}", problems(&twice));
+        assert!(
+            problems(&twice)[0].contains("less than half"),
+            "{:?}",
+            problems(&twice)
+        );
         assert!(problems(&steps(91, 1.0))[0].contains("less than half a turn"));
         assert!(problems(&[3.0])[0].contains("no tomogram"));
-        assert!(problems(&steps(2000, 10.0)).iter().any(|p| p.contains("unit")));
+        assert!(
+            problems(&steps(2000, 10.0))
+                .iter()
+                .any(|p| p.contains("unit"))
+        );
     }
 
     #[test]

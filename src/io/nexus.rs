@@ -21,7 +21,12 @@ struct Detector<'a> {
 ///
 /// # Errors
 /// Images that are missing or do not fit the image key, and several detectors of which none was chosen.
-pub(super) fn find(tree: &Tree, found: &[Found], dangling: &[String], input: &InputConfig) -> Result<Option<Sources>> {
+pub(super) fn find(
+    tree: &Tree,
+    found: &[Found],
+    dangling: &[String],
+    input: &InputConfig,
+) -> Result<Option<Sources>> {
     let keys: Vec<&Found> = found
         .iter()
         .filter(|d| match &input.image_key {
@@ -33,12 +38,17 @@ pub(super) fn find(tree: &Tree, found: &[Found], dangling: &[String], input: &In
     if keys.is_empty() {
         return Ok(None);
     }
-    let images: Vec<&Found> = found.iter().filter(|d| d.shape.len() == 3 && matches!(d.element, Element::Pixel(_))).collect();
+    let images: Vec<&Found> = found
+        .iter()
+        .filter(|d| d.shape.len() == 3 && matches!(d.element, Element::Pixel(_)))
+        .collect();
     let mut detectors: Vec<Detector> = Vec::new();
     for &image_key in &keys {
         for &data in images.iter().filter(|d| d.shape[0] == image_key.shape[0]) {
             // An image key named by the user, or the only one, may stand elsewhere.
-            if data.parent() == image_key.parent() || (input.image_key.is_some() && beside_no_key(data, found)) {
+            if data.parent() == image_key.parent()
+                || (input.image_key.is_some() && beside_no_key(data, found))
+            {
                 detectors.push(Detector { data, image_key });
             }
         }
@@ -59,16 +69,20 @@ pub(super) fn find(tree: &Tree, found: &[Found], dangling: &[String], input: &In
         sources.angles = find_angles(tree, found, &data, &lengths, &mut sources.warnings);
     }
     if !dangling.is_empty() {
-        sources.warnings.push(format!("{} links of the file lead nowhere; none of them was needed", dangling.len()));
+        sources.warnings.push(format!(
+            "{} links of the file lead nowhere; none of them was needed",
+            dangling.len()
+        ));
     }
     metadata(tree, &data, &mut sources);
     if sources.pixel_size_um.is_none() {
-        let entry = entry(&data);
-        if let Some(size) = found.iter().find(|d| d.name() == "x_pixel_size" && d.path.starts_with(entry)) {
-            if size.parent() != parent(&data) {
-                sources.pixel_size_um = pixel_size::read(tree, &size.path, &mut sources.warnings);
-            }
-        }
+        let elsewhere = found.iter().find(|d| {
+            d.name() == "x_pixel_size"
+                && d.path.starts_with(entry(&data))
+                && d.parent() != parent(&data)
+        });
+        sources.pixel_size_um =
+            elsewhere.and_then(|size| pixel_size::read(tree, &size.path, &mut sources.warnings));
     }
     Ok(Some(sources))
 }
@@ -82,9 +96,9 @@ fn beside_no_key(data: &Found, found: &[Found]) -> bool {
 fn apart<'a>(keys: &[&'a Found], images: &[&'a Found]) -> Vec<Detector<'a>> {
     let mut detectors = Vec::new();
     for &image_key in keys {
-        let mut fitting = images
-            .iter()
-            .filter(|d| d.shape[0] == image_key.shape[0] && entry(&d.path) == entry(&image_key.path));
+        let mut fitting = images.iter().filter(|d| {
+            d.shape[0] == image_key.shape[0] && entry(&d.path) == entry(&image_key.path)
+        });
         if let (Some(&data), None) = (fitting.next(), fitting.next()) {
             detectors.push(Detector { data, image_key });
         }
@@ -108,13 +122,24 @@ fn choose<'a>(
             group.split('/').any(|part| part == name) || group.ends_with(name)
         }
     };
-    let all: Vec<String> = detectors.iter().map(|d| d.data.parent().to_string()).collect();
+    let all: Vec<String> = detectors
+        .iter()
+        .map(|d| d.data.parent().to_string())
+        .collect();
     detectors.retain(|d| named(d.data.parent()));
-    if detectors.iter().any(|d| d.data.path.contains("/instrument/")) {
+    if detectors
+        .iter()
+        .any(|d| d.data.path.contains("/instrument/"))
+    {
         detectors.retain(|d| d.data.path.contains("/instrument/"));
     }
     // The same images behind several links are one detector.
-    detectors.sort_by(|a, b| a.data.at.cmp(&b.data.at).then_with(|| a.data.path.cmp(&b.data.path)));
+    detectors.sort_by(|a, b| {
+        a.data
+            .at
+            .cmp(&b.data.at)
+            .then_with(|| a.data.path.cmp(&b.data.path))
+    });
     detectors.dedup_by(|a, b| a.data.at == b.data.at);
     match detectors[..] {
         [detector] => return Ok(detector),
@@ -123,34 +148,109 @@ fn choose<'a>(
             let groups: Vec<&str> = detectors.iter().map(|d| d.data.parent()).collect();
             return Err(Error::input(
                 tree.root(),
-                format!("several detectors have images and an image key: {}", groups.join(", ")),
+                format!(
+                    "several detectors have images and an image key: {}",
+                    groups.join(", ")
+                ),
                 "choose one with input.detector",
             ));
         }
     }
-    // The images that belong to an image key may be behind a link that leads nowhere: that error says which file.
-    let lost = dangling
-        .iter()
-        .filter(|link| named(parent(link)) && keys.iter().any(|key| key.parent() == parent(link)))
-        .min_by_key(|link| !link.ends_with("/data"));
-    if let Some(Err(error)) = lost.map(|link| tree.locate(link)) {
+    if let Some(error) = lost_images(
+        tree,
+        dangling.iter().filter(|link| named(parent(link))),
+        keys,
+    ) {
         return Err(error);
     }
     if let Some(name) = input.detector.as_ref().filter(|_| !all.is_empty()) {
         return Err(Error::config(
             "input.detector",
             name,
-            format!("no such detector with images and an image key in {}; there are {}", tree.root().display(), all.join(", ")),
+            format!(
+                "no such detector with images and an image key in {}; there are {}",
+                tree.root().display(),
+                all.join(", ")
+            ),
         ));
     }
     let key = keys[0];
-    let problem = match images.iter().find(|d| entry(&d.path) == entry(&key.path)).or(images.first()) {
+    let problem = match images
+        .iter()
+        .find(|d| entry(&d.path) == entry(&key.path))
+        .or(images.first())
+    {
         Some(image) => {
-            format!("the image key {} has {} values, but {} has {} frames", key.path, key.shape[0], image.path, image.shape[0])
+            format!(
+                "the image key {} has {} values, but {} has {} frames",
+                key.path, key.shape[0], image.path, image.shape[0]
+            )
         }
-        None => format!("there is an image key, {}, but no dataset with three axes of numbers", key.path),
+        None => format!(
+            "there is an image key, {}, but no dataset with three axes of numbers",
+            key.path
+        ),
     };
-    Err(Error::input(tree.root(), problem, "name the images with --data, and their image key with input.image_key"))
+    Err(Error::input(
+        tree.root(),
+        problem,
+        "name the images with --data, and their image key with input.image_key",
+    ))
+}
+
+/// The images that belong to an image key may be behind a link that leads nowhere: that error says which file.
+fn lost_images<'a>(
+    tree: &Tree,
+    dangling: impl Iterator<Item = &'a String>,
+    keys: &[&Found],
+) -> Option<Error> {
+    let beside_key: Vec<&String> = dangling
+        .filter(|link| keys.iter().any(|key| key.parent() == parent(link)))
+        .collect();
+    let data: Vec<&String> = beside_key
+        .iter()
+        .copied()
+        .filter(|link| link.ends_with("/data"))
+        .collect();
+    let links = if data.is_empty() { beside_key } else { data };
+    let mut missing: Vec<(String, Error)> = Vec::new();
+    for link in links {
+        match tree.locate(link).and_then(|at| tree.dataset(&at).map(drop)) {
+            Ok(()) => {}
+            Err(Error::Dataset {
+                path,
+                dataset,
+                problem,
+                hint,
+            }) => {
+                if !missing.iter().any(|(other, _)| *other == problem) {
+                    missing.push((
+                        problem.clone(),
+                        Error::Dataset {
+                            path,
+                            dataset,
+                            problem,
+                            hint,
+                        },
+                    ));
+                }
+            }
+            // The file is there and damaged: nearer to the cause than a file that may never have been.
+            Err(other) => return Some(other),
+        }
+    }
+    if missing.len() < 2 {
+        return missing.pop().map(|(_, error)| error);
+    }
+    let problems: Vec<String> = missing.into_iter().map(|(problem, _)| problem).collect();
+    Some(Error::input(
+        tree.root(),
+        format!(
+            "no detector's images can be opened: {}",
+            problems.join("; ")
+        ),
+        "put the camera's file where the link points or beside this one",
+    ))
 }
 
 /// The top group of a path, with slashes.
@@ -186,15 +286,29 @@ pub(super) fn find_angles(
         .collect();
     candidates.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.path.cmp(&b.1.path)));
     for (_, candidate) in candidates {
-        let Ok(angles) = angles::from_dataset(tree, &candidate.path) else { continue };
-        let finite = || angles.values.iter().copied().filter(|value| value.is_finite());
+        let Ok(angles) = angles::from_dataset(tree, &candidate.path) else {
+            continue;
+        };
+        let finite = || {
+            angles
+                .values
+                .iter()
+                .copied()
+                .filter(|value| value.is_finite())
+        };
         let exact = candidate.name() == "rotation_angle" || candidate.name() == "theta";
         // A motor that stood still is not the one that turned the sample.
-        if !exact && finite().fold(f64::NEG_INFINITY, f64::max) - finite().fold(f64::INFINITY, f64::min) < 1.5 {
+        if !exact
+            && finite().fold(f64::NEG_INFINITY, f64::max) - finite().fold(f64::INFINITY, f64::min)
+                < 1.5
+        {
             continue;
         }
         if !exact {
-            warnings.push(format!("the angles were taken from {} by its name; give --angles if that is wrong", candidate.path));
+            warnings.push(format!(
+                "the angles were taken from {} by its name; give --angles if that is wrong",
+                candidate.path
+            ));
         }
         return Some(angles);
     }
@@ -211,7 +325,10 @@ fn score(candidate: &Found, data: &str) -> Option<i32> {
         80
     } else if words.contains(&"theta") {
         60
-    } else if words.iter().any(|word| ["rot", "rotation", "omega"].contains(word)) {
+    } else if words
+        .iter()
+        .any(|word| ["rot", "rotation", "omega"].contains(word))
+    {
         50
     } else if words.contains(&"angle") || words.contains(&"angles") {
         30
@@ -219,11 +336,23 @@ fn score(candidate: &Found, data: &str) -> Option<i32> {
         return None;
     };
     // Where the motor was beats where it was sent to.
-    let demanded = if words.iter().any(|word| ["set", "demand", "setpoint"].contains(word)) { -5 } else { 0 };
+    let demanded = if words
+        .iter()
+        .any(|word| ["set", "demand", "setpoint"].contains(word))
+    {
+        -5
+    } else {
+        0
+    };
     let place = if candidate.parent() == parent(data) {
         9
     } else if entry(&candidate.path) == entry(data) {
-        let shared = candidate.path.split('/').zip(data.split('/')).take_while(|(a, b)| a == b).count();
+        let shared = candidate
+            .path
+            .split('/')
+            .zip(data.split('/'))
+            .take_while(|(a, b)| a == b)
+            .count();
         3 + i32::try_from(shared).unwrap_or(0).min(5)
     } else {
         0
@@ -234,11 +363,19 @@ fn score(candidate: &Found, data: &str) -> Option<i32> {
 /// Pixel size beside the data, and the start of the scan.
 pub(super) fn metadata(tree: &Tree, data: &str, sources: &mut Sources) {
     let group = parent(data);
-    let x = pixel_size::read(tree, &format!("{group}/x_pixel_size"), &mut sources.warnings);
-    if let (Some(x), Some(y)) = (x, pixel_size::read(tree, &format!("{group}/y_pixel_size"), &mut Vec::new())) {
-        if (x - y).abs() > 0.01 * x {
-            sources.warnings.push(format!("pixels are not square: {x} um wide and {y} um high; the width is used"));
-        }
+    let x = pixel_size::read(
+        tree,
+        &format!("{group}/x_pixel_size"),
+        &mut sources.warnings,
+    );
+    if let (Some(x), Some(y)) = (
+        x,
+        pixel_size::read(tree, &format!("{group}/y_pixel_size"), &mut Vec::new()),
+    ) && (x - y).abs() > 0.01 * x
+    {
+        sources.warnings.push(format!(
+            "pixels are not square: {x} um wide and {y} um high; the width is used"
+        ));
     }
     sources.pixel_size_um = x;
     let mut above = group;

@@ -49,35 +49,72 @@ pub fn open_line_integrals(path: &Path, angles_rad: Vec<f64>) -> Result<NpySinog
         (DType::Plain(_), "<f8" | "=f8") => (Width::F64, false),
         (DType::Plain(_), ">f4") => (Width::F32, true),
         (DType::Plain(_), ">f8") => (Width::F64, true),
-        _ => return Err(Error::input(path, format!("expected f32 or f64 values, found {text}"), hint)),
+        _ => {
+            return Err(Error::input(
+                path,
+                format!("expected f32 or f64 values, found {text}"),
+                hint,
+            ));
+        }
     };
-    let found: Vec<usize> = header.shape().iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
+    let found: Vec<usize> = header
+        .shape()
+        .iter()
+        .map(|&n| usize::try_from(n).unwrap_or(usize::MAX))
+        .collect();
     let [rows, angles, cols] = found[..] else {
-        return Err(Error::input(path, format!("expected three axes [row, angle, col], found {found:?}"), hint));
+        return Err(Error::input(
+            path,
+            format!("expected three axes [row, angle, col], found {found:?}"),
+            hint,
+        ));
     };
     if header.order() != Order::C {
         return Err(Error::input(path, "its values are in Fortran order", hint));
     }
     let size = if width == Width::F32 { 4u64 } else { 8 };
-    let bytes = found.iter().try_fold(size, |bytes, &n| bytes.checked_mul(n as u64));
+    let bytes = found
+        .iter()
+        .try_fold(size, |bytes, &n| bytes.checked_mul(n as u64));
     if bytes == Some(0) {
-        return Err(Error::input(path, format!("it holds no values {found:?}"), hint));
+        return Err(Error::input(
+            path,
+            format!("it holds no values {found:?}"),
+            hint,
+        ));
     }
     match bytes.and_then(|bytes| bytes.checked_add(start)) {
         Some(needed) if needed <= len => {}
         needed => {
-            let needed = needed.map_or_else(|| "more than any file".into(), |needed| format!("{needed} bytes"));
-            return Err(Error::input(path, format!("the file is truncated: {len} bytes, but its header says {needed}"), "copy it again"));
+            let needed = needed.map_or_else(
+                || "more than any file".into(),
+                |needed| format!("{needed} bytes"),
+            );
+            return Err(Error::input(
+                path,
+                format!("the file is truncated: {len} bytes, but its header says {needed}"),
+                "copy it again",
+            ));
         }
     }
     if angles != angles_rad.len() {
         return Err(Error::input(
             path,
-            format!("expected one angle for each of {angles} projections, found {}", angles_rad.len()),
+            format!(
+                "expected one angle for each of {angles} projections, found {}",
+                angles_rad.len()
+            ),
             format!("give --angles with {angles} angles, e.g. 0:180:{angles}"),
         ));
     }
-    Ok(NpySinograms { path: path.to_path_buf(), start, shape: [rows, angles, cols], width, big_endian, angles_rad })
+    Ok(NpySinograms {
+        path: path.to_path_buf(),
+        start,
+        shape: [rows, angles, cols],
+        width,
+        big_endian,
+        angles_rad,
+    })
 }
 
 impl NpySinograms {
@@ -97,14 +134,24 @@ impl NpySinograms {
     fn read(&self, file: &mut File, first: usize, out: &mut [f32]) -> Result<()> {
         let size = if self.width == Width::F32 { 4 } else { 8 };
         let mut bytes = vec![0u8; out.len() * size];
-        file.seek(SeekFrom::Start(self.start + (first * size) as u64)).map_err(Error::io("read", &self.path))?;
-        file.read_exact(&mut bytes).map_err(Error::io("read", &self.path))?;
+        file.seek(SeekFrom::Start(self.start + (first * size) as u64))
+            .map_err(Error::io("read", &self.path))?;
+        file.read_exact(&mut bytes)
+            .map_err(Error::io("read", &self.path))?;
         for (out, bytes) in out.iter_mut().zip(bytes.chunks_exact(size)) {
             *out = match (self.width, self.big_endian) {
-                (Width::F32, false) => f32::from_le_bytes(bytes.try_into().expect("the chunk has 4 bytes")),
-                (Width::F32, true) => f32::from_be_bytes(bytes.try_into().expect("the chunk has 4 bytes")),
-                (Width::F64, false) => f64::from_le_bytes(bytes.try_into().expect("the chunk has 8 bytes")) as f32,
-                (Width::F64, true) => f64::from_be_bytes(bytes.try_into().expect("the chunk has 8 bytes")) as f32,
+                (Width::F32, false) => {
+                    f32::from_le_bytes(bytes.try_into().expect("the chunk has 4 bytes"))
+                }
+                (Width::F32, true) => {
+                    f32::from_be_bytes(bytes.try_into().expect("the chunk has 4 bytes"))
+                }
+                (Width::F64, false) => {
+                    f64::from_le_bytes(bytes.try_into().expect("the chunk has 8 bytes")) as f32
+                }
+                (Width::F64, true) => {
+                    f64::from_be_bytes(bytes.try_into().expect("the chunk has 8 bytes")) as f32
+                }
             };
         }
         Ok(())
@@ -131,7 +178,9 @@ impl SinogramSource for NpySinograms {
         let mut file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
         // Row by row, so that the bytes never take as much memory as the values.
         for (row, mut sinogram) in rows.zip(sinograms.outer_iter_mut()) {
-            let values = sinogram.as_slice_mut().expect("a fresh array is contiguous");
+            let values = sinogram
+                .as_slice_mut()
+                .expect("a fresh array is contiguous");
             self.read(&mut file, row * angles * cols, values)?;
         }
         Ok(sinograms)
@@ -164,7 +213,8 @@ mod tests {
 
     /// A .npy of format version 1.0, written by hand after the numpy format description.
     fn write(folder: &Path, descr: &str, order: &str, shape: &str, body: &[u8]) -> PathBuf {
-        let mut header = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}");
+        let mut header =
+            format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}");
         while (header.len() + 11) % 64 != 0 {
             header.push(' ');
         }
@@ -212,8 +262,16 @@ mod tests {
             assert_eq!(rows.dim(), (2, 4, 5));
             for row in 0..2 {
                 for col in 0..5 {
-                    assert!((0..4).all(|angle| f64::from(rows[[row, angle, col]]) == value(row + 1, angle, col)), "{descr}");
-                    assert_eq!(f64::from(projection[[row, col]]), value(row + 1, 2, col), "{descr}");
+                    assert!(
+                        (0..4).all(|angle| f64::from(rows[[row, angle, col]])
+                            == value(row + 1, angle, col)),
+                        "{descr}"
+                    );
+                    assert_eq!(
+                        f64::from(projection[[row, col]]),
+                        value(row + 1, 2, col),
+                        "{descr}"
+                    );
                 }
             }
             assert!(source.sinograms(2..4).is_err() && source.projection(4, 0..1).is_err());
@@ -226,7 +284,9 @@ mod tests {
         let full = body(|v| (v as f32).to_le_bytes().to_vec());
         let message = |descr: &str, order: &str, shape: &str, body: &[u8], angles: usize| {
             let path = write(folder.path(), descr, order, shape, body);
-            open_line_integrals(&path, vec![0.0; angles]).unwrap_err().to_string()
+            open_line_integrals(&path, vec![0.0; angles])
+                .unwrap_err()
+                .to_string()
         };
         assert!(message("<i4", "False", "(3, 4, 5)", &full, 4).contains("f32 or f64"));
         assert!(message("<f4", "True", "(3, 4, 5)", &full, 4).contains("Fortran"));

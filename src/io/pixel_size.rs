@@ -12,7 +12,8 @@ fn unit_um(unit: &str) -> Option<f64> {
         "cm" | "centimetre" | "centimeter" => 1e4,
         "mm" | "millimetre" | "millimetres" | "millimeter" | "millimeters" => 1e3,
         // Both Unicode characters for micro, and the ASCII stand-in.
-        "um" | "\u{b5}m" | "\u{3bc}m" | "micron" | "microns" | "micrometre" | "micrometres" | "micrometer" | "micrometers" => 1.0,
+        "um" | "\u{b5}m" | "\u{3bc}m" | "micron" | "microns" | "micrometre" | "micrometres"
+        | "micrometer" | "micrometers" => 1.0,
         "nm" | "nanometre" | "nanometres" | "nanometer" | "nanometers" => 1e-3,
         _ => return None,
     })
@@ -22,22 +23,36 @@ fn unit_um(unit: &str) -> Option<f64> {
 pub(crate) fn read(tree: &Tree, path: &str, warnings: &mut Vec<String>) -> Option<f64> {
     tree.locate(path).ok()?;
     let unusable = |why: String, warnings: &mut Vec<String>| {
-        warnings.push(format!("pixel size in {path} was not used: {why}; give pixel_size_um if it is known"));
+        warnings.push(format!(
+            "pixel size in {path} was not used: {why}; give pixel_size_um if it is known"
+        ));
         None
     };
     let (values, unit) = match tree.numbers(path) {
         Ok(found) => found,
         Err(_) => return unusable("it is no number".into(), warnings),
     };
-    let Some(value) = values.first().copied().filter(|value| value.is_finite() && *value > 0.0) else {
-        return unusable(format!("its value is {:?}", values.first().copied().unwrap_or(f64::NAN)), warnings);
+    let Some(value) = values
+        .first()
+        .copied()
+        .filter(|value| value.is_finite() && *value > 0.0)
+    else {
+        return unusable(
+            format!(
+                "its value is {:?}",
+                values.first().copied().unwrap_or(f64::NAN)
+            ),
+            warnings,
+        );
     };
     let size = match unit.as_deref().map(|unit| (unit, unit_um(unit))) {
         Some((_, Some(factor))) => value * factor,
         Some((unit, None)) => return unusable(format!("its unit is \"{unit}\""), warnings),
         // Without a unit only metres, the SI unit, can be so small.
         None if (1e-9..=1e-3).contains(&value) => {
-            warnings.push(format!("{path} = {value} says no unit; metres were assumed"));
+            warnings.push(format!(
+                "{path} = {value} says no unit; metres were assumed"
+            ));
             value * 1e6
         }
         None => return unusable(format!("it is {value} without a unit"), warnings),
@@ -45,7 +60,14 @@ pub(crate) fn read(tree: &Tree, path: &str, warnings: &mut Vec<String>) -> Optio
     if BELIEVABLE_UM.contains(&size) {
         return Some(size);
     }
-    unusable(format!("{size} um is outside {} to {} um", BELIEVABLE_UM.start(), BELIEVABLE_UM.end()), warnings)
+    unusable(
+        format!(
+            "{size} um is outside {} to {} um",
+            BELIEVABLE_UM.start(),
+            BELIEVABLE_UM.end()
+        ),
+        warnings,
+    )
 }
 
 #[cfg(test)]
@@ -54,7 +76,15 @@ mod tests {
 
     #[test]
     fn both_micro_signs_and_all_spellings_are_lengths_and_nonsense_is_not() {
-        for (unit, um) in [("um", 1.0), ("\u{b5}m", 1.0), ("\u{3bc}m", 1.0), ("Microns", 1.0), ("mm", 1e3), ("m", 1e6), ("nm", 1e-3)] {
+        for (unit, um) in [
+            ("um", 1.0),
+            ("\u{b5}m", 1.0),
+            ("\u{3bc}m", 1.0),
+            ("Microns", 1.0),
+            ("mm", 1e3),
+            ("m", 1e6),
+            ("nm", 1e-3),
+        ] {
             assert_eq!(unit_um(unit), Some(um), "{unit}");
         }
         for unit in ["undefined", "pixel", "", "degrees"] {

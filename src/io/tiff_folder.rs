@@ -12,8 +12,20 @@ use crate::scan::FrameStack;
 
 /// Folder names that mean projections.
 const PROJECTION_FOLDERS: [&str; 14] = [
-    "projections", "projection", "projs", "proj", "raw", "tomo", "sample", "images", "image", "data", "radiographs",
-    "radiograph", "ct", "tomography",
+    "projections",
+    "projection",
+    "projs",
+    "proj",
+    "raw",
+    "tomo",
+    "sample",
+    "images",
+    "image",
+    "data",
+    "radiographs",
+    "radiograph",
+    "ct",
+    "tomography",
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +45,16 @@ pub(super) fn open(folder: &Path, input: &InputConfig) -> Result<Parts> {
         Some(spec) => (resolve(folder, spec), files_of(folder, spec)?),
         None => listing.projections(folder, &mut warnings)?,
     };
-    let projections_folder = if name.is_dir() { name.clone() } else { folder.to_path_buf() };
+    let projections_folder = if name.is_dir() {
+        name.clone()
+    } else {
+        folder.to_path_buf()
+    };
     let flats = frames(folder, input.flats.as_deref(), &listing, Kind::Flat)?;
     let darks = frames(folder, input.darks.as_deref(), &listing, Kind::Dark)?;
+    let stack = TiffStack::open(&name, files)?;
     let angles = angles_of(folder, &projections_folder, input)?;
-    parts(folder, "TIFF folder", TiffStack::open(&name, files)?, flats, darks, angles, warnings)
+    parts(folder, "TIFF folder", stack, flats, darks, angles, warnings)
 }
 
 /// Opens one multi-page TIFF; flats and darks only where they are named.
@@ -50,8 +67,9 @@ pub(super) fn open_file(path: &Path, input: &InputConfig) -> Result<Parts> {
     let empty = Listing::default();
     let flats = frames(folder, input.flats.as_deref(), &empty, Kind::Flat)?;
     let darks = frames(folder, input.darks.as_deref(), &empty, Kind::Dark)?;
+    let stack = TiffStack::open(path, files)?;
     let angles = angles_of(folder, folder, input)?;
-    parts(path, "TIFF file", TiffStack::open(path, files)?, flats, darks, angles, Vec::new())
+    parts(path, "TIFF file", stack, flats, darks, angles, Vec::new())
 }
 
 fn parts(
@@ -68,7 +86,11 @@ fn parts(
     let mut take = |frames: Option<(TiffStack, Times)>| {
         frames.map(|(stack, Times { before, after })| {
             files.extend(stack.files().iter().cloned());
-            Frames { stack: Arc::new(stack), before, after }
+            Frames {
+                stack: Arc::new(stack),
+                before,
+                after,
+            }
         })
     };
     let (flats, darks) = (take(flats), take(darks));
@@ -114,12 +136,20 @@ impl Listing {
                 listing.tiffs.push(path);
             }
         }
-        listing.tiffs.sort_by(|a, b| natord::compare(&name_of(a), &name_of(b)));
-        listing.folders.sort_by(|a, b| natord::compare(&name_of(a), &name_of(b)));
+        listing
+            .tiffs
+            .sort_by(|a, b| natord::compare(&name_of(a), &name_of(b)));
+        listing
+            .folders
+            .sort_by(|a, b| natord::compare(&name_of(a), &name_of(b)));
         Ok(listing)
     }
 
-    fn projections(&self, folder: &Path, warnings: &mut Vec<String>) -> Result<(PathBuf, Vec<PathBuf>)> {
+    fn projections(
+        &self,
+        folder: &Path,
+        warnings: &mut Vec<String>,
+    ) -> Result<(PathBuf, Vec<PathBuf>)> {
         let with_tiffs: Vec<(&PathBuf, Vec<PathBuf>)> = self
             .folders
             .iter()
@@ -127,18 +157,33 @@ impl Listing {
             .filter_map(|path| Some((path, Listing::read(path).ok()?.tiffs)))
             .filter(|(_, tiffs)| !tiffs.is_empty())
             .collect();
-        let usual = with_tiffs.iter().position(|(path, _)| PROJECTION_FOLDERS.contains(&name_of(path).to_lowercase().as_str()));
-        let own: Vec<PathBuf> = self.tiffs.iter().filter(|path| kind_of_file(&name_of(path)).is_none()).cloned().collect();
+        let usual = with_tiffs.iter().position(|(path, _)| {
+            PROJECTION_FOLDERS.contains(&name_of(path).to_lowercase().as_str())
+        });
+        let own: Vec<PathBuf> = self
+            .tiffs
+            .iter()
+            .filter(|path| kind_of_file(&name_of(path)).is_none())
+            .cloned()
+            .collect();
         let chosen = match (usual, &with_tiffs[..]) {
             (Some(usual), _) => Some(usual),
             (None, [_]) if own.is_empty() => Some(0),
             _ => None,
         };
-        let left_out: Vec<String> =
-            with_tiffs.iter().enumerate().filter(|(i, _)| chosen != Some(*i)).map(|(_, (path, _))| name_of(path)).collect();
+        let left_out: Vec<String> = with_tiffs
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| chosen != Some(*i))
+            .map(|(_, (path, _))| name_of(path))
+            .collect();
         if let Some(chosen) = chosen {
             if !own.is_empty() {
-                warnings.push(format!("{} TIFF files beside the folder {} are left out", own.len(), with_tiffs[chosen].0.display()));
+                warnings.push(format!(
+                    "{} TIFF files beside the folder {} are left out",
+                    own.len(),
+                    with_tiffs[chosen].0.display()
+                ));
             }
             note_left_out(&left_out, warnings);
             return Ok((with_tiffs[chosen].0.clone(), with_tiffs[chosen].1.clone()));
@@ -147,11 +192,18 @@ impl Listing {
             return Err(self.no_projections(folder, &left_out));
         }
         note_left_out(&left_out, warnings);
-        let mut stems: Vec<String> = own.iter().map(|path| stem_without_number(&name_of(path))).collect();
+        let mut stems: Vec<String> = own
+            .iter()
+            .map(|path| stem_without_number(&name_of(path)))
+            .collect();
         stems.sort();
         stems.dedup();
         if stems.len() > 1 {
-            warnings.push(format!("projections of {} kinds of names are taken together: {}", stems.len(), stems.join(", ")));
+            warnings.push(format!(
+                "projections of {} kinds of names are taken together: {}",
+                stems.len(),
+                stems.join(", ")
+            ));
         }
         Ok((folder.to_path_buf(), own))
     }
@@ -159,14 +211,23 @@ impl Listing {
     fn no_projections(&self, folder: &Path, candidates: &[String]) -> Error {
         let (problem, hint) = if !candidates.is_empty() {
             (
-                format!("there are TIFF files in several folders ({}), and none has a usual name", candidates.join(", ")),
+                format!(
+                    "there are TIFF files in several folders ({}), and none has a usual name",
+                    candidates.join(", ")
+                ),
                 "name the projections with --data",
             )
         } else if self.tiffs.is_empty() {
-            ("there are no TIFF files in this folder".to_string(), "give the folder of the projections, or an HDF5 file")
+            (
+                "there are no TIFF files in this folder".to_string(),
+                "give the folder of the projections, or an HDF5 file",
+            )
         } else {
             (
-                format!("all {} TIFF files are flats or darks by their names", self.tiffs.len()),
+                format!(
+                    "all {} TIFF files are flats or darks by their names",
+                    self.tiffs.len()
+                ),
                 "name the projections with --data, e.g. --data 'scan_*.tif'",
             )
         };
@@ -176,10 +237,18 @@ impl Listing {
     /// Files of flats or darks taken before (or at an unknown time), and after.
     fn of_kind(&self, kind: Kind) -> Result<[Vec<PathBuf>; 2]> {
         let mut found = [Vec::new(), Vec::new()];
-        for folder in self.folders.iter().filter(|path| kind_of_folder(&name_of(path)) == Some(kind)) {
+        for folder in self
+            .folders
+            .iter()
+            .filter(|path| kind_of_folder(&name_of(path)) == Some(kind))
+        {
             found[usize::from(is_after(&name_of(folder)))].extend(Listing::read(folder)?.tiffs);
         }
-        for file in self.tiffs.iter().filter(|path| kind_of_file(&name_of(path)) == Some(kind)) {
+        for file in self
+            .tiffs
+            .iter()
+            .filter(|path| kind_of_file(&name_of(path)) == Some(kind))
+        {
             found[usize::from(is_after(&name_of(file)))].push(file.clone());
         }
         Ok(found)
@@ -192,13 +261,21 @@ fn note_left_out(folders: &[String], warnings: &mut Vec<String>) {
     }
 }
 
-fn frames(folder: &Path, spec: Option<&str>, listing: &Listing, kind: Kind) -> Result<Option<(TiffStack, Times)>> {
+fn frames(
+    folder: &Path,
+    spec: Option<&str>,
+    listing: &Listing,
+    kind: Kind,
+) -> Result<Option<(TiffStack, Times)>> {
     let (name, [before, after]) = match spec {
         Some(spec) => (resolve(folder, spec), [files_of(folder, spec)?, Vec::new()]),
         None => {
             let found = listing.of_kind(kind)?;
             let first = found.iter().flatten().next();
-            let place = first.and_then(|file| file.parent()).unwrap_or(folder).to_path_buf();
+            let place = first
+                .and_then(|file| file.parent())
+                .unwrap_or(folder)
+                .to_path_buf();
             (place, found)
         }
     };
@@ -211,7 +288,13 @@ fn frames(folder: &Path, spec: Option<&str>, listing: &Listing, kind: Kind) -> R
     };
     let stack = TiffStack::open(&name, before.into_iter().chain(after).collect())?;
     let n = stack.shape()[0];
-    Ok(Some((stack, Times { before: (0..n_before).collect(), after: (n_before..n).collect() })))
+    Ok(Some((
+        stack,
+        Times {
+            before: (0..n_before).collect(),
+            after: (n_before..n).collect(),
+        },
+    )))
 }
 
 fn resolve(folder: &Path, spec: &str) -> PathBuf {
@@ -222,11 +305,19 @@ fn resolve(folder: &Path, spec: &str) -> PathBuf {
 fn files_of(folder: &Path, spec: &str) -> Result<Vec<PathBuf>> {
     let path = resolve(folder, spec);
     let nothing = |what: &str| {
-        Error::input(&path, format!("{what} (named as {spec})"), "name a TIFF file, a folder, or a pattern such as 'raw_*.tif'")
+        Error::input(
+            &path,
+            format!("{what} (named as {spec})"),
+            "name a TIFF file, a folder, or a pattern such as 'raw_*.tif'",
+        )
     };
     if path.is_dir() {
         let tiffs = Listing::read(&path)?.tiffs;
-        return if tiffs.is_empty() { Err(nothing("there are no TIFF files in this folder")) } else { Ok(tiffs) };
+        return if tiffs.is_empty() {
+            Err(nothing("there are no TIFF files in this folder"))
+        } else {
+            Ok(tiffs)
+        };
     }
     if path.is_file() {
         return Ok(vec![path]);
@@ -249,7 +340,10 @@ fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((start, rest)) => name.strip_prefix(start).is_some_and(|left| {
-            left.char_indices().map(|(i, _)| i).chain([left.len()]).any(|i| matches(rest, &left[i..]))
+            left.char_indices()
+                .map(|(i, _)| i)
+                .chain([left.len()])
+                .any(|i| matches(rest, &left[i..]))
         }),
     }
 }
@@ -259,8 +353,17 @@ fn angles_of(folder: &Path, projections: &Path, input: &InputConfig) -> Result<A
     if let Some(spec) = &input.angles {
         return angles::load(spec, folder);
     }
-    let parent = std::path::absolute(folder).ok().and_then(|path| path.parent().map(Path::to_path_buf));
-    for place in [Some(folder.to_path_buf()), Some(projections.to_path_buf()), parent].into_iter().flatten() {
+    let parent = std::path::absolute(folder)
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_path_buf));
+    for place in [
+        Some(folder.to_path_buf()),
+        Some(projections.to_path_buf()),
+        parent,
+    ]
+    .into_iter()
+    .flatten()
+    {
         let mut found: Vec<PathBuf> = std::fs::read_dir(&place)
             .map_err(Error::io("list", &place))?
             .filter_map(|entry| Some(entry.ok()?.path()))
@@ -272,7 +375,11 @@ fn angles_of(folder: &Path, projections: &Path, input: &InputConfig) -> Result<A
             [file] => return angles::from_text(file),
             several => {
                 let names: Vec<String> = several.iter().map(|path| name_of(path)).collect();
-                return Err(Error::input(&place, format!("several files may hold the angles: {}", names.join(", ")), "choose one with --angles"));
+                return Err(Error::input(
+                    &place,
+                    format!("several files may hold the angles: {}", names.join(", ")),
+                    "choose one with --angles",
+                ));
             }
         }
     }
@@ -284,12 +391,16 @@ fn angles_of(folder: &Path, projections: &Path, input: &InputConfig) -> Result<A
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    path.file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 /// Whether the name ends as a TIFF file's.
 pub(super) fn is_tiff_name(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tif") || extension.eq_ignore_ascii_case("tiff"))
+    path.extension().is_some_and(|extension| {
+        extension.eq_ignore_ascii_case("tif") || extension.eq_ignore_ascii_case("tiff")
+    })
 }
 
 fn is_angle_name(name: &str) -> bool {
@@ -299,12 +410,19 @@ fn is_angle_name(name: &str) -> bool {
 
 fn stem_without_number(name: &str) -> String {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-    stem.trim_end_matches(|c: char| c.is_ascii_digit()).to_string()
+    stem.trim_end_matches(|c: char| c.is_ascii_digit())
+        .to_string()
 }
 
 fn words(name: &str) -> Vec<String> {
-    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_lowercase();
-    stem.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).map(str::to_string).collect()
+    let stem = name
+        .rsplit_once('.')
+        .map_or(name, |(stem, _)| stem)
+        .to_lowercase();
+    stem.split(|c: char| !c.is_alphabetic())
+        .filter(|word| !word.is_empty())
+        .map(str::to_string)
+        .collect()
 }
 
 fn kind_of_file(name: &str) -> Option<Kind> {
@@ -312,9 +430,14 @@ fn kind_of_file(name: &str) -> Option<Kind> {
     let first = words.first()?.as_str();
     let any = |list: &[&str]| words.iter().any(|word| list.contains(&word.as_str()));
     // Short names count only where they stand first: a sample may be called "ob" further on.
-    if first.starts_with("dark") || ["dc", "df", "di"].contains(&first) || any(&["dark", "darks", "darkfield"]) {
+    if first.starts_with("dark")
+        || ["dc", "df", "di"].contains(&first)
+        || any(&["dark", "darks", "darkfield"])
+    {
         Some(Kind::Dark)
-    } else if ["flat", "white", "openbeam", "refhst"].iter().any(|start| first.starts_with(start))
+    } else if ["flat", "white", "openbeam", "refhst"]
+        .iter()
+        .any(|start| first.starts_with(start))
         || ["ob", "ref", "refs", "ff"].contains(&first)
         || any(&["flat", "flats", "flatfield"])
     {
@@ -336,7 +459,9 @@ fn kind_of_folder(name: &str) -> Option<Kind> {
 }
 
 fn is_after(name: &str) -> bool {
-    words(&format!("{name}.")).iter().any(|word| ["after", "post", "end"].contains(&word.as_str()))
+    words(&format!("{name}."))
+        .iter()
+        .any(|word| ["after", "post", "end"].contains(&word.as_str()))
 }
 
 #[cfg(test)]
@@ -345,13 +470,33 @@ mod tests {
 
     #[test]
     fn usual_names_of_flats_and_darks_are_known_and_samples_are_not_taken_for_them() {
-        for name in ["flat_00001.tiff", "FlatField1.tif", "ob_00001.tif", "refHST0000.tif", "white-3.tif", "scan1_flat_002.tif"] {
+        for name in [
+            "flat_00001.tiff",
+            "FlatField1.tif",
+            "ob_00001.tif",
+            "refHST0000.tif",
+            "white-3.tif",
+            "scan1_flat_002.tif",
+        ] {
             assert_eq!(kind_of_file(name), Some(Kind::Flat), "{name}");
         }
-        for name in ["dark_00001.tiff", "dc_00001.tif", "DarkField.tif", "di_4.tif", "scan1_dark_1.tif"] {
+        for name in [
+            "dark_00001.tiff",
+            "dc_00001.tif",
+            "DarkField.tif",
+            "di_4.tif",
+            "scan1_dark_1.tif",
+        ] {
             assert_eq!(kind_of_file(name), Some(Kind::Dark), "{name}");
         }
-        for name in ["raw_00000.tiff", "ct5s_00001.tif", "object_1.tif", "reference_cell_1.tif", "0001.tif", "obsidian.tif"] {
+        for name in [
+            "raw_00000.tiff",
+            "ct5s_00001.tif",
+            "object_1.tif",
+            "reference_cell_1.tif",
+            "0001.tif",
+            "obsidian.tif",
+        ] {
             assert_eq!(kind_of_file(name), None, "{name}");
         }
         assert_eq!(kind_of_folder("blackbody_open"), None);
@@ -361,7 +506,9 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_any_text() {
-        assert!(matches("raw_*.tif", "raw_001.tif") && matches("*", "") && matches("a*b*c", "aXbYbc"));
+        assert!(
+            matches("raw_*.tif", "raw_001.tif") && matches("*", "") && matches("a*b*c", "aXbYbc")
+        );
         assert!(!matches("raw_*.tif", "flat_001.tif") && !matches("a*b", "abc"));
     }
 }

@@ -10,7 +10,8 @@ const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
 
 /// Whether the file starts, or continues after a user block, as an HDF5 file.
 pub(crate) fn is_hdf5(path: &Path) -> bool {
-    File::open(path).is_ok_and(|mut file| find_superblock(&mut file).is_ok_and(|found| found.is_some()))
+    File::open(path)
+        .is_ok_and(|mut file| find_superblock(&mut file).is_ok_and(|found| found.is_some()))
 }
 
 /// Refuses a file that is shorter than the end-of-file address in its superblock.
@@ -27,9 +28,17 @@ pub(crate) fn check_complete(path: &Path) -> Result<()> {
             "give an HDF5 file or a folder of TIFF files",
         )
     };
-    let start = find_superblock(&mut file).map_err(Error::io("read", path))?.ok_or_else(no_hdf5)?;
-    let needed = end_of_file(&mut file, start).map_err(|_| truncated(path, found, None))?.ok_or_else(no_hdf5)?;
-    if found < needed { Err(truncated(path, found, Some(needed))) } else { Ok(()) }
+    let start = find_superblock(&mut file)
+        .map_err(Error::io("read", path))?
+        .ok_or_else(no_hdf5)?;
+    let needed = end_of_file(&mut file, start)
+        .map_err(|_| truncated(path, found, None))?
+        .ok_or_else(no_hdf5)?;
+    if found < needed {
+        Err(truncated(path, found, Some(needed)))
+    } else {
+        Ok(())
+    }
 }
 
 fn truncated(path: &Path, found: u64, needed: Option<u64>) -> Error {
@@ -75,7 +84,11 @@ fn end_of_file(file: &mut File, start: u64) -> std::io::Result<Option<u64>> {
     let size = u64::from(size);
     let base = read_address(file, start + base_at, size)?;
     let end = read_address(file, start + base_at + addresses_between * size, size)?;
-    Ok(Some(if start >= base { end.saturating_add(start - base) } else { end.saturating_sub(base - start) }))
+    Ok(Some(if start >= base {
+        end.saturating_add(start - base)
+    } else {
+        end.saturating_sub(base - start)
+    }))
 }
 
 fn read_address(file: &mut File, at: u64, size: u64) -> std::io::Result<u64> {

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use rust_hdf5::{DatatypeMessage, FillValue, H5Dataset, H5File, H5FileOptions, H5Type, StorageLayout};
+use rust_hdf5::{
+    DatasetAccess, DatatypeMessage, FillValue, Filter, H5Dataset, H5File, H5FileOptions, H5Type,
+    StorageLayout,
+};
 
 use super::{Dataset, DatasetInfo, Element, LONGEST_LIST, Layout, guard, shape_text};
 use crate::error::{Error, Result};
@@ -14,13 +17,19 @@ use crate::scan::PixelType;
 /// asked for.
 pub(super) fn open_file(path: &Path) -> Result<H5File> {
     guard::check_complete(path)?;
-    H5FileOptions::new().best_effort_locking().open(path).map_err(|error| {
-        Error::input(
-            path,
-            format!("the HDF5 structure cannot be read ({})", first_line(&error.to_string())),
-            "check it with h5dump, or copy it again",
-        )
-    })
+    H5FileOptions::new()
+        .best_effort_locking()
+        .open(path)
+        .map_err(|error| {
+            Error::input(
+                path,
+                format!(
+                    "the HDF5 structure cannot be read ({})",
+                    first_line(&error.to_string())
+                ),
+                "check it with h5dump, or copy it again",
+            )
+        })
 }
 
 /// Long texts of the library (every path it tried) cut to what a person reads.
@@ -32,23 +41,24 @@ pub(super) fn first_line(text: &str) -> String {
     }
 }
 
-/// The first filter that this library, built as it is, cannot undo.
-pub(super) fn undecodable(filters: &[u16]) -> Option<u16> {
-    // deflate, shuffle, fletcher32, szip, n-bit, scale-offset, LZF, blosc, LZ4, bitshuffle, zstd
-    const KNOWN: [u16; 11] = [1, 2, 3, 4, 5, 6, 32000, 32001, 32004, 32008, 32015];
-    filters.iter().copied().find(|filter| !KNOWN.contains(filter))
-}
-
-/// The usual name of a filter, ` (name)`, or nothing.
-#[cfg_attr(feature = "hdf5-c", allow(dead_code, reason = "only the error of a build without the C library names filters"))]
-pub(super) fn filter_name(filter: u16) -> &'static str {
-    match filter {
-        307 => " (bzip2)",
-        32013 => " (zfp)",
-        32019 => " (jpeg)",
-        32026 => " (blosc2)",
-        _ => "",
-    }
+/// The first filter that this library, built as it is, cannot undo, in words.
+fn undecodable(filters: &[Filter]) -> Option<String> {
+    let name = |filter: &Filter| match (filter.id, &filter.cd_values[..]) {
+        // deflate, shuffle, fletcher32, szip, n-bit, scale-offset; LZF, LZ4, zstd
+        (1..=6 | 32000 | 32004 | 32015, _) => None,
+        // Bitshuffle names its compression in the fifth value, blosc in the seventh.
+        (32008, [_, _, _, _, 3, ..]) => Some(" (bitshuffle with zstd)"),
+        (32001, [_, _, _, _, _, _, 3, ..]) => Some(" (blosc with snappy)"),
+        (32001 | 32008, _) => None,
+        (307, _) => Some(" (bzip2)"),
+        (32013, _) => Some(" (zfp)"),
+        (32019, _) => Some(" (jpeg)"),
+        (32026, _) => Some(" (blosc2)"),
+        _ => Some(""),
+    };
+    filters
+        .iter()
+        .find_map(|filter| Some(format!("{}{}", filter.id, name(filter)?)))
 }
 
 /// A dataset of a file that stays open with it.
@@ -68,20 +78,32 @@ impl NativeDataset {
                 "`h5ls -r` or `tomodelta inspect` list what is there",
             )
         };
-        let dataset = file.dataset(path.trim_start_matches('/')).map_err(fail)?;
+        // Raw data files are looked for beside the HDF5 file, not in the working folder.
+        let access = DatasetAccess::new().efile_prefix("${ORIGIN}");
+        let dataset = file
+            .dataset_with(path.trim_start_matches('/'), access)
+            .map_err(fail)?;
         let info = read_info(&dataset).map_err(fail)?;
         Ok(NativeDataset { dataset, info })
     }
 
     /// The mappings of a virtual dataset.
     pub(super) fn virtual_mappings(&self) -> Result<Vec<rust_hdf5::VirtualMapping>, String> {
-        self.dataset.virtual_mappings().map_err(|error| first_line(&error.to_string()))
+        self.dataset
+            .virtual_mappings()
+            .map_err(|error| first_line(&error.to_string()))
     }
 
     /// The raw files of a dataset stored outside: name, offset and bytes.
     pub(super) fn outside_files(&self) -> Result<Vec<(String, u64, u64)>, String> {
-        let files = self.dataset.external_files().map_err(|error| first_line(&error.to_string()))?;
-        Ok(files.into_iter().map(|file| (file.name, file.offset, file.size)).collect())
+        let files = self
+            .dataset
+            .external_files()
+            .map_err(|error| first_line(&error.to_string()))?;
+        Ok(files
+            .into_iter()
+            .map(|file| (file.name, file.offset, file.size))
+            .collect())
     }
 
     fn read_as<T: H5Type + Copy>(
@@ -91,9 +113,16 @@ impl NativeDataset {
         out: &mut [f32],
         convert: impl Fn(T) -> f32,
     ) -> Result<(), String> {
-        let values = self.dataset.read_slice::<T>(start, count).map_err(|error| first_line(&error.to_string()))?;
+        let values = self
+            .dataset
+            .read_slice::<T>(start, count)
+            .map_err(|error| first_line(&error.to_string()))?;
         if values.len() != out.len() {
-            return Err(format!("expected {} values, found {}", out.len(), values.len()));
+            return Err(format!(
+                "expected {} values, found {}",
+                out.len(),
+                values.len()
+            ));
         }
         for (out, value) in out.iter_mut().zip(values) {
             *out = convert(value);
@@ -116,28 +145,57 @@ fn read_info(dataset: &H5Dataset) -> rust_hdf5::Result<DatasetInfo> {
         FillValue::UserDefined(bytes) => number_from(&element, &bytes).unwrap_or(0.0),
         FillValue::Default | FillValue::Undefined => 0.0,
     };
-    let filters = dataset.filters()?.iter().map(|filter| filter.id).collect();
+    let undecodable = undecodable(&dataset.filters()?);
     // A null dataspace has no elements, but its shape is that of a single value.
-    let shape = if dataset.is_null() { vec![0] } else { dataset.shape() };
-    Ok(DatasetInfo { shape, element, layout, filters, fill })
+    let shape = if dataset.is_null() {
+        vec![0]
+    } else {
+        dataset.shape()
+    };
+    Ok(DatasetInfo {
+        shape,
+        element,
+        layout,
+        undecodable,
+        fill,
+    })
 }
 
 /// The library itself compares only sizes, so the type is judged here, bit for bit.
 fn element_of(datatype: &DatatypeMessage) -> Element {
     match datatype {
-        DatatypeMessage::FixedPoint { size, signed, bit_offset: 0, bit_precision, .. }
-            if !*signed || u32::from(*bit_precision) == size * 8 =>
-        {
-            integer(*size, *signed, datatype)
-        }
-        DatatypeMessage::BitField { size, bit_offset: 0, .. } => integer(*size, false, datatype),
-        DatatypeMessage::FloatingPoint { size: 4, exponent_size: 8, mantissa_size: 23, exponent_bias: 127, .. } => {
-            Element::Pixel(PixelType::F32)
-        }
-        DatatypeMessage::FloatingPoint { size: 8, exponent_size: 11, mantissa_size: 52, exponent_bias: 1023, .. } => {
-            Element::Pixel(PixelType::F64)
-        }
-        DatatypeMessage::FloatingPoint { size: 2, exponent_size: 5, mantissa_size: 10, .. } => Element::Number("f16"),
+        DatatypeMessage::FixedPoint {
+            size,
+            signed,
+            bit_offset: 0,
+            bit_precision,
+            ..
+        } if !*signed || u32::from(*bit_precision) == size * 8 => integer(*size, *signed, datatype),
+        DatatypeMessage::BitField {
+            size,
+            bit_offset: 0,
+            ..
+        } => integer(*size, false, datatype),
+        DatatypeMessage::FloatingPoint {
+            size: 4,
+            exponent_size: 8,
+            mantissa_size: 23,
+            exponent_bias: 127,
+            ..
+        } => Element::Pixel(PixelType::F32),
+        DatatypeMessage::FloatingPoint {
+            size: 8,
+            exponent_size: 11,
+            mantissa_size: 52,
+            exponent_bias: 1023,
+            ..
+        } => Element::Pixel(PixelType::F64),
+        DatatypeMessage::FloatingPoint {
+            size: 2,
+            exponent_size: 5,
+            mantissa_size: 10,
+            ..
+        } => Element::Number("f16"),
         DatatypeMessage::FixedString { .. } | DatatypeMessage::VarLenString { .. } => Element::Text,
         other => Element::Other(first_line(&other.to_string())),
     }
@@ -159,7 +217,9 @@ fn integer(size: u32, signed: bool, datatype: &DatatypeMessage) -> Element {
 
 /// One little-endian element; big-endian fill values other than zero are not told apart, which costs a needless check.
 fn number_from(element: &Element, bytes: &[u8]) -> Option<f64> {
-    let Element::Pixel(pixel) = element else { return None };
+    let Element::Pixel(pixel) = element else {
+        return None;
+    };
     Some(match pixel {
         PixelType::U8 => f64::from(*bytes.first()?),
         PixelType::U16 => f64::from(u16::from_le_bytes(bytes.try_into().ok()?)),
@@ -178,7 +238,10 @@ impl Dataset for NativeDataset {
 
     fn read_block(&self, start: &[usize], count: &[usize], out: &mut [f32]) -> Result<(), String> {
         let Element::Pixel(pixel) = self.info.element else {
-            return Err(format!("its type is {}, not a number of 8 to 32 bits or a float", self.info.element.describe()));
+            return Err(format!(
+                "its type is {}, not a number of 8 to 32 bits or a float",
+                self.info.element.describe()
+            ));
         };
         match pixel {
             PixelType::U8 => self.read_as::<u8>(start, count, out, f32::from),
@@ -193,28 +256,52 @@ impl Dataset for NativeDataset {
 
     fn read_numbers(&self) -> Result<Vec<f64>, String> {
         if !self.info.element.is_number() {
-            return Err(format!("its type is {}, not a number", self.info.element.describe()));
+            return Err(format!(
+                "its type is {}, not a number",
+                self.info.element.describe()
+            ));
         }
         if self.info.len().is_none_or(|len| len > LONGEST_LIST) {
-            return Err(format!("its header claims {} values", shape_text(&self.info.shape)));
+            return Err(format!(
+                "its header claims {} values",
+                shape_text(&self.info.shape)
+            ));
         }
         let fail = |error: rust_hdf5::Hdf5Error| first_line(&error.to_string());
         match self.info.element {
             Element::Pixel(PixelType::F32 | PixelType::F64) | Element::Number("f16") => {
                 self.dataset.read_numeric_as::<f64>().map_err(fail)
             }
-            Element::Number("u64") => {
-                Ok(self.dataset.read_numeric_as::<u64>().map_err(fail)?.into_iter().map(|value| value as f64).collect())
-            }
-            _ => Ok(self.dataset.read_numeric_as::<i64>().map_err(fail)?.into_iter().map(|value| value as f64).collect()),
+            Element::Number("u64") => Ok(self
+                .dataset
+                .read_numeric_as::<u64>()
+                .map_err(fail)?
+                .into_iter()
+                .map(|value| value as f64)
+                .collect()),
+            _ => Ok(self
+                .dataset
+                .read_numeric_as::<i64>()
+                .map_err(fail)?
+                .into_iter()
+                .map(|value| value as f64)
+                .collect()),
         }
     }
 
     fn read_text(&self) -> Result<String, String> {
-        if self.info.element != Element::Text || self.info.len().is_none_or(|len| len > LONGEST_LIST) {
-            return Err(format!("its type is {}, not text", self.info.element.describe()));
+        if self.info.element != Element::Text
+            || self.info.len().is_none_or(|len| len > LONGEST_LIST)
+        {
+            return Err(format!(
+                "its type is {}, not text",
+                self.info.element.describe()
+            ));
         }
-        let strings = self.dataset.read_strings_lossy().map_err(|error| first_line(&error.to_string()))?;
+        let strings = self
+            .dataset
+            .read_strings_lossy()
+            .map_err(|error| first_line(&error.to_string()))?;
         Ok(strings.first().map(|text| trim(text)).unwrap_or_default())
     }
 
@@ -238,6 +325,7 @@ impl Dataset for NativeDataset {
     }
 }
 
-fn trim(text: &str) -> String {
-    text.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_string()
+pub(super) fn trim(text: &str) -> String {
+    text.trim_matches(|c: char| c == '\0' || c.is_whitespace())
+        .to_string()
 }

@@ -19,7 +19,13 @@ const RUN_BYTES: usize = 1 << 20;
 /// A stack that also reads a part of the columns, which virtual datasets need.
 pub(super) trait Rect: FrameStack {
     /// Reads `rows` and `cols` of consecutive `frames` into `out` `[frame, row, col]`.
-    fn read_rect(&self, frames: Range<usize>, rows: Range<usize>, cols: Range<usize>, out: &mut [f32]) -> Result<()>;
+    fn read_rect(
+        &self,
+        frames: Range<usize>,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<()>;
 }
 
 /// Opens the dataset at `path` as a stack of frames.
@@ -54,7 +60,9 @@ pub(super) fn open_rect(tree: &Tree, at: &Located, depth: usize) -> Result<AnySt
     let info = native.info().clone();
     let (shape, pixel) = frame_shape(at, &info)?;
     if info.layout == Layout::Virtual {
-        return Ok(AnyStack::Virtual(VirtualStack::open(tree, at, &native, shape, pixel, depth)?));
+        return Ok(AnyStack::Virtual(VirtualStack::open(
+            tree, at, &native, shape, pixel, depth,
+        )?));
     }
     check_size(at, &info, &native, pixel)?;
     // Here the C library takes over where the default lacks a filter.
@@ -76,7 +84,10 @@ fn frame_shape(at: &Located, info: &DatasetInfo) -> Result<([usize; 3], PixelTyp
         [rows, cols] => [1, rows, cols],
         _ => {
             return fail(
-                format!("expected frames x rows x columns, found {}", shape_text(&info.shape)),
+                format!(
+                    "expected frames x rows x columns, found {}",
+                    shape_text(&info.shape)
+                ),
                 "give the path of a dataset with three axes",
             );
         }
@@ -87,34 +98,59 @@ fn frame_shape(at: &Located, info: &DatasetInfo) -> Result<([usize; 3], PixelTyp
             "the acquisition wrote no frames; use another file or dataset",
         );
     }
-    if info.len().and_then(|len| len.checked_mul(8)).is_none_or(|bytes| bytes > isize::MAX as usize) {
-        return fail(format!("its header claims {}", shape_text(&info.shape)), "the header is damaged; copy the file again");
+    if info
+        .len()
+        .and_then(|len| len.checked_mul(8))
+        .is_none_or(|bytes| bytes > isize::MAX as usize)
+    {
+        return fail(
+            format!("its header claims {}", shape_text(&info.shape)),
+            "the header is damaged; copy the file again",
+        );
     }
     match info.element {
         Element::Pixel(pixel) => Ok((shape, pixel)),
         ref other => fail(
-            format!("expected counts of type u8, u16, u32, i16, i32, f32 or f64, found {}", other.describe()),
+            format!(
+                "expected counts of type u8, u16, u32, i16, i32, f32 or f64, found {}",
+                other.describe()
+            ),
             "give the path of the detector's images, or convert them",
         ),
     }
 }
 
 /// Refuses a dataset that its file cannot hold: a damaged header, or one whose frames were never written.
-fn check_size(at: &Located, info: &DatasetInfo, native: &NativeDataset, pixel: PixelType) -> Result<()> {
-    let file_len = std::fs::metadata(&at.file).map_err(Error::io("read", &at.file))?.len() as u128;
+fn check_size(
+    at: &Located,
+    info: &DatasetInfo,
+    native: &NativeDataset,
+    pixel: PixelType,
+) -> Result<()> {
+    let file_len = std::fs::metadata(&at.file)
+        .map_err(Error::io("read", &at.file))?
+        .len() as u128;
     let bytes = info.shape.iter().map(|&n| n as u128).product::<u128>() * pixel.bytes() as u128;
     let too_large = |needed: String| {
         Err(Error::dataset(
             &at.file,
             &at.path,
-            format!("its header claims {}, that is {needed}, but the file has only {file_len} bytes", shape_text(&info.shape)),
+            format!(
+                "its header claims {}, that is {needed}, but the file has only {file_len} bytes",
+                shape_text(&info.shape)
+            ),
             "the frames were never written or the header is damaged; use a complete copy",
         ))
     };
     match &info.layout {
         Layout::Contiguous if bytes > file_len => too_large(format!("{bytes} bytes")),
         Layout::Chunked(chunk) => {
-            let chunks: u128 = info.shape.iter().zip(chunk).map(|(&n, &c)| n.div_ceil(c.max(1)) as u128).product();
+            let chunks: u128 = info
+                .shape
+                .iter()
+                .zip(chunk)
+                .map(|(&n, &c)| n.div_ceil(c.max(1)) as u128)
+                .product();
             // A stored chunk takes at least one byte.
             if chunk.len() != info.shape.len() || chunk.contains(&0) || chunks > file_len {
                 return too_large(format!("{chunks} chunks"));
@@ -129,7 +165,12 @@ fn check_size(at: &Located, info: &DatasetInfo, native: &NativeDataset, pixel: P
 /// Raw data in other files: they have to be there, in full.
 fn check_outside_files(at: &Located, native: &NativeDataset, bytes: u128) -> Result<()> {
     let fail = |problem: String| {
-        Err(Error::dataset(&at.file, &at.path, problem, "put the raw data file, complete, beside the HDF5 file"))
+        Err(Error::dataset(
+            &at.file,
+            &at.path,
+            problem,
+            "put the raw data file, complete, beside the HDF5 file",
+        ))
     };
     let files = match native.outside_files() {
         Ok(files) => files,
@@ -151,7 +192,11 @@ fn check_outside_files(at: &Located, native: &NativeDataset, bytes: u128) -> Res
             Ok(_) => left -= here,
         }
     }
-    if left > 0 { fail(format!("its raw data files are {left} bytes short")) } else { Ok(()) }
+    if left > 0 {
+        fail(format!("its raw data files are {left} bytes short"))
+    } else {
+        Ok(())
+    }
 }
 
 /// Frames stored in one dataset; each thread that reads takes a handle of its own, because a handle is one lock.
@@ -166,13 +211,20 @@ pub(super) struct Hdf5Stack {
 
 impl Hdf5Stack {
     fn with_handle<T>(&self, work: impl FnOnce(&dyn Dataset) -> Result<T>) -> Result<T> {
-        let idle = self.handles.lock().expect("no thread panics while it holds the lock").pop();
+        let idle = self
+            .handles
+            .lock()
+            .expect("no thread panics while it holds the lock")
+            .pop();
         let handle = match idle {
             Some(handle) => handle,
             None => open_dataset(&self.file, &self.path)?,
         };
         let result = work(&*handle);
-        self.handles.lock().expect("no thread panics while it holds the lock").push(handle);
+        self.handles
+            .lock()
+            .expect("no thread panics while it holds the lock")
+            .push(handle);
         result
     }
 
@@ -204,7 +256,9 @@ impl Hdf5Stack {
     ) -> Result<()> {
         let fill = self.info.fill as f32;
         let is_fill = |value: f32| value == fill || (value.is_nan() && fill.is_nan());
-        let Layout::Chunked(chunk) = &self.info.layout else { return Ok(()) };
+        let Layout::Chunked(chunk) = &self.info.layout else {
+            return Ok(());
+        };
         let [chunk_frames, chunk_rows, chunk_cols] = match chunk[..] {
             [f, r, c] => [f, r, c],
             [r, c] => [1, r, c],
@@ -224,11 +278,20 @@ impl Hdf5Stack {
                     if !lines.all(|line| line.iter().all(|&value| is_fill(value))) {
                         continue;
                     }
-                    let at = [frame_block.start / chunk_frames, row_block.start / chunk_rows, col_block.start / chunk_cols];
+                    let at = [
+                        frame_block.start / chunk_frames,
+                        row_block.start / chunk_rows,
+                        col_block.start / chunk_cols,
+                    ];
                     let at = &at[3 - chunk.len()..];
                     match dataset.chunk_is_stored(at) {
                         Ok(true) => {}
-                        Ok(false) => return Err(self.fail(frame_block.start, "it was never written (its chunk is missing)")),
+                        Ok(false) => {
+                            return Err(self.fail(
+                                frame_block.start,
+                                "it was never written (its chunk is missing)",
+                            ));
+                        }
                         Err(problem) => return Err(self.fail(frame_block.start, problem)),
                     }
                 }
@@ -258,11 +321,18 @@ impl Hdf5Stack {
 /// `range` cut at the multiples of `size`.
 fn blocks(range: &Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> + Clone + use<> {
     let Range { start, end } = *range;
-    (start / size..end.div_ceil(size)).map(move |block| (block * size).max(start)..((block + 1) * size).min(end))
+    (start / size..end.div_ceil(size))
+        .map(move |block| (block * size).max(start)..((block + 1) * size).min(end))
 }
 
 impl Rect for Hdf5Stack {
-    fn read_rect(&self, frames: Range<usize>, rows: Range<usize>, cols: Range<usize>, out: &mut [f32]) -> Result<()> {
+    fn read_rect(
+        &self,
+        frames: Range<usize>,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<()> {
         self.with_handle(|dataset| self.read_with(dataset, frames, rows, cols, out))
     }
 }
@@ -282,7 +352,11 @@ impl FrameStack for Hdf5Stack {
         if frame_len == 0 {
             return Ok(());
         }
-        let mut wanted: Vec<(usize, &mut [f32])> = frames.iter().copied().zip(out.chunks_mut(frame_len)).collect();
+        let mut wanted: Vec<(usize, &mut [f32])> = frames
+            .iter()
+            .copied()
+            .zip(out.chunks_mut(frame_len))
+            .collect();
         wanted.sort_by_key(|(frame, _)| *frame);
         let run_frames = (RUN_BYTES / (frame_len * self.pixel.bytes())).max(1);
         let runs = into_runs(wanted, self.chunk_frames(), run_frames);
@@ -290,10 +364,22 @@ impl FrameStack for Hdf5Stack {
             self.with_handle(|dataset| {
                 let (first, last) = (run[0].0, run[run.len() - 1].0);
                 if let [(frame, out)] = &mut run[..] {
-                    return self.read_with(dataset, *frame..*frame + 1, rows.clone(), cols.clone(), out);
+                    return self.read_with(
+                        dataset,
+                        *frame..*frame + 1,
+                        rows.clone(),
+                        cols.clone(),
+                        out,
+                    );
                 }
                 let mut block = vec![f32::NAN; (last + 1 - first) * frame_len];
-                self.read_with(dataset, first..last + 1, rows.clone(), cols.clone(), &mut block)?;
+                self.read_with(
+                    dataset,
+                    first..last + 1,
+                    rows.clone(),
+                    cols.clone(),
+                    &mut block,
+                )?;
                 for (frame, out) in run {
                     out.copy_from_slice(&block[(frame - first) * frame_len..][..frame_len]);
                 }
@@ -307,7 +393,8 @@ impl FrameStack for Hdf5Stack {
         let height = match &self.info.layout {
             Layout::Chunked(chunk) => {
                 let size = chunk[chunk.len() - 2];
-                (rows.end.div_ceil(size) * size).min(self.shape[1].div_ceil(size) * size) - rows.start / size * size
+                (rows.end.div_ceil(size) * size).min(self.shape[1].div_ceil(size) * size)
+                    - rows.start / size * size
             }
             _ => rows.len(),
         };

@@ -55,7 +55,12 @@ impl Found {
     }
     /// `path (shape, type)` for messages.
     pub(crate) fn describe(&self) -> String {
-        format!("{} ({}, {})", self.path, shape_text(&self.shape), self.element.describe())
+        format!(
+            "{} ({}, {})",
+            self.path,
+            shape_text(&self.shape),
+            self.element.describe()
+        )
     }
 }
 
@@ -73,7 +78,10 @@ pub(crate) struct Tree {
 impl Tree {
     /// Opens the file.
     pub(crate) fn open(path: &Path) -> Result<Tree> {
-        let tree = Tree { root: path.to_path_buf(), files: RefCell::default() };
+        let tree = Tree {
+            root: path.to_path_buf(),
+            files: RefCell::default(),
+        };
         tree.file(path)?;
         Ok(tree)
     }
@@ -93,7 +101,9 @@ impl Tree {
             return Ok(Rc::clone(file));
         }
         let file = Rc::new(open_file(path)?);
-        self.files.borrow_mut().insert(path.to_path_buf(), Rc::clone(&file));
+        self.files
+            .borrow_mut()
+            .insert(path.to_path_buf(), Rc::clone(&file));
         Ok(file)
     }
 
@@ -113,7 +123,9 @@ impl Tree {
         let mut hops = 0;
         while let Some(name) = todo.pop_front() {
             let here = format!("{done}/{name}");
-            let link = self.link(&file, &done, &name).ok_or_else(|| self.missing(path, &file, &here))?;
+            let link = self
+                .link(&file, &done, &name)
+                .ok_or_else(|| self.missing(path, &file, &here))?;
             match link {
                 LinkClass::Hard => done = here,
                 LinkClass::Soft { path: target } => {
@@ -123,8 +135,12 @@ impl Tree {
                     prepend(&mut todo, &target);
                     hops += 1;
                 }
-                LinkClass::External { file: target_file, path: target } => {
-                    file = find_beside(&file, &target_file).ok_or_else(|| self.dangling(path, &target_file, &target))?;
+                LinkClass::External {
+                    file: target_file,
+                    path: target,
+                } => {
+                    file = find_beside(&file, &target_file)
+                        .ok_or_else(|| self.dangling(path, &target_file, &target))?;
                     done.clear();
                     prepend(&mut todo, &target);
                     hops += 1;
@@ -133,17 +149,28 @@ impl Tree {
                     return Err(Error::dataset(
                         &self.root,
                         path,
-                        format!("{here} is a user-defined link of class {link_type}, which cannot be followed"),
+                        format!(
+                            "{here} is a user-defined link of class {link_type}, which cannot be followed"
+                        ),
                         "give the path of the dataset itself",
                     ));
                 }
             }
             if hops > MAX_HOPS {
-                return Err(Error::dataset(&self.root, path, "its links go in a circle", "give the path of the dataset itself"));
+                return Err(Error::dataset(
+                    &self.root,
+                    path,
+                    "its links go in a circle",
+                    "give the path of the dataset itself",
+                ));
             }
         }
         let is_group = self.group_exists(&file, &done)?;
-        Ok(Located { file, path: if done.is_empty() { "/".into() } else { done }, is_group })
+        Ok(Located {
+            file,
+            path: if done.is_empty() { "/".into() } else { done },
+            is_group,
+        })
     }
 
     fn group_exists(&self, file: &Path, path: &str) -> Result<bool> {
@@ -156,7 +183,11 @@ impl Tree {
         let file = self.file(file).ok()?;
         let group = group.trim_start_matches('/');
         let root = file.root_group();
-        let group = if group.is_empty() { root } else { root.group(group).ok()? };
+        let group = if group.is_empty() {
+            root
+        } else {
+            root.group(group).ok()?
+        };
         group.link_class(name).ok()
     }
 
@@ -170,16 +201,26 @@ impl Tree {
         } else {
             format!("{here} does not exist in {}", file.display())
         };
-        Error::dataset(&self.root, path, problem, "`tomodelta inspect` and `h5ls -r` list what is there")
+        Error::dataset(
+            &self.root,
+            path,
+            problem,
+            "`tomodelta inspect` and `h5ls -r` list what is there",
+        )
     }
 
     fn dangling(&self, path: &str, file: &str, target: &str) -> Error {
-        let name = Path::new(file).file_name().map_or(file.to_string(), |name| name.to_string_lossy().into_owned());
+        let name = Path::new(file)
+            .file_name()
+            .map_or(file.to_string(), |name| name.to_string_lossy().into_owned());
         Error::dataset(
             &self.root,
             path,
             format!("it is a link to {target} in {file}, and that file is missing"),
-            format!("put {name} where the link points or beside {}", self.root.display()),
+            format!(
+                "put {name} where the link points or beside {}",
+                self.root.display()
+            ),
         )
     }
 
@@ -190,7 +231,12 @@ impl Tree {
 
     pub(super) fn native(&self, at: &Located) -> Result<NativeDataset> {
         if at.is_group {
-            return Err(Error::dataset(&at.file, &at.path, "it is a group, not a dataset", "give the path of a dataset in it"));
+            return Err(Error::dataset(
+                &at.file,
+                &at.path,
+                "it is a group, not a dataset",
+                "give the path of a dataset in it",
+            ));
         }
         NativeDataset::open(&*self.file(&at.file)?, &at.file, &at.path)
     }
@@ -204,23 +250,43 @@ impl Tree {
             super::virtual_layout::check_sources(self, &at)?;
         }
         let values = dataset.read_numbers().map_err(|problem| {
-            Error::dataset(&at.file, &at.path, problem, "give the path of a numeric dataset with one value per frame")
+            Error::dataset(
+                &at.file,
+                &at.path,
+                problem,
+                "give the path of a numeric dataset with one value per frame",
+            )
         })?;
-        Ok((values, dataset.text_attribute("units").or_else(|| dataset.text_attribute("unit"))))
+        Ok((
+            values,
+            dataset
+                .text_attribute("units")
+                .or_else(|| dataset.text_attribute("unit")),
+        ))
     }
 
     /// The first text of a text dataset, where there is one.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let at = self.locate(path).ok()?;
-        self.dataset(&at).ok()?.read_text().ok().filter(|text| !text.is_empty())
+        self.dataset(&at)
+            .ok()?
+            .read_text()
+            .ok()
+            .filter(|text| !text.is_empty())
     }
 
     /// Every dataset that can be reached, sorted by path, and every link that leads nowhere.
     ///
     /// A group that several links lead to is walked once, under its own name where it has one in the root file.
     pub(crate) fn datasets(&self) -> (Vec<Found>, Vec<String>) {
-        let mut walk = Walk { found: Vec::new(), dangling: Vec::new(), seen: BTreeSet::new(), later: VecDeque::new() };
-        walk.later.push_back((self.root.clone(), String::new(), String::new(), 0));
+        let mut walk = Walk {
+            found: Vec::new(),
+            dangling: Vec::new(),
+            seen: BTreeSet::new(),
+            later: VecDeque::new(),
+        };
+        walk.later
+            .push_back((self.root.clone(), String::new(), String::new(), 0));
         while let Some((file, group, seen_as, depth)) = walk.later.pop_front() {
             self.walk(&mut walk, &file, &group, &seen_as, depth);
         }
@@ -232,10 +298,18 @@ impl Tree {
         let Ok(open) = self.file(file) else { return };
         let root = open.root_group();
         let key = group.trim_start_matches('/');
-        let handle = if key.is_empty() { Ok(root) } else { root.group(key) };
+        let handle = if key.is_empty() {
+            Ok(root)
+        } else {
+            root.group(key)
+        };
         let Ok(handle) = handle else { return };
         // The handle's name is the group's own, whichever hard link led here.
-        if depth > MAX_DEPTH || !walk.seen.insert((file.to_path_buf(), handle.name().to_string())) {
+        if depth > MAX_DEPTH
+            || !walk
+                .seen
+                .insert((file.to_path_buf(), handle.name().to_string()))
+        {
             return;
         }
         for name in handle.link_names().unwrap_or_default() {
@@ -248,7 +322,15 @@ impl Tree {
                 if self.group_exists(file, &inside).unwrap_or(false) {
                     self.walk(walk, file, &inside, &path, depth + 1);
                 } else {
-                    self.note(walk, path, Located { file: file.to_path_buf(), path: inside, is_group: false });
+                    self.note(
+                        walk,
+                        path,
+                        Located {
+                            file: file.to_path_buf(),
+                            path: inside,
+                            is_group: false,
+                        },
+                    );
                 }
                 continue;
             }
@@ -264,7 +346,12 @@ impl Tree {
         match self.native(&at) {
             Ok(dataset) => {
                 let info = dataset.info();
-                walk.found.push(Found { path, shape: info.shape.clone(), element: info.element.clone(), at });
+                walk.found.push(Found {
+                    path,
+                    shape: info.shape.clone(),
+                    element: info.element.clone(),
+                    at,
+                });
             }
             Err(_) => walk.dangling.push(path),
         }
@@ -280,7 +367,9 @@ struct Walk {
 }
 
 fn components(path: &str) -> impl Iterator<Item = String> + '_ {
-    path.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_string)
+    path.split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .map(str::to_string)
 }
 
 fn prepend(todo: &mut VecDeque<String>, path: &str) {

@@ -44,21 +44,39 @@ pub(super) struct VirtualStack {
 
 /// Opens every source of a virtual dataset, so that a missing or truncated one is an error.
 pub(super) fn check_sources(tree: &Tree, at: &Located) -> Result<()> {
-    let fail = |problem: String| Error::dataset(&at.file, &at.path, problem, "give the source file and dataset itself");
+    let fail = |problem: String| {
+        Error::dataset(
+            &at.file,
+            &at.path,
+            problem,
+            "give the source file and dataset itself",
+        )
+    };
     for mapping in tree.native(at)?.virtual_mappings().map_err(fail)? {
-        tree.native(&source_of(tree, at, &mapping.source_file_name, &mapping.source_dset_name)?)?;
+        tree.native(&source_of(
+            tree,
+            at,
+            &mapping.source_file_name,
+            &mapping.source_dset_name,
+        )?)?;
     }
     Ok(())
 }
 
 /// The dataset that a mapping names.
 fn source_of(tree: &Tree, at: &Located, file: &str, dataset: &str) -> Result<Located> {
-    let path = if file == "." { Some(at.file.clone()) } else { find_beside(&at.file, file) };
+    let path = if file == "." {
+        Some(at.file.clone())
+    } else {
+        find_beside(&at.file, file)
+    };
     let path = path.ok_or_else(|| {
         Error::dataset(
             &at.file,
             &at.path,
-            format!("it is a virtual dataset that takes frames from {file}, and that file is missing"),
+            format!(
+                "it is a virtual dataset that takes frames from {file}, and that file is missing"
+            ),
             "put the missing file beside this one",
         )
     })?;
@@ -75,10 +93,17 @@ impl VirtualStack {
         depth: usize,
     ) -> Result<VirtualStack> {
         let fail = |problem: String| {
-            Error::dataset(&at.file, &at.path, problem, "give the source file and dataset itself, or copy the data with h5repack")
+            Error::dataset(
+                &at.file,
+                &at.path,
+                problem,
+                "give the source file and dataset itself, or copy the data with h5repack",
+            )
         };
         if depth > MAX_DEPTH {
-            return Err(fail("it is a virtual dataset of virtual datasets without end".into()));
+            return Err(fail(
+                "it is a virtual dataset of virtual datasets without end".into(),
+            ));
         }
         if shape[0] > super::LONGEST_LIST {
             return Err(fail(format!("its header claims {} frames", shape[0])));
@@ -97,7 +122,12 @@ impl VirtualStack {
                 let located = match source_of(tree, at, &file, &dataset) {
                     Ok(located) => located,
                     // A numbered series of sources ends with the first one that is missing.
-                    Err(_) if dataset != mapping.source_dset_name || file != mapping.source_file_name => break,
+                    Err(_)
+                        if dataset != mapping.source_dset_name
+                            || file != mapping.source_file_name =>
+                    {
+                        break;
+                    }
                     Err(error) => return Err(error),
                 };
                 let source = match opened.get(&located) {
@@ -108,7 +138,9 @@ impl VirtualStack {
                         stack.sources.len() - 1
                     }
                 };
-                stack.add(source, &mapping.source_selection, &target).map_err(fail)?;
+                stack
+                    .add(source, &mapping.source_selection, &target)
+                    .map_err(fail)?;
             }
         }
         Ok(stack)
@@ -120,11 +152,18 @@ impl VirtualStack {
         let there = rectangles(from, self.sources[source].rect().shape())?;
         let unlimited = from.unlim_dim().is_some() || to.unlim_dim().is_some();
         if here.len() != there.len() && !unlimited {
-            return Err(format!("a mapping of this virtual dataset pairs {} with {} frames", here.len(), there.len()));
+            return Err(format!(
+                "a mapping of this virtual dataset pairs {} with {} frames",
+                here.len(),
+                there.len()
+            ));
         }
         for (here, there) in here.into_iter().zip(there) {
             if here.rows.len() != there.rows.len() || here.cols.len() != there.cols.len() {
-                return Err("a mapping of this virtual dataset reshapes frames, which cannot be read".into());
+                return Err(
+                    "a mapping of this virtual dataset reshapes frames, which cannot be read"
+                        .into(),
+                );
             }
             self.frames[here.frame].push(Piece {
                 source,
@@ -138,7 +177,13 @@ impl VirtualStack {
         Ok(())
     }
 
-    fn read_frame(&self, frame: usize, rows: &Range<usize>, cols: &Range<usize>, out: &mut [f32]) -> Result<()> {
+    fn read_frame(
+        &self,
+        frame: usize,
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+        out: &mut [f32],
+    ) -> Result<()> {
         let mut part = Vec::new();
         let mut covered = 0;
         for piece in &self.frames[frame] {
@@ -191,13 +236,19 @@ struct Rectangle {
 fn rectangles(selection: &Selection, shape: [usize; 3]) -> Result<Vec<Rectangle>, String> {
     let unreadable = |_| "a mapping of this virtual dataset cannot be read".to_string();
     // Sources of one frame may have two axes; our stacks always have three.
-    let rank = if let Selection::Hyperslab { rank, .. } = selection { *rank } else { 3 };
+    let rank = if let Selection::Hyperslab { rank, .. } = selection {
+        *rank
+    } else {
+        3
+    };
     if !(2..=3).contains(&rank) {
         return Err(format!("a mapping of this virtual dataset has {rank} axes"));
     }
     let dims: Vec<u64> = shape[3 - rank..].iter().map(|&n| n as u64).collect();
     let bounded = match selection.unlim_dim() {
-        Some(axis) => selection.clip_unlimited(*dims.get(axis).ok_or("a mapping has too many axes")?).map_err(unreadable)?,
+        Some(axis) => selection
+            .clip_unlimited(*dims.get(axis).ok_or("a mapping has too many axes")?)
+            .map_err(unreadable)?,
         None => selection.clone(),
     };
     let mut found: Vec<Rectangle> = Vec::new();
@@ -214,9 +265,16 @@ fn rectangles(selection: &Selection, shape: [usize; 3]) -> Result<Vec<Rectangle>
         }
         // With several rectangles in a frame the order of the elements would no longer be that of the rectangles.
         if found.last().is_some_and(|last| last.frame >= frames.start) {
-            return Err("a mapping of this virtual dataset has gaps within frames, which cannot be read".into());
+            return Err(
+                "a mapping of this virtual dataset has gaps within frames, which cannot be read"
+                    .into(),
+            );
         }
-        found.extend(frames.map(|frame| Rectangle { frame, rows: rows.clone(), cols: cols.clone() }));
+        found.extend(frames.map(|frame| Rectangle {
+            frame,
+            rows: rows.clone(),
+            cols: cols.clone(),
+        }));
     }
     Ok(found)
 }
@@ -225,26 +283,53 @@ fn rectangles(selection: &Selection, shape: [usize; 3]) -> Result<Vec<Rectangle>
 fn expand(mapping: &VirtualMapping, frames: u64) -> Vec<(String, String, Selection)> {
     let (file, dataset) = (&mapping.source_file_name, &mapping.source_dset_name);
     let numbered = file.contains("%b") || dataset.contains("%b");
-    let Selection::Hyperslab { rank, form: Hyperslab::Regular(target) } = &mapping.virtual_selection else {
-        return vec![(file.clone(), dataset.clone(), mapping.virtual_selection.clone())];
+    let Selection::Hyperslab {
+        rank,
+        form: Hyperslab::Regular(target),
+    } = &mapping.virtual_selection
+    else {
+        return vec![(
+            file.clone(),
+            dataset.clone(),
+            mapping.virtual_selection.clone(),
+        )];
     };
     if !numbered || target.unlim_dim() != Some(0) {
-        return vec![(file.clone(), dataset.clone(), mapping.virtual_selection.clone())];
+        return vec![(
+            file.clone(),
+            dataset.clone(),
+            mapping.virtual_selection.clone(),
+        )];
     }
     (0..frames)
         .map(|block| (block, target.unlim_block(block)))
         .take_while(|(_, target)| target.start[0] < frames)
         .map(|(block, target)| {
             let name = |text: &str| text.replace("%b", &block.to_string()).replace("%%", "%");
-            (name(file), name(dataset), Selection::Hyperslab { rank: *rank, form: Hyperslab::Regular(target) })
+            (
+                name(file),
+                name(dataset),
+                Selection::Hyperslab {
+                    rank: *rank,
+                    form: Hyperslab::Regular(target),
+                },
+            )
         })
         .collect()
 }
 
 impl Rect for VirtualStack {
-    fn read_rect(&self, frames: Range<usize>, rows: Range<usize>, cols: Range<usize>, out: &mut [f32]) -> Result<()> {
+    fn read_rect(
+        &self,
+        frames: Range<usize>,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<()> {
         let frame_len = rows.len() * cols.len();
-        frames.zip(out.chunks_mut(frame_len.max(1))).try_for_each(|(frame, out)| self.read_frame(frame, &rows, &cols, out))
+        frames
+            .zip(out.chunks_mut(frame_len.max(1)))
+            .try_for_each(|(frame, out)| self.read_frame(frame, &rows, &cols, out))
     }
 }
 
@@ -269,14 +354,18 @@ impl FrameStack for VirtualStack {
     }
 
     fn decoded_bytes(&self, rows: Range<usize>) -> u64 {
-        let Some(pieces) = self.frames.iter().find(|pieces| !pieces.is_empty()) else { return 0 };
+        let Some(pieces) = self.frames.iter().find(|pieces| !pieces.is_empty()) else {
+            return 0;
+        };
         pieces
             .iter()
             .filter(|piece| !overlap(&piece.rows, &rows).is_empty())
             .map(|piece| {
                 let take = overlap(&piece.rows, &rows);
                 let first = piece.source_row + take.start - piece.rows.start;
-                self.sources[piece.source].rect().decoded_bytes(first..first + take.len())
+                self.sources[piece.source]
+                    .rect()
+                    .decoded_bytes(first..first + take.len())
             })
             .sum()
     }
