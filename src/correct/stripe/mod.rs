@@ -92,9 +92,7 @@ impl StripeRemoval {
             StripeMethod::Filtering => {
                 StripeRemoval::Filtering(Filtering { sigma: f64::from(filter_sigma), size: small_size })
             }
-            StripeMethod::Fitting => {
-                StripeRemoval::Fitting(Fitting { order: fit_order, sigma: f64::from(fit_sigma) })
-            }
+            StripeMethod::Fitting => StripeRemoval::Fitting(Fitting { order: fit_order, sigma: f64::from(fit_sigma) }),
             StripeMethod::Large => StripeRemoval::Large(large),
             StripeMethod::Dead => StripeRemoval::Dead(dead, Some(large)),
             StripeMethod::All => StripeRemoval::All(dead, large, small_size),
