@@ -173,7 +173,7 @@ pub struct CorrectConfig {
     pub floor_counts: f32,
     /// Transmission below this is raised to it before the logarithm; counted.
     pub min_transmission: f32,
-    /// Scans without flats: `true` takes the data as transmission already.
+    /// Scans without flats: `true` takes the data as transmission already; flats that are there are not used then.
     pub without_flats: bool,
     /// Isolated hot pixels.
     pub zinger: ZingerConfig,
@@ -254,7 +254,7 @@ pub struct StripeConfig {
     pub filter_sigma: f32,
     /// Polynomial order of algorithm 1.
     pub fit_order: usize,
-    /// Sigma of the smoothing of algorithm 1, along the angle \[Fourier samples\].
+    /// Sigma of the smoothing of algorithm 1, across the columns \[Fourier samples\].
     pub fit_sigma: f32,
     /// Sigma of the normalisation-based method \[px\].
     pub normalize_sigma: f32,
@@ -291,7 +291,7 @@ pub enum StripeMethod {
     Fitting,
     /// Algorithm 5.
     Large,
-    /// Algorithm 6.
+    /// Algorithm 6, then algorithm 5 for what it leaves, as published.
     Dead,
     /// Algorithms 6, 5, 4 and 3 in this order.
     All,

@@ -162,7 +162,11 @@ fn check_shape(scan: &Scan, stack: &dyn FrameStack, what: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::Shape {
-        what: format!("size of the {what} ({}) against the projections ({})", stack.describe(), scan.projections.describe()),
+        what: format!(
+            "size of the {what} ({}) against the projections ({})",
+            stack.describe(),
+            scan.projections.describe()
+        ),
         expected: vec![scan.n_rows(), scan.n_cols()],
         found: vec![rows, cols],
         hint: format!("give the {what} that were taken with the same detector region (--{what})"),

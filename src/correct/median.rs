@@ -82,7 +82,10 @@ impl Tile {
 fn slide(values: &[Lanes], size: usize, medians: &mut [Lanes]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
-        #[expect(unsafe_code, reason = "the processor was just asked for the feature that the function is compiled with")]
+        #[expect(
+            unsafe_code,
+            reason = "the processor was just asked for the feature that the function is compiled with"
+        )]
         // SAFETY: AVX2 is present.
         return unsafe { slide_avx2(values, size, medians) };
     }
@@ -176,7 +179,9 @@ mod tests {
 
     #[test]
     fn sliding_medians_equal_sorted_windows_for_odd_even_and_wide_windows() {
-        for (n_cols, n_angles, size) in [(37, 19, 5), (37, 16, 21), (23, 17, 51), (1, 3, 5), (2, 1, 4), (40, 33, 6), (9, 5, 1)] {
+        for (n_cols, n_angles, size) in
+            [(37, 19, 5), (37, 16, 21), (23, 17, 51), (1, 3, 5), (2, 1, 4), (40, 33, 6), (9, 5, 1)]
+        {
             check(n_cols, n_angles, size);
         }
     }

@@ -7,8 +7,7 @@
 pub(super) fn minus_log(transmission: &mut [f32], min_transmission: f32) -> u64 {
     let mut clipped = 0;
     for value in transmission {
-        // written so that NaN fails the comparison
-        let raised = !(*value >= min_transmission);
+        let raised = value.is_nan() || *value < min_transmission;
         clipped += u64::from(raised || *value == f32::INFINITY);
         let bounded = if raised { min_transmission } else { *value };
         *value = if bounded == f32::INFINITY { 0.0 } else { -bounded.ln() };

@@ -123,7 +123,8 @@ impl CorrectedScan {
     /// [`Error::Shape`] when flats or darks differ from the projections in rows or columns.
     pub fn new(scan: Scan, config: &CorrectConfig) -> Result<Self> {
         // taken apart, so that a parameter that no step uses does not compile
-        let CorrectConfig { average, flat_in_time, floor_counts, min_transmission, without_flats, zinger, stripe } = config;
+        let CorrectConfig { average, flat_in_time, floor_counts, min_transmission, without_flats, zinger, stripe } =
+            config;
         let &ZingerConfig { enabled, threshold, size } = zinger;
         let mut warnings = Vec::new();
         let has_flats = scan.flats.is_some() && scan.flat_groups.iter().any(|group| !group.frames.is_empty());
@@ -232,7 +233,8 @@ impl CorrectedScan {
     /// Those of the reader; [`Error::Shape`] for rows that the detector does not have.
     pub fn slab(&self, rows: Range<usize>) -> Result<(Sinograms, CorrectionCounts)> {
         let (mut sinograms, mut counts) = self.transmission(rows)?;
-        counts.clipped = self.each_row(&mut sinograms, |sinogram| minus_log(sinogram, self.min_transmission)).iter().sum();
+        counts.clipped =
+            self.each_row(&mut sinograms, |sinogram| minus_log(sinogram, self.min_transmission)).iter().sum();
         Ok((sinograms, counts))
     }
 
@@ -377,7 +379,8 @@ impl SinogramSource for CorrectedScan {
 
 /// Says when bad pixels are many, or leave nothing of a detector row.
 fn warn_of_bad_pixels(fields: &FlatDark, n_rows: usize, n_cols: usize, floor: f32, warnings: &mut Vec<String>) {
-    let dead_rows: Vec<usize> = (0..n_rows).filter(|&row| n_cols > 0 && fields.bad_pixels(row) == n_cols as u64).collect();
+    let dead_rows: Vec<usize> =
+        (0..n_rows).filter(|&row| n_cols > 0 && fields.bad_pixels(row) == n_cols as u64).collect();
     if let (Some(first), Some(last)) = (dead_rows.first(), dead_rows.last()) {
         warnings.push(format!(
             "{} of {n_rows} detector rows (between {first} and {last}) have no pixel with flat minus dark of at least \

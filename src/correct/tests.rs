@@ -16,7 +16,9 @@ impl FrameStack for Frames {
         PixelType::F32
     }
     fn read(&self, frames: &[usize], rows: Range<usize>, out: &mut [f32]) -> Result<()> {
-        let wanted = frames.iter().flat_map(|&frame| self.0.slice(s![frame, rows.clone(), ..]).iter().copied().collect::<Vec<_>>());
+        let wanted = frames
+            .iter()
+            .flat_map(|&frame| self.0.slice(s![frame, rows.clone(), ..]).iter().copied().collect::<Vec<_>>());
         out.iter_mut().zip(wanted).for_each(|(out, value)| *out = value);
         Ok(())
     }
@@ -71,9 +73,13 @@ fn noisy_scan() -> Scan {
         counts += 1;
         noise(counts)
     };
-    let flats = Array3::from_shape_fn((4, 5, 67), |(_, row, col)| 1000.0 + 20.0 * ((row * 67 + col) as f32).sin() + 30.0 * next());
+    let flats = Array3::from_shape_fn((4, 5, 67), |(_, row, col)| {
+        1000.0 + 20.0 * ((row * 67 + col) as f32).sin() + 30.0 * next()
+    });
     let mut projections = Array3::from_shape_fn((41, 5, 67), |(angle, row, col)| {
-        100.0 + (900.0 + 20.0 * ((row * 67 + col) as f32).sin()) * (0.6 + 0.2 * (angle as f32 / 9.0).cos()) + 20.0 * next()
+        100.0
+            + (900.0 + 20.0 * ((row * 67 + col) as f32).sin()) * (0.6 + 0.2 * (angle as f32 / 9.0).cos())
+            + 20.0 * next()
     });
     projections[[7, 2, 30]] = f32::NAN;
     projections[[20, 1, 40]] = 5000.0;
@@ -97,7 +103,8 @@ fn line_integrals_are_minus_log_of_normalised_counts_and_all_is_counted() {
     flats[[1, 0, 0]] = 60000.0;
     flats.slice_mut(s![.., 2, 4]).fill(100.5);
     let corrected =
-        CorrectedScan::new(scan(projections, Some(flats), Some(Array3::from_elem((2, 3, 6), 100.0))), &plain()).unwrap();
+        CorrectedScan::new(scan(projections, Some(flats), Some(Array3::from_elem((2, 3, 6), 100.0))), &plain())
+            .unwrap();
     let (sinograms, counts) = corrected.slab(0..3).unwrap();
     let expected = CorrectionCounts {
         samples: 72,
@@ -195,14 +202,19 @@ fn zero_flats_leave_rows_that_are_open_beam_and_said() {
     assert_eq!((counts.bad_pixels, counts.lost_lines, counts.not_finite), (4, 5, 0));
     assert!(sinograms.slice(s![1, .., ..]).iter().all(|&v| v == 0.0) && sinograms[[0, 0, 0]] > 0.6);
     assert!(corrected.projection(0, 0..3).unwrap().row(1).iter().all(|&v| v == 0.0));
-    assert!(corrected.warnings().iter().any(|text| text.contains("1 of 3 detector rows")), "{:?}", corrected.warnings());
+    assert!(
+        corrected.warnings().iter().any(|text| text.contains("1 of 3 detector rows")),
+        "{:?}",
+        corrected.warnings()
+    );
     assert!(!corrected.warnings().iter().any(|text| text.contains("are interpolated")));
 }
 
 #[test]
 fn slab_height_and_thread_count_do_not_matter() {
     for method in [StripeMethod::All, StripeMethod::Filtering, StripeMethod::Interpolation] {
-        let config = CorrectConfig { stripe: StripeConfig { method, ..StripeConfig::default() }, ..CorrectConfig::default() };
+        let config =
+            CorrectConfig { stripe: StripeConfig { method, ..StripeConfig::default() }, ..CorrectConfig::default() };
         let corrected = CorrectedScan::new(noisy_scan(), &config).unwrap();
         let (whole, counts) = corrected.slab(0..5).unwrap();
         assert!(counts.bad_pixels == 1 && counts.not_finite == 1 && counts.zingers >= 1, "{counts:?}");

@@ -27,7 +27,8 @@ pub fn remove_zingers(sinogram: &mut [f32], n_cols: usize, threshold: f32, size:
         for first in (0..n_cols).step_by(64) {
             let block = first..(first + 64).min(n_cols);
             // a branch-free look first: nearly every block is clean
-            let any = here[block.clone()].iter().zip(&means[block.clone()]).fold(false, |any, (v, m)| any | (*v > m * limit));
+            let any =
+                here[block.clone()].iter().zip(&means[block.clone()]).fold(false, |any, (v, m)| any | (*v > m * limit));
             if any {
                 for col in block.filter(|&col| means[col] > 0.0 && here[col] > means[col] * limit) {
                     found.push((angle * n_cols + col, means[col]));
@@ -62,7 +63,9 @@ fn neighbour_means(up: &[f32], here: &[f32], down: &[f32], size: usize, means: &
         let ups = up[left.clone()].iter().zip(&up[middle.clone()]).zip(&up[right.clone()]);
         let heres = here[left.clone()].iter().zip(&here[right.clone()]);
         let downs = down[left].iter().zip(&down[middle.clone()]).zip(&down[right]);
-        for (((mean, ((ul, um), ur)), (hl, hr)), ((dl, dm), dr)) in means[middle].iter_mut().zip(ups).zip(heres).zip(downs) {
+        for (((mean, ((ul, um), ur)), (hl, hr)), ((dl, dm), dr)) in
+            means[middle].iter_mut().zip(ups).zip(heres).zip(downs)
+        {
             let sides = (ul + ur) + (dl + dr);
             *mean = (sides + (hl + hr) + (um + dm)) * 0.125;
         }
@@ -106,7 +109,8 @@ mod tests {
     #[test]
     fn zingers_agree_with_the_plain_rule_in_every_corner() {
         let (n_angles, n_cols) = (11, 131);
-        let mut sinogram: Vec<f32> = (0..n_angles * n_cols).map(|i| 1.0 + 0.02 * ((i * 7919 % 101) as f32 / 101.0)).collect();
+        let mut sinogram: Vec<f32> =
+            (0..n_angles * n_cols).map(|i| 1.0 + 0.02 * ((i * 7919 % 101) as f32 / 101.0)).collect();
         for index in [0, n_cols - 1, 65, 3 * n_cols + 64, 10 * n_cols, 11 * n_cols - 1, 5 * n_cols + 1] {
             sinogram[index] = 3.0;
         }

@@ -148,7 +148,9 @@ impl SortedColumns {
 
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
-        self.values.held() + self.order.capacity() * 4 + self.items.iter().map(|items| items.capacity() * 8).sum::<usize>()
+        self.values.held()
+            + self.order.capacity() * 4
+            + self.items.iter().map(|items| items.capacity() * 8).sum::<usize>()
     }
 }
 

@@ -76,7 +76,8 @@ mod tests {
             for set in ["a", "b"] {
                 let Some(golden) = Golden::read("in_profile", &format!("util_detect_{index}"), set) else { return };
                 let factors: Vec<f64> = golden.input.iter().map(|&v| f64::from(v)).collect();
-                let found = |snr| detect(&factors, snr).iter().map(|&flag| f32::from(u8::from(flag))).collect::<Vec<_>>();
+                let found =
+                    |snr| detect(&factors, snr).iter().map(|&flag| f32::from(u8::from(flag))).collect::<Vec<_>>();
                 assert_eq!(worst(&found(snr), &golden.expected), 0.0, "{index} {set}");
                 assert!(worst(&found(snr * 6.0), &golden.expected) > 0.0, "the check is blind");
             }

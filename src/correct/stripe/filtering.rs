@@ -51,7 +51,10 @@ fn low_pass(columns: &Columns, sigma: f64, low: &mut Columns) {
         filter.apply(&mut line);
         let inner = &line[pad..pad + n_angles];
         low.column_mut(first).iter_mut().zip(inner).for_each(|(low, value)| *low = value.re);
-        low.column_mut(second).iter_mut().zip(inner).for_each(|(low, value)| *low = if second == first { value.re } else { value.im });
+        low.column_mut(second)
+            .iter_mut()
+            .zip(inner)
+            .for_each(|(low, value)| *low = if second == first { value.re } else { value.im });
     }
 }
 

@@ -190,7 +190,8 @@ mod tests {
         let mut columns = Columns::default();
         columns.read(&golden.input, golden.n_cols);
         // the padding of 18 in this case is what `padding` gives for its 181 angles
-        let check = |sigma| worst(&smooth(&columns, 25.0, sigma).iter().map(|v| v.re).collect::<Vec<_>>(), &golden.expected);
+        let check =
+            |sigma| worst(&smooth(&columns, 25.0, sigma).iter().map(|v| v.re).collect::<Vec<_>>(), &golden.expected);
         assert!(check(10.0) < 16.0 * f32::EPSILON * golden.peak());
         assert!(check(10.5) > 1e-4, "the check is blind");
     }

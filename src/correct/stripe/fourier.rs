@@ -26,7 +26,9 @@ impl LowPass {
     /// that two lines travel as the real and the imaginary part of one.
     pub(super) fn two_real(n: usize, sigma: f64) -> LowPass {
         let middle = (n as f64 - 1.0) / 2.0;
-        LowPass::with_window(n, |m| 0.5 * (gauss(m as f64 - middle, sigma) + gauss(((n - m) % n) as f64 - middle, sigma)))
+        LowPass::with_window(n, |m| {
+            0.5 * (gauss(m as f64 - middle, sigma) + gauss(((n - m) % n) as f64 - middle, sigma))
+        })
     }
 
     fn with_window(n: usize, weight: impl Fn(usize) -> f64) -> LowPass {

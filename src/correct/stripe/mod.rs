@@ -6,8 +6,10 @@
 //!
 //! Everything runs on one thread per sinogram, in a fixed order, so that results do not depend on slabs or threads.
 //! Differences from Algotom 1.7, on purpose: rows without noise are no error (see `detect`), factors that are not
-//! positive are not divided by, and equal values keep their order in angle (Algotom's sort leaves it open, which
-//! moves single samples by up to the difference of neighbouring columns).
+//! positive are not divided by, and equal values keep their order in angle, once and for all steps (Algotom's sort
+//! leaves it open, and sorts anew for algorithm 3). Counts are integers, so a third of the samples of a column may be
+//! equal: with 22 000 photons, 1501 x 1024, the combined method then differs from Algotom by more than 1e-5 in 17 % of
+//! the samples, by more than 1e-3 in 0.03 %, exactly as a stable sort in f64 does. No order is more right than another.
 
 mod columns;
 mod dead;
@@ -92,9 +94,7 @@ impl StripeRemoval {
             StripeMethod::Filtering => {
                 StripeRemoval::Filtering(Filtering { sigma: f64::from(filter_sigma), size: small_size })
             }
-            StripeMethod::Fitting => {
-                StripeRemoval::Fitting(Fitting { order: fit_order, sigma: f64::from(fit_sigma) })
-            }
+            StripeMethod::Fitting => StripeRemoval::Fitting(Fitting { order: fit_order, sigma: f64::from(fit_sigma) }),
             StripeMethod::Large => StripeRemoval::Large(large),
             StripeMethod::Dead => StripeRemoval::Dead(dead, Some(large)),
             StripeMethod::All => StripeRemoval::All(dead, large, small_size),

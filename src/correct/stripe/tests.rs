@@ -14,6 +14,9 @@ fn agrees(case: &str, removal: StripeRemoval, tolerance: f32) {
         let mut scratch = Scratch::default();
         removal.apply(&mut found, golden.n_cols, &mut scratch);
         let (difference, limit) = (worst(&found, &golden.expected), tolerance * golden.peak());
+        let beyond = found.iter().zip(&golden.expected).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
+        let share = beyond as f64 / found.len() as f64;
+        assert!(share < MOST_EXCHANGED, "{case}_{set}: {beyond} samples differ by more than 1e-5");
         assert!(difference <= limit, "{case}_{set}: {difference} above {limit}");
         assert!(worst(&golden.input, &golden.expected) > 100.0 * limit, "the check is blind");
 
@@ -35,8 +38,12 @@ impl Scratch {
 // f32 against f64 inside the reference: a few rounding errors
 const ROUNDING: f32 = 4.0 * f32::EPSILON;
 // equal values of one column (10 and 3 in these inputs) are put back in another order by the reference's unstable
-// sort, which exchanges neighbouring ranks: 2.2e-4 at most when seen against a stable sort in f64
+// sort, which exchanges neighbouring ranks; a stable sort in f64 differs from the reference by the same 2.2e-4
 const TIES: f32 = 3e-4;
+// near the extremes of the smooth low part a rounding error exchanges ranks just as well
+const NEAR_TIES: f32 = 5e-4;
+// exchanged samples are rare: 1.3e-3 of all seen with near ties, 4e-4 with ties
+const MOST_EXCHANGED: f64 = 2e-3;
 
 #[test]
 fn sorting_agrees_with_algotom() {
@@ -46,8 +53,8 @@ fn sorting_agrees_with_algotom() {
 
 #[test]
 fn filtering_agrees_with_algotom() {
-    agrees("filtering_0", StripeRemoval::Filtering(Filtering { sigma: 3.0, size: 21 }), 1e-5);
-    agrees("filtering_1", StripeRemoval::Filtering(Filtering { sigma: 8.0, size: 31 }), 1e-5);
+    agrees("filtering_0", StripeRemoval::Filtering(Filtering { sigma: 3.0, size: 21 }), NEAR_TIES);
+    agrees("filtering_1", StripeRemoval::Filtering(Filtering { sigma: 8.0, size: 31 }), NEAR_TIES);
 }
 
 #[test]
@@ -144,7 +151,8 @@ fn a_dead_and_a_bright_column_are_counted_and_repaired() {
     let mut sinogram: Vec<f32> = (0..n_angles * n_cols).map(|i| clean(i / n_cols) + 0.02 * noise(i)).collect();
     for angle in 0..n_angles {
         sinogram[angle * n_cols + 30] = 0.4;
-        sinogram[angle * n_cols + 70] *= 1.3;
+        // an offset, because a gain would make the column's noise stand out as fluctuating
+        sinogram[angle * n_cols + 70] += 0.2;
     }
     let counts = StripeRemoval::All(DEAD, LARGE, 21).apply(&mut sinogram, n_cols, &mut Scratch::default());
     // a stripe and its two neighbours each
