@@ -37,12 +37,16 @@ pub(super) struct Peak {
     pub(super) height: f64,
     /// Highest other peak inside the search, relative to this one.
     pub(super) rival: f64,
+    /// Height over the rms of the curve inside the search.
+    pub(super) clarity: f64,
 }
 
 /// Width of the derivative of a Gaussian that the lines are filtered with \[px\].
 const SIGMA: f64 = 1.2;
 /// Half length of the filter: the Gaussian is below 4e-4 of its middle beyond.
 const REACH: usize = 5;
+/// Columns that must be seen from both sides for a match to mean anything.
+const LEAST_OVERLAP: f64 = 8.0;
 
 impl Correlator {
     pub(super) fn new(n_cols: usize) -> Correlator {
@@ -141,10 +145,16 @@ impl Correlator {
         let last = self.n_cols as f64 - 1.0;
         let total = (running[0][self.n_cols] * running[1][self.n_cols]).sqrt();
         let norm = |doubled: f64| {
-            let (from, to) = ((doubled - last).max(0.0), doubled.min(last) + 1.0);
+            // the filter leaves nothing within its reach of either edge, of the line and of its mirror image
+            let reach = REACH as f64;
+            let from = (doubled - last + reach).max(reach);
+            let to = (doubled - reach).min(last - reach) + 1.0;
+            if to - from < LEAST_OVERLAP {
+                return 0.0;
+            }
             let inside = |sums: &[f64]| {
                 let at = |x: f64| {
-                    let i = (x.floor() as usize).min(self.n_cols - 1);
+                    let i = (x.max(0.0) as usize).min(self.n_cols - 1);
                     sums[i] + (x - i as f64) * (sums[i + 1] - sums[i])
                 };
                 at(to) - at(from)
@@ -180,6 +190,8 @@ impl Correlator {
         let rival =
             scored.iter().enumerate().filter(|(i, _)| i.abs_diff(best) > apart).map(|(_, &v)| v).fold(0.0, f64::max)
                 / scored[best];
+        let rms = (scored.iter().map(|v| v * v).sum::<f64>() / scored.len() as f64).sqrt();
+        let clarity = scored[best] / rms;
         let height = |s: f64| norm(s) * self.at(spectrum, s);
         // golden section between the neighbours of the highest sample
         let (mut low, mut high) = ((first + best) as f64 - 1.0, (first + best) as f64 + 1.0);
@@ -189,7 +201,7 @@ impl Correlator {
             if height(a) > height(b) { high = b } else { low = a }
         }
         let doubled = 0.5 * (low + high);
-        Some(Peak { axis_px: 0.5 * doubled, height: height(doubled), rival })
+        Some(Peak { axis_px: 0.5 * doubled, height: height(doubled), rival, clarity })
     }
 
     /// The inverse transform of `spectrum` at every whole s.

@@ -173,3 +173,32 @@ fn no_sample_at_all_gives_no_confident_axis() {
         assert!(!fit.agree, "{fit:?}");
     }
 }
+
+/// Measures; the numbers are in the module's documentation.
+#[test]
+#[ignore = "takes minutes unoptimised: cargo test --release center::tests::seconds -- --ignored --nocapture"]
+fn seconds_per_row_of_the_double_wedge() {
+    for (n_angles, n_cols, axis) in [(1501, 1024, 518.8), (3001, 2048, 1030.8)] {
+        let recipe = Recipe {
+            n_rows: 1,
+            n_cols,
+            angles_rad: degrees(0.0, 180.0 / (n_angles as f64 - 1.0), n_angles),
+            n_discs: 300,
+            radius: 0.45 * n_cols as f64,
+            noise: 0.01,
+            stripes: 0.01,
+            ..Recipe::half_turn(axis)
+        };
+        let made = recipe.make();
+        let config = CenterConfig { method: CenterMethod::DoubleWedge, ..CenterConfig::default() };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let started = std::time::Instant::now();
+        let fit = pool.install(|| found(&made, &config));
+        println!(
+            "{n_angles} x {n_cols}: {:.2} s, error {:+.3} px",
+            started.elapsed().as_secs_f64(),
+            fit.axis_px - axis
+        );
+        assert!((fit.axis_px - axis).abs() < 0.1);
+    }
+}
