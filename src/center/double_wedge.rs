@@ -207,10 +207,10 @@ fn metric(spectra: &[Spectrum], doubled: i64, k_max: usize, weights: &Weights) -
                 },
             )
             .collect();
-        for parity in 0..2 {
+        for (parity, total) in sums.iter_mut().enumerate() {
             let (sum, weight) =
                 rows.iter().skip(parity).step_by(2).fold((0.0, 0.0), |(s, w), row| (s + row.0, w + row.1));
-            sums[parity] += sum / weight.max(f64::MIN_POSITIVE);
+            *total += sum / weight.max(f64::MIN_POSITIVE);
         }
     }
     sums
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn an_axis_outside_the_search_is_no_answer() {
         let half = Discs::random(1, 20, 30.0).sinogram(150, 130, 40.0, |k| PI * f64::from(k) / 150.0);
-        let inside = search(&[half.clone()], (30.0, 96.0)).unwrap();
+        let inside = search(std::slice::from_ref(&half), (30.0, 96.0)).unwrap();
         assert!((inside.axis_px - 40.0).abs() < 0.05, "{inside:?}");
         let outside = search(&[half], (60.0, 96.0));
         assert!(outside.as_ref().map_or(true, |f| f.quality < 0.5 * inside.quality), "{outside:?}");

@@ -220,7 +220,7 @@ fn ask_sinograms(
         };
         let mut near_the_edge = false;
         if wants_mirror {
-            let answer = overlap_360::search(sinogram.view(), &opposites, mirror_range);
+            let answer = overlap_360::search(sinogram.view(), &opposites, range_px, mirror_range);
             near_the_edge = answer.as_ref().is_ok_and(|a| a.axis_px < range_px.0 || a.axis_px > range_px.1);
             mirror.note(row, answer);
         }

@@ -111,7 +111,7 @@ pub(super) fn search_lines(lines: &[[Array2<f32>; 2]], range_px: (f64, f64)) -> 
         return Err(format!("a second peak is {:.0} % as high", 100.0 * first.rival));
     }
     if first.clarity < MIN_CLARITY {
-        return Err(format!("the peak is only {:.1} times the rms of the correlation", first.clarity));
+        return Err(format!("the peak is only {:.1} times the rms of the rest", first.clarity));
     }
     let close = (first.axis_px - 3.0, first.axis_px + 3.0);
     let halves = sums(overlap(n_cols, first.axis_px), true);
