@@ -316,15 +316,15 @@ mod tests {
             let phase = correlator.phase_peak(&sums, (24.0, 71.0)).unwrap();
             // the whitened peak also sees the tails of the bumps cut off at the edges
             assert!((phase.axis_px - axis).abs() < 0.02, "{axis}: {}", phase.axis_px);
-            // negative control: a twentieth of a pixel more must show
+            // negative control: a tenth of a pixel more must show
             let moved = correlator.sum(5, 0..96, false, |_, a, b| {
                 for col in 0..96 {
                     a[col] = bumps(col as f64) as f32;
-                    b[col] = bumps(2.0 * axis + 0.1 - col as f64) as f32;
+                    b[col] = bumps(2.0 * axis + 0.2 - col as f64) as f32;
                 }
             });
             let moved = [correlator.matched_peak(&moved, (24.0, 71.0)), correlator.phase_peak(&moved, (24.0, 71.0))];
-            assert!(moved.iter().flatten().all(|m| (m.axis_px - axis).abs() > 0.04), "the check is blind");
+            assert!(moved.iter().flatten().all(|m| (m.axis_px - axis).abs() > 0.05), "the check is blind");
         }
     }
 
