@@ -47,7 +47,7 @@ fn angles_in_any_order_and_without_the_last_view_do_not_matter() {
 
 #[test]
 fn a_lean_is_found_with_noise_and_stripes() {
-    // 0.0524 px per row are 3 degrees: beyond the default limit, so that both sides of it are tested
+    // 1.43 degrees: inside the default limit, outside the narrower one below
     let recipe =
         Recipe { slope: 0.025, n_rows: 96, noise: 0.02, stripes: 0.02, air_rows: 30, ..Recipe::half_turn(74.6) };
     let made = recipe.make();
