@@ -54,9 +54,8 @@ pub(super) fn choose(source: &dyn SinogramSource, rows: &[usize], config: &Cente
     let mut notes = Vec::new();
     if sample.len() < n_rows {
         notes.push(format!(
-            "{} of {n_rows} rows show too little of the sample and were not asked; asked were heights from {first} to {}.",
-            n_rows - sample.len(),
-            last - 1
+            "{} of {n_rows} rows show too little of the sample and were not asked.",
+            n_rows - sample.len()
         ));
     }
     Ok(Heights { slabs, bands, notes })
@@ -81,15 +80,16 @@ fn rows_with_sample(source: &dyn SinogramSource) -> Result<Vec<usize>> {
     Ok(if rows.is_empty() { (0..n_rows).collect() } else { rows })
 }
 
-/// Strength of the structure in a line above its noise: rms of differences of means of 8 columns, each mean over 4 columns,
-/// less the part that noise alone would give.
+/// Strength of the structure in a line above its noise: rms of the differences between means of 4 columns and of the next 4,
+/// less the part that noise alone would give. Single bad pixels are taken out first, by a median of three.
 fn contrast_of(line: &[f64]) -> f64 {
     const HALF: usize = 4;
-    if line.len() < 4 * HALF {
+    if line.len() < 4 * HALF + 2 {
         return 1.0;
     }
-    let mean = |from: usize| line[from..from + HALF].iter().sum::<f64>() / HALF as f64;
-    let steps: Vec<f64> = (0..line.len() - 2 * HALF).map(|i| (mean(i + HALF) - mean(i)).powi(2)).collect();
+    let calm: Vec<f64> = line.windows(3).map(|w| w[0].min(w[1]).max(w[0].max(w[1]).min(w[2]))).collect();
+    let mean = |from: usize| calm[from..from + HALF].iter().sum::<f64>() / HALF as f64;
+    let steps: Vec<f64> = (0..calm.len() - 2 * HALF).map(|i| (mean(i + HALF) - mean(i)).powi(2)).collect();
     // second differences of white noise have a median absolute value of 0.6745 sqrt(6) sigma
     let rough: Vec<f64> = line.windows(3).map(|w| (w[0] - 2.0 * w[1] + w[2]).abs()).collect();
     let sigma = super::fit::median(rough) / (0.6745 * 6f64.sqrt());

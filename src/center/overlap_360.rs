@@ -16,11 +16,17 @@ const MIN_MATCH: f64 = 0.25;
 /// A second peak this close in height makes the first a guess.
 const MAX_RIVAL: f64 = 0.9;
 
-/// The axis of `sinogram` `[angle, col]` in `range_px`; `opposites` are views with what was seen half a turn later.
+/// A match near the edge must be better than one in the middle by this: narrow strips match by chance.
+const EDGE_LEAD: f64 = 1.6;
+
+/// The axis of `sinogram` `[angle, col]`; `opposites` are views with what was seen half a turn later.
+///
+/// It is searched in `wide_px`; where that leads out of `range_px`, the best match inside counts unless it is much poorer.
 pub(super) fn search(
     sinogram: ArrayView2<'_, f32>,
     opposites: &[(usize, Between)],
     range_px: (f64, f64),
+    wide_px: (f64, f64),
 ) -> Result<Answer, String> {
     let n_cols = sinogram.ncols();
     if opposites.len() < 8 || n_cols < 16 {
@@ -36,7 +42,13 @@ pub(super) fn search(
     });
     let mut all = correlator.empty();
     parts.iter().for_each(|part| all.add(part));
-    let peak = correlator.matched_peak(&all, range_px).ok_or("the match has no peak inside the search range")?;
+    let inside = correlator.matched_peak(&all, range_px);
+    let peak = match (correlator.matched_peak(&all, wide_px), inside) {
+        (Some(wide), Some(inside)) if wide.height < EDGE_LEAD * inside.height => Some(inside),
+        (None, inside) => inside,
+        (wide, _) => wide,
+    }
+    .ok_or("the match has no peak inside the search range")?;
     if peak.height < MIN_MATCH {
         return Err(format!("the best match has a correlation of only {:.2}", peak.height));
     }

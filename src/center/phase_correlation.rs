@@ -20,6 +20,9 @@ use crate::scan::SinogramSource;
 const ROWS_PER_BAND: usize = 64;
 /// A second peak this close in height makes the first a guess.
 const MAX_RIVAL: f64 = 0.8;
+/// A peak must stand out of the rms of the curve by this: the highest of a thousand normal values reaches 3.2, a smooth curve
+/// of noise has fewer independent ones.
+const MIN_CLARITY: f64 = 4.5;
 
 /// The answer of each band of rows in `bands`, `Err` with the reason where there is none.
 ///
@@ -106,6 +109,9 @@ pub(super) fn search_lines(lines: &[[Array2<f32>; 2]], range_px: (f64, f64)) -> 
         .ok_or("the correlation has no peak inside the search range")?;
     if first.rival > MAX_RIVAL {
         return Err(format!("a second peak is {:.0} % as high", 100.0 * first.rival));
+    }
+    if first.clarity < MIN_CLARITY {
+        return Err(format!("the peak is only {:.1} times the rms of the rest", first.clarity));
     }
     let close = (first.axis_px - 3.0, first.axis_px + 3.0);
     let halves = sums(overlap(n_cols, first.axis_px), true);

@@ -8,7 +8,7 @@ use super::*;
 fn shared(part: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(part);
     if !path.exists() {
-        println!("SKIPPED: {} is not there", path.display());
+        eprintln!("SKIPPED: {} is not there", path.display());
         return None;
     }
     Some(path)
@@ -34,7 +34,7 @@ fn the_double_wedge_is_no_farther_from_the_truth_than_algotom() {
         let made = source(sinogram, degrees(0.0, 180.0 / (n as f64 - 1.0), n));
         let config = CenterConfig { method: CenterMethod::DoubleWedge, ..CenterConfig::default() };
         let fit = find(&made, &config, &Progress::new(true)).unwrap();
-        println!("{name}: {:.3} +- {:.3}, truth {truth}", fit.axis_px, fit.uncertainty_px);
+        eprintln!("{name}: {:.3} +- {:.3}, truth {truth}", fit.axis_px, fit.uncertainty_px);
         assert!((fit.axis_px - algotom).abs() < 0.3, "{fit:?}");
         assert!((fit.axis_px - truth).abs() < 0.15, "{fit:?}");
     }
@@ -49,7 +49,7 @@ fn phase_correlation_is_closer_to_the_truth_than_algotom() {
         };
         let n_cols = first.ncols() as f64;
         let answer = phase_correlation::search_lines(&[[first, second]], (n_cols / 4.0, 3.0 * n_cols / 4.0)).unwrap();
-        println!("{name}: {answer:?}, truth {truth}");
+        eprintln!("{name}: {answer:?}, truth {truth}");
         assert!((answer.axis_px - algotom).abs() < 0.3, "{answer:?}");
         assert!((answer.axis_px - truth).abs() < 0.1, "{answer:?}");
     }
@@ -63,7 +63,7 @@ fn the_mirror_match_finds_the_reference_half_acquisitions() {
         let n = sinogram.nrows();
         let made = source(sinogram, degrees(0.0, 360.0 / (n as f64 - 1.0), n));
         let fit = find(&made, &CenterConfig::default(), &Progress::new(true)).unwrap();
-        println!("{name}: {:.3} +- {:.3}, truth {truth}", fit.axis_px, fit.uncertainty_px);
+        eprintln!("{name}: {:.3} +- {:.3}, truth {truth}", fit.axis_px, fit.uncertainty_px);
         assert!((fit.axis_px - truth).abs() < 0.15, "{fit:?}");
     }
 }
@@ -104,13 +104,13 @@ fn line_integrals(frames: &[Array2<f32>], flat: &Array2<f32>, dark: &Array2<f32>
 }
 
 fn report(name: &str, fit: &AxisFit) {
-    println!(
+    eprintln!(
         "{name}: {:.3} +- {:.3}, slope {:.5}, agree {}",
         fit.axis_px, fit.uncertainty_px, fit.slope_px_per_row, fit.agree
     );
-    fit.notes.iter().for_each(|note| println!("  {note}"));
+    fit.notes.iter().for_each(|note| eprintln!("  {note}"));
     for (method, answers) in &fit.methods {
-        println!("  {method}: {:.2?} at {:?}", answers.axis_px, answers.rows);
+        eprintln!("  {method}: {:.2?} at {:?}", answers.axis_px, answers.rows);
     }
 }
 

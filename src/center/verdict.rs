@@ -73,6 +73,14 @@ pub(super) fn judge(
             uncertainty_px = uncertainty_px.max(0.5 * (apart - 2.0 * other.line.sigma_px));
         }
     }
+    let heights = chosen.asked.points.len() + chosen.asked.refusals.len();
+    if 2 * chosen.line.kept < heights {
+        agree = false;
+        notes.push(format!(
+            "Only {} of {heights} heights of {} support the axis; look at the montage and pass --axis COL, e.g. --axis {:.2}.",
+            chosen.line.kept, chosen.asked.name, chosen.line.axis_px
+        ));
+    }
     if uncertainty_px > config.tolerance_px {
         agree = false;
         notes.push(format!(
