@@ -201,7 +201,9 @@ fn scans(options: &Options, [n_rows, n_cols]: [usize; 2]) -> Result<Vec<ScanPlan
     let mut out = Vec::with_capacity(table.len());
     for (index, &(name, format, stage, (shift, turn), offset)) in table.iter().enumerate() {
         let later = index > 0;
-        let shift = options.shift_voxel.filter(|_| later).unwrap_or(shift);
+        // a small detector has small shifts and offsets
+        let small = (n_cols as f64 / 144.0).min(n_rows as f64 / 64.0).min(1.0);
+        let shift = options.shift_voxel.filter(|_| later).unwrap_or(shift.map(|voxels| voxels * small));
         let turn = options.rotation_deg.filter(|_| later).unwrap_or(turn);
         if shift.iter().zip(limit).any(|(s, limit)| !s.is_finite() || s.abs() > limit) {
             let rule = format!("must stay within +-{limit:?} voxel, or the sample leaves the field of view");
@@ -218,8 +220,7 @@ fn scans(options: &Options, [n_rows, n_cols]: [usize; 2]) -> Result<Vec<ScanPlan
             format,
             stage,
             motion: Motion { shift, rotation_rad: turn.to_radians() },
-            // a small detector has a small offset
-            axis_px: (n_cols as f64 - 1.0) / 2.0 + offset * (n_cols as f64 / 144.0).min(1.0),
+            axis_px: (n_cols as f64 - 1.0) / 2.0 + offset * small,
             // the large scan gets its speed from an upright axis
             slope_px_per_row: if options.preset == Preset::Large { 0.0 } else { 0.004 - 0.0007 * index as f64 },
         });
