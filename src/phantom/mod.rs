@@ -17,7 +17,7 @@ mod scan;
 mod voxelise;
 
 pub use object::{Motion, Object, Profile};
-pub use project::{Projector, strip_area};
+pub use project::{Projector, blur_kernel, strip_area};
 pub use random::SplitMix64;
 pub use scan::PhantomScan;
 pub use voxelise::LINES_PER_VOXEL;

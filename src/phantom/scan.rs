@@ -26,6 +26,8 @@ pub struct PhantomScan {
     pub slope_px_per_row: f64,
     /// Multiplies the integrals: the pixel size in cm for values in 1/cm, 1 for values in 1/px.
     pub length_per_px: f64,
+    /// Blur of the projections, one sigma \[px\]; see [`Projector::blurred`].
+    pub blur_px: f64,
 }
 
 impl PhantomScan {
@@ -40,6 +42,7 @@ impl PhantomScan {
             axis_px: (n_cols as f64 - 1.0) / 2.0,
             slope_px_per_row: 0.0,
             length_per_px: 1.0,
+            blur_px: 0.0,
         }
     }
 
@@ -59,13 +62,14 @@ impl PhantomScan {
 
     fn project(&self, projector: &Projector, angle: usize, rows: &Range<usize>, mut out: ArrayViewMut2<'_, f32>) {
         let axis =
-            |row: usize| self.axis_px + self.slope_px_per_row * ((rows.start + row) as f64 - self.middle_row());
+            |row: f64| self.axis_px + self.slope_px_per_row * (rows.start as f64 + row - self.middle_row());
         let frame = projector.frame(self.angles_rad[angle], axis);
         out.zip_mut_with(&frame, |to, from| *to = (from * self.length_per_px) as f32);
     }
 
     fn projector(&self, rows: &Range<usize>) -> Projector {
-        Projector::new(&self.phantom, [rows.len(), self.n_cols], self.middle_row() - rows.start as f64)
+        let middle_row = self.middle_row() - rows.start as f64;
+        Projector::blurred(&self.phantom, [rows.len(), self.n_cols], middle_row, self.blur_px)
     }
 }
 
@@ -109,6 +113,7 @@ mod tests {
         let phantom = Phantom::new(vec![Object::sphere([4.0, -3.0, 1.0], 6.0, 0.02)]);
         let mut scan = PhantomScan::half_turn(phantom, 7, 15, 31);
         scan.slope_px_per_row = 0.1;
+        scan.blur_px = 0.7;
         let whole = scan.sinograms(0..15).unwrap();
         assert_eq!(scan.sinograms(5..9).unwrap(), whole.slice(ndarray::s![5..9, .., ..]));
         assert_ne!(scan.sinograms(4..8).unwrap(), whole.slice(ndarray::s![5..9, .., ..]));

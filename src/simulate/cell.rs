@@ -156,8 +156,8 @@ fn place_sites(frame: &Frame, placer: &mut Placer, fixed: &mut Vec<Object>, site
         COMES_AND_GOES,
     ];
     for index in 0..34 {
-        let a = placer.random.log_uniform(5.0, 12.0) * unit.max(0.5);
-        let c = (placer.random.uniform(1.9, 2.8) * unit).max(1.7);
+        let a = placer.random.log_uniform(7.0, 14.0) * unit.max(0.5);
+        let c = (placer.random.uniform(2.8, 3.8) * unit).max(2.0);
         let semi = [a, a * placer.random.uniform(0.55, 1.0), c];
         // just above the rough top of the ceramic
         let heights = [ceramic - 5.0 * unit.max(0.5) - c, ceramic - 1.5 - c];
@@ -177,20 +177,20 @@ fn place_sites(frame: &Frame, placer: &mut Placer, fixed: &mut Vec<Object>, site
         STAYS_AWAY_THEN_STAYS,
     ];
     for index in 0..44 {
-        let a = (placer.random.log_uniform(3.2, 7.0) * unit).max(2.2);
-        let semi = [a, a * placer.random.uniform(0.6, 1.0), a * placer.random.uniform(0.6, 1.0)];
+        let a = (placer.random.log_uniform(4.5, 8.5) * unit).max(2.6);
+        let semi = [a, a * placer.random.uniform(0.7, 1.0), a * placer.random.uniform(0.7, 1.0)];
         let heights = [alloy + 3.0 + semi[2], ceramic - 9.0 * unit.max(0.5) - semi[2]];
         let spot = placer.place(semi, frame.reach, heights, gap);
         add(ALLOY, in_alloy[index % in_alloy.len()], spot);
     }
     for index in 0..10 {
-        let a = (placer.random.log_uniform(3.0, 5.5) * unit).max(2.2);
-        let semi = [a, 0.8 * a, (0.6 * a).max(1.7)];
+        let a = (placer.random.log_uniform(4.5, 6.5) * unit).max(2.6);
+        let semi = [a, 0.85 * a, (0.7 * a).max(2.0)];
         let spot = placer.place(semi, frame.reach, [counter + 3.0 + semi[2], plug - 2.0 - semi[2]], gap);
         add(SODIUM, if index % 3 == 0 { GOES } else { GOES_LATE }, spot);
     }
     for index in 0..10 {
-        let semi = [4.5, 2.6, 6.0].map(|semi: f64| (semi * unit * placer.random.uniform(0.8, 1.2)).max(1.8));
+        let semi = [5.5, 4.2, 7.5].map(|semi: f64| (semi * unit * placer.random.uniform(0.8, 1.2)).max(2.2));
         let top = ceramic + 6.0 * unit.max(0.5) + semi[2];
         let spot = placer.place(semi, frame.reach, [top, top + 12.0 * unit], gap);
         add(CERAMIC, if index % 3 == 2 { COMES_LATE } else { STAYS_AWAY_THEN_STAYS }, spot);

@@ -27,7 +27,8 @@ pub struct DetectorPlan {
 
 impl Default for DetectorPlan {
     fn default() -> Self {
-        DetectorPlan { photons: 4e6, level: 38_000.0, read_noise: 2.0, noise: true, artefacts: 1.0 }
+        // a pixel of the presets stands for some 400 pixels of 1.3 um, 40 000 photons each
+        DetectorPlan { photons: 1.6e7, level: 38_000.0, read_noise: 2.0, noise: true, artefacts: 1.0 }
     }
 }
 

@@ -78,7 +78,7 @@ impl<'a> Camera<'a> {
         let source = match &series.cell {
             Some(cell) => {
                 let moved = cell.at(scan.stage).moved(&scan.motion);
-                Source::Cell(Projector::new(&moved, shape, series.middle_row()))
+                Source::Cell(Projector::blurred(&moved, shape, series.middle_row(), series.blur_px))
             }
             None => Source::Layers(Layers::new(shape).projector()),
         };
@@ -106,9 +106,9 @@ impl<'a> Camera<'a> {
         match &self.source {
             Source::Cell(projector) => {
                 let middle = self.series.middle_row();
-                let axis = |row: usize| self.scan.axis_px + self.scan.slope_px_per_row * (row as f64 - middle);
+                let axis = |row: f64| self.scan.axis_px + self.scan.slope_px_per_row * (row - middle);
                 let mut out = vec![0f64; self.series.n_rows * self.series.n_cols];
-                projector.add(theta, axis, &mut out);
+                projector.fill(theta, axis, &mut out);
                 out.into_iter().map(|value| (value * cm) as f32).collect()
             }
             Source::Layers(layers) => layers.integrals(theta, self.scan.axis_px, cm),

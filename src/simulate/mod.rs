@@ -5,7 +5,9 @@
 //! Everything follows from the seed: the same options give the same bytes whatever the number of threads.
 //!
 //! The model of a scan: counts = dark + gain * Poisson(open beam * drift * response * exp(-line integral)) + read-out
-//! noise, plus zingers, where the line integral is the exact one of an analytic phantom averaged over the pixel. The
+//! noise, plus zingers, where the line integral is the exact one of an analytic phantom averaged over the pixel and
+//! blurred by the optics (the integral is blurred rather than the light, so that what a reconstruction should show is
+//! exactly the phantom under the same blur). The
 //! axis of rotation leans by a shift per row, so row r of the detector looks at height r everywhere.
 
 mod cell;
@@ -75,6 +77,8 @@ pub struct Options {
     pub angles: Option<usize>,
     /// Photons per pixel and frame in the open beam.
     pub photons: Option<f64>,
+    /// Blur of scintillator and lens, one sigma \[px\].
+    pub blur_px: Option<f64>,
     /// Photon and read-out noise.
     pub noise: bool,
     /// Stripes, zingers and beam drift: 0 none, 1 as usual.
@@ -100,6 +104,7 @@ impl Options {
             rows: None,
             angles: None,
             photons: None,
+            blur_px: None,
             noise: true,
             artefacts: 1.0,
             truncated: false,
@@ -248,6 +253,7 @@ mod tests {
             (Options { cols: Some(3), ..base.clone() }, "cols"),
             (Options { angles: Some(1), ..base.clone() }, "angles"),
             (Options { photons: Some(f64::NAN), ..base.clone() }, "photons"),
+            (Options { blur_px: Some(-0.1), ..base.clone() }, "blur"),
             (Options { artefacts: -1.0, ..base.clone() }, "artefacts"),
             (Options { shift_voxel: Some([40.0, 0.0, 0.0]), ..base.clone() }, "shift"),
             (Options { rotation_deg: Some(f64::INFINITY), ..base.clone() }, "rotation"),

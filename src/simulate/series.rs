@@ -45,6 +45,8 @@ pub struct Series {
     pub n_flats: usize,
     /// Darks before the flats.
     pub n_darks: usize,
+    /// Blur of scintillator and lens, one sigma \[px\].
+    pub blur_px: f64,
     /// Faults and noise.
     pub detector: DetectorPlan,
     /// The sample; `None` for the large scan, which has a simpler one.
@@ -89,6 +91,10 @@ impl Series {
         if !(0.0..=100.0).contains(&detector.artefacts) {
             return Err(Error::config("artefacts", detector.artefacts, "must lie between 0 (none) and 100; 1 is usual"));
         }
+        let blur_px = options.blur_px.unwrap_or(if options.preset == Preset::Large { 0.0 } else { 0.6 });
+        if !(0.0..=10.0).contains(&blur_px) || (blur_px > 0.0 && options.preset == Preset::Large) {
+            return Err(Error::config("blur", blur_px, "must lie between 0 and 10 pixels, and be 0 for the large scan"));
+        }
         let scans = scans(options, [n_rows, n_cols])?;
         let cell =
             (options.preset != Preset::Large).then(|| Cell::new([n_rows, n_cols], options.seed, options.truncated));
@@ -101,6 +107,7 @@ impl Series {
             pixel_size_um: (1000.0 * FIELD_UM / n_cols as f64).round() / 1000.0,
             n_flats,
             n_darks,
+            blur_px,
             detector,
             cell,
             scans,
@@ -119,7 +126,7 @@ impl Series {
         self.pixel_size_um * 1e-4
     }
 
-    /// The sample of a scan on the grid of the first scan, unmoved \[1/cm\].
+    /// The sample of a scan on the grid of the first scan, unmoved and before the blur \[1/cm\].
     ///
     /// # Panics
     /// If there is no such scan.
@@ -131,7 +138,7 @@ impl Series {
         }
     }
 
-    /// The change of a scan against the first on the grid of the first \[1/cm\]: what was added, and (positive) what was taken.
+    /// The change of a scan against the first on the grid of the first, before the blur \[1/cm\]: what was added, and (positive) what was taken.
     ///
     /// # Panics
     /// If there is no such scan.
@@ -161,6 +168,7 @@ impl Series {
         ideal.axis_px = plan.axis_px;
         ideal.slope_px_per_row = plan.slope_px_per_row;
         ideal.length_per_px = self.pixel_cm();
+        ideal.blur_px = self.blur_px;
         ideal
     }
 

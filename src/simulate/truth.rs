@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::series::Series;
-use crate::phantom::{Object, Phantom};
+use crate::phantom::{Object, Phantom, blur_kernel};
 
 /// Faraday constant \[C/mol\].
 const FARADAY: f64 = 96_485.332_12;
@@ -34,6 +34,8 @@ pub struct Truth {
     pub zingers: Vec<u64>,
     /// Photons per pixel and frame in the open beam.
     pub photons: f64,
+    /// Blur of the projections, one sigma \[px\].
+    pub blur_px: f64,
     /// Row of the interface between alloy and ceramic.
     pub interface_row: f64,
     /// Area of the electrode \[cm2\].
@@ -54,7 +56,7 @@ pub struct ScanTruth {
     pub shift_voxel: [f64; 3],
     /// `[rx, ry, rz]` as in `alignment.json` \[degrees\].
     pub rotation_deg: [f64; 3],
-    /// Per slice of the reference grid: sum over the voxels of the increase \[1/cm\].
+    /// Per slice of the reference grid: sum over the voxels of the increase \[1/cm\], blurred over height as the scan is.
     pub increase_sum_per_cm: Vec<f64>,
     /// Per slice: sum of the decrease, positive \[1/cm\].
     pub decrease_sum_per_cm: Vec<f64>,
@@ -108,6 +110,7 @@ impl Truth {
             slope_px_per_row: series.scans.iter().map(|scan| rounded(scan.slope_px_per_row)).collect(),
             zingers: Vec::new(),
             photons: series.detector.photons,
+            blur_px: series.blur_px,
             interface_row: cell.map_or(0.0, |cell| rounded(cell.interface_z + series.middle_row())),
             electrode_area_cm2: rounded(area),
             mass_attenuation_cm2_g: SODIUM_CM2_G,
@@ -157,11 +160,15 @@ impl GrainTruth {
     }
 }
 
+/// The mass of each slice, blurred over height as the projections are.
 fn per_slice(series: &Series, grains: &Phantom) -> Vec<f64> {
+    let kernel = blur_kernel(series.blur_px);
+    let reach = (kernel.len() / 2) as f64;
     (0..series.n_rows)
         .map(|row| {
-            let z = row as f64 - series.middle_row();
-            rounded(grains.mass_between(z - 0.5, z + 0.5))
+            let z = row as f64 - series.middle_row() - reach;
+            let heights = kernel.iter().enumerate().map(|(k, weight)| (z + k as f64, weight));
+            rounded(heights.map(|(z, weight)| weight * grains.mass_between(z - 0.5, z + 0.5)).sum())
         })
         .collect()
 }
@@ -181,7 +188,7 @@ mod tests {
 
     #[test]
     fn sums_and_masses_are_those_of_the_voxels() {
-        let series = Series::plan(&Options::new(Preset::Sample)).unwrap();
+        let series = Series::plan(&Options { blur_px: Some(0.0), ..Options::new(Preset::Sample) }).unwrap();
         let truth = series.truth();
         let (plus, minus) = series.change(1);
         let grid = Grid::square(series.n_cols);
@@ -203,6 +210,16 @@ mod tests {
             let volume: f64 = truth.scans[0].grains.iter().filter(|g| g.sign == sign).map(|g| g.volume_um3).sum();
             assert!((volume * 1e-12 * 0.968 * 1e6 - ug).abs() < 1e-6 * ug, "{volume} {ug}");
         }
+    }
+
+    #[test]
+    fn the_blur_spreads_the_sums_and_keeps_the_mass() {
+        let truth = |blur| Series::plan(&Options { blur_px: Some(blur), ..Options::new(Preset::Demo) }).unwrap().truth();
+        let (sharp, blurred) = (truth(0.0), truth(0.8));
+        let (a, b) = (&sharp.scans[0], &blurred.scans[0]);
+        assert!((a.increase_ug / b.increase_ug - 1.0).abs() < 1e-8);
+        let top = |sums: &[f64]| sums.iter().copied().fold(0.0, f64::max);
+        assert!(top(&b.increase_sum_per_cm) < 0.99 * top(&a.increase_sum_per_cm));
     }
 
     #[test]
