@@ -889,7 +889,14 @@ fn known_keys() -> toml::Table {
         text.push_str(optional.unwrap_or(line));
         text.push('\n');
     }
-    text.parse().expect("default.toml is tested")
+    let mut known: toml::Table = text.parse().expect("default.toml is tested");
+    // `input` of a scan takes the keys of [input], which the text explains once
+    let input = known.get("input").cloned();
+    let scan = known.get_mut("scan").and_then(|scans| scans.get_mut(0)).and_then(toml::Value::as_table_mut);
+    if let (Some(input), Some(scan)) = (input, scan) {
+        scan.insert("input".into(), input);
+    }
+    known
 }
 
 fn check_keys(table: &toml::Table, origin: &str) -> Result<()> {
@@ -963,6 +970,10 @@ mod tests {
         assert!(error.to_string().contains("difference.sigma"), "{error}");
         let error = parse("[[scan]]\nname = 'a'\npth = 'b'\n", "a.toml", &[]).unwrap_err();
         assert!(error.to_string().contains("scan[0].path"), "{error}");
+        let scan = |input: &str| format!("[[scan]]\nname = 'a'\npath = 'b'\ninput = {{ {input} }}\n");
+        assert!(parse(&scan("flats = 'flats'"), "a.toml", &[]).is_ok());
+        let error = parse(&scan("flat = 'flats'"), "a.toml", &[]).unwrap_err();
+        assert!(error.to_string().contains("scan[0].input.flats"), "{error}");
     }
 
     #[test]

@@ -55,7 +55,10 @@ impl Motion {
     /// The motion that an alignment record tells; its turns about x and y are not representable and left out.
     #[must_use]
     pub fn of(record: &AlignmentRecord) -> Self {
-        Motion { shift: record.shift_voxel, rotation_rad: record.rotation_deg[2].to_radians() }
+        Motion {
+            shift: record.shift_voxel,
+            rotation_rad: record.rotation_deg[2].to_radians(),
+        }
     }
 
     /// Where a point `[x, y, z]` (y up) stands afterwards.
@@ -76,7 +79,14 @@ impl Object {
     /// An ellipsoid with semi-axes `[a, b, c]` \[px\], turned by `phi` about z.
     #[must_use]
     pub fn ellipsoid(centre: [f64; 3], [a, b, c]: [f64; 3], phi: f64, value: f64) -> Self {
-        Object { value, centre, semi: [a, b], phi, lean: [0.0; 2], profile: Profile::Ellipsoid { up: c, down: c } }
+        Object {
+            value,
+            centre,
+            semi: [a, b],
+            phi,
+            lean: [0.0; 2],
+            profile: Profile::Ellipsoid { up: c, down: c },
+        }
     }
 
     /// A sphere.
@@ -87,9 +97,26 @@ impl Object {
 
     /// A cylinder along z from `top` above to `bottom` below its centre, ends ramped over `edge`.
     #[must_use]
-    pub fn cylinder(centre: [f64; 3], radius: f64, [top, bottom]: [f64; 2], edge: f64, value: f64) -> Self {
-        let profile = Profile::Column { up: top, down: bottom, edge };
-        Object { value, centre, semi: [radius; 2], phi: 0.0, lean: [0.0; 2], profile }
+    pub fn cylinder(
+        centre: [f64; 3],
+        radius: f64,
+        [top, bottom]: [f64; 2],
+        edge: f64,
+        value: f64,
+    ) -> Self {
+        let profile = Profile::Column {
+            up: top,
+            down: bottom,
+            edge,
+        };
+        Object {
+            value,
+            centre,
+            semi: [radius; 2],
+            phi: 0.0,
+            lean: [0.0; 2],
+            profile,
+        }
     }
 
     /// A fibre: a long ellipsoid from one point to another, `thickness` across \[px\].
@@ -98,8 +125,16 @@ impl Object {
     /// so `thickness` is measured vertically; the two points must differ in x or y.
     #[must_use]
     pub fn fibre(from: [f64; 3], to: [f64; 3], thickness: f64, value: f64) -> Self {
-        let half = [0.5 * (to[0] - from[0]), 0.5 * (to[1] - from[1]), 0.5 * (to[2] - from[2])];
-        let centre = [0.5 * (to[0] + from[0]), 0.5 * (to[1] + from[1]), 0.5 * (to[2] + from[2])];
+        let half = [
+            0.5 * (to[0] - from[0]),
+            0.5 * (to[1] - from[1]),
+            0.5 * (to[2] - from[2]),
+        ];
+        let centre = [
+            0.5 * (to[0] + from[0]),
+            0.5 * (to[1] + from[1]),
+            0.5 * (to[2] + from[2]),
+        ];
         let (length, radius) = (half[0].hypot(half[1]), 0.5 * thickness);
         let phi = half[1].atan2(half[0]);
         // (u / length)^2 + ((w - slope u) / radius)^2 <= 1, u along the fibre and w vertical, with the square completed
@@ -146,11 +181,19 @@ impl Object {
             Profile::Ellipsoid { up, down } => {
                 let reach = if dz < 0.0 { up } else { down };
                 let u = dz / reach;
-                if u.abs() < 1.0 { ((1.0 - u * u).sqrt(), 1.0) } else { (0.0, 0.0) }
+                if u.abs() < 1.0 {
+                    ((1.0 - u * u).sqrt(), 1.0)
+                } else {
+                    (0.0, 0.0)
+                }
             }
             Profile::Column { up, down, edge } => {
                 let inside = (up + dz).min(down - dz);
-                let weight = if edge > 0.0 { (inside / edge + 0.5).clamp(0.0, 1.0) } else { f64::from(inside >= 0.0) };
+                let weight = if edge > 0.0 {
+                    (inside / edge + 0.5).clamp(0.0, 1.0)
+                } else {
+                    f64::from(inside >= 0.0)
+                };
                 (if weight > 0.0 { 1.0 } else { 0.0 }, weight)
             }
         }
@@ -164,10 +207,20 @@ impl Object {
             return 0.0;
         }
         let dz = z - self.centre[2];
-        let (dx, dy) = (x - self.centre[0] - self.lean[0] * dz, y - self.centre[1] - self.lean[1] * dz);
+        let (dx, dy) = (
+            x - self.centre[0] - self.lean[0] * dz,
+            y - self.centre[1] - self.lean[1] * dz,
+        );
         let (sin, cos) = self.phi.sin_cos();
-        let (u, v) = ((dx * cos + dy * sin) / self.semi[0], (dy * cos - dx * sin) / self.semi[1]);
-        if u * u + v * v <= scale * scale { self.value * weight } else { 0.0 }
+        let (u, v) = (
+            (dx * cos + dy * sin) / self.semi[0],
+            (dy * cos - dx * sin) / self.semi[1],
+        );
+        if u * u + v * v <= scale * scale {
+            self.value * weight
+        } else {
+            0.0
+        }
     }
 
     /// Value times chord length \[px\] along the ray (theta \[rad\], t, z).
@@ -182,7 +235,8 @@ impl Object {
         }
         let (sin, cos) = theta.sin_cos();
         let dz = z - self.centre[2];
-        let middle = (self.centre[0] + self.lean[0] * dz) * cos + (self.centre[1] + self.lean[1] * dz) * sin;
+        let middle =
+            (self.centre[0] + self.lean[0] * dz) * cos + (self.centre[1] + self.lean[1] * dz) * sin;
         let reach = scale * self.half_width(theta);
         let u = (t - middle) / reach;
         if u.abs() >= 1.0 {
@@ -220,16 +274,28 @@ impl Object {
             Profile::Ellipsoid { up, down } => {
                 let reach = if dz < 0.0 { up } else { down };
                 let d = dz.clamp(-up, down);
-                if reach > 0.0 { d - d * d * d / (3.0 * reach * reach) } else { 0.0 }
+                if reach > 0.0 {
+                    d - d * d * d / (3.0 * reach * reach)
+                } else {
+                    0.0
+                }
             }
             Profile::Column { up, down, edge } => {
                 // the integral of a ramp that is 1 up to `end - edge / 2` and 0 from `end + edge / 2` on
                 let one_side = |d: f64, end: f64| {
                     let over = (d - (end - 0.5 * edge)).clamp(0.0, edge);
                     let flat = d.min(end - 0.5 * edge);
-                    if edge > 0.0 { flat + over - 0.5 * over * over / edge } else { flat }
+                    if edge > 0.0 {
+                        flat + over - 0.5 * over * over / edge
+                    } else {
+                        flat
+                    }
                 };
-                if dz < 0.0 { -one_side(-dz, up) } else { one_side(dz, down) }
+                if dz < 0.0 {
+                    -one_side(-dz, up)
+                } else {
+                    one_side(dz, down)
+                }
             }
         }
     }
@@ -244,7 +310,11 @@ impl Object {
         if let (Profile::Column { .. }, [0.0, 0.0]) = (self.profile, self.lean) {
             let weight = (self.area_integral(z1) - self.area_integral(z0)) / height;
             if weight > 0.0 {
-                out.push(Section { dz: 0.0, scale: 1.0, weight });
+                out.push(Section {
+                    dz: 0.0,
+                    scale: 1.0,
+                    weight,
+                });
             }
             return;
         }
@@ -267,7 +337,11 @@ impl Object {
             for z in [middle - offset, middle + offset] {
                 let (scale, weight) = self.scale_and_weight(z);
                 if scale > 0.0 {
-                    out.push(Section { dz: z - zc, scale, weight: weight * half / height });
+                    out.push(Section {
+                        dz: z - zc,
+                        scale,
+                        weight: weight * half / height,
+                    });
                 }
             }
         }
@@ -309,7 +383,12 @@ mod tests {
         // midpoint rule: each end of the chord is off by at most half a step; two ends per object
         let step = 1e-3;
         for object in examples() {
-            for (theta, t, z) in [(0.0, 0.5, 0.7), (0.4, -1.0, -0.8), (1.9, 2.0, 2.1), (3.0, -3.1, 1.4)] {
+            for (theta, t, z) in [
+                (0.0, 0.5, 0.7),
+                (0.4, -1.0, -0.8),
+                (1.9, 2.0, 2.1),
+                (3.0, -3.1, 1.4),
+            ] {
                 let (sin, cos) = f64::sin_cos(theta);
                 let numeric = |object: &Object| -> f64 {
                     let n = (60.0 / step) as i64;
@@ -319,10 +398,19 @@ mod tests {
                         .sum()
                 };
                 let exact = object.line_integral(theta, t, z);
-                assert!((numeric(&object) - exact).abs() <= 1.01 * step * object.value, "{object:?} {theta} {t} {z}");
-                let wrong = Object { semi: object.semi.map(|semi| 1.03 * semi), ..object };
+                assert!(
+                    (numeric(&object) - exact).abs() <= 1.01 * step * object.value,
+                    "{object:?} {theta} {t} {z}"
+                );
+                let wrong = Object {
+                    semi: object.semi.map(|semi| 1.03 * semi),
+                    ..object
+                };
                 if exact > 0.5 {
-                    assert!((numeric(&wrong) - exact).abs() > 5.0 * step * object.value, "the check is blind: {object:?}");
+                    assert!(
+                        (numeric(&wrong) - exact).abs() > 5.0 * step * object.value,
+                        "the check is blind: {object:?}"
+                    );
                 }
             }
         }
@@ -335,11 +423,20 @@ mod tests {
         assert!(close(objects[0].volume(), 4.0 / 3.0 * PI * 9.0 * 4.0 * 6.0));
         assert!(close(objects[1].volume(), 2.0 / 3.0 * PI * 25.0 * 9.0));
         assert!(close(objects[2].volume(), 2.0 / 3.0 * PI * 25.0 * 4.0));
-        assert!(close(objects[3].volume(), PI * 36.0 * 8.0), "a ramp centred on the end keeps the volume");
+        assert!(
+            close(objects[3].volume(), PI * 36.0 * 8.0),
+            "a ramp centred on the end keeps the volume"
+        );
         // a sphere cut at half its radius: cap of height h has pi h^2 (3 r - h) / 3
         let sphere = Object::sphere([0.0; 3], 4.0, 1.0);
-        assert!(close(sphere.volume_between(2.0, 9.0), PI * 4.0 * (12.0 - 2.0) / 3.0));
-        assert!(!close(sphere.volume_between(2.1, 9.0), PI * 4.0 * (12.0 - 2.0) / 3.0));
+        assert!(close(
+            sphere.volume_between(2.0, 9.0),
+            PI * 4.0 * (12.0 - 2.0) / 3.0
+        ));
+        assert!(!close(
+            sphere.volume_between(2.1, 9.0),
+            PI * 4.0 * (12.0 - 2.0) / 3.0
+        ));
     }
 
     #[test]
@@ -362,7 +459,13 @@ mod tests {
     fn a_fibre_ends_where_it_was_told_and_is_as_thick_as_told() {
         let (from, to) = ([-9.0, 1.0, -2.0], [8.0, 5.0, 3.0]);
         let fibre = Object::fibre(from, to, 2.0, 1.0);
-        let at = |s: f64| [from[0] + s * (to[0] - from[0]), from[1] + s * (to[1] - from[1]), from[2] + s * (to[2] - from[2])];
+        let at = |s: f64| {
+            [
+                from[0] + s * (to[0] - from[0]),
+                from[1] + s * (to[1] - from[1]),
+                from[2] + s * (to[2] - from[2]),
+            ]
+        };
         assert!(fibre.value_at(at(0.005)) > 0.0 && fibre.value_at(at(0.995)) > 0.0);
         assert!(fibre.value_at(at(-0.005)) == 0.0 && fibre.value_at(at(1.005)) == 0.0);
         let [x, y, z] = at(0.5);
@@ -371,21 +474,39 @@ mod tests {
 
     #[test]
     fn a_moved_object_has_the_value_of_the_unmoved_one_at_the_unmoved_point() {
-        let motion = Motion { shift: [2.4, -1.7, 3.3], rotation_rad: 0.3 };
+        let motion = Motion {
+            shift: [2.4, -1.7, 3.3],
+            rotation_rad: 0.3,
+        };
         let mut g = crate::phantom::SplitMix64::new(4);
         for object in examples() {
             let moved = object.moved(&motion);
             let mut inside = 0;
             for _ in 0..4000 {
-                let p = [g.uniform(-10.0, 10.0), g.uniform(-10.0, 10.0), g.uniform(-6.0, 6.0)];
+                let p = [
+                    g.uniform(-10.0, 10.0),
+                    g.uniform(-10.0, 10.0),
+                    g.uniform(-6.0, 6.0),
+                ];
                 assert!((moved.value_at(motion.apply(p)) - object.value_at(p)).abs() < 1e-9);
                 inside += usize::from(object.value_at(p) > 0.0);
             }
             assert!(inside > 20);
         }
         // x to the right turns towards y down, which is -y here
-        let turned = Motion { shift: [0.0; 3], rotation_rad: 0.1 }.apply([1.0, 0.0, 0.0]);
+        let turned = Motion {
+            shift: [0.0; 3],
+            rotation_rad: 0.1,
+        }
+        .apply([1.0, 0.0, 0.0]);
         assert!(turned[1] < 0.0);
-        assert_eq!(Motion { shift: [0.0, 2.0, 0.0], rotation_rad: 0.0 }.apply([0.0; 3]), [0.0, -2.0, 0.0]);
+        assert_eq!(
+            Motion {
+                shift: [0.0, 2.0, 0.0],
+                rotation_rad: 0.0
+            }
+            .apply([0.0; 3]),
+            [0.0, -2.0, 0.0]
+        );
     }
 }

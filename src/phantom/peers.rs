@@ -51,7 +51,11 @@ pub fn peers(n_cols: usize) -> Phantom {
 #[must_use]
 pub fn phantom(n_cols: usize, seed: u64, height: f64) -> Phantom {
     let pixels = n_cols as f64 / 2.0;
-    let endless = Profile::Column { up: f64::INFINITY, down: f64::INFINITY, edge: 0.0 };
+    let endless = Profile::Column {
+        up: f64::INFINITY,
+        down: f64::INFINITY,
+        edge: 0.0,
+    };
     Phantom::new(
         ellipses(seed, height)
             .into_iter()
@@ -72,7 +76,12 @@ pub fn phantom(n_cols: usize, seed: u64, height: f64) -> Phantom {
 pub fn ellipses(seed: u64, height: f64) -> Vec<Ellipse> {
     let mut out: Vec<Ellipse> = HEAD
         .iter()
-        .map(|&[value, a, b, x, y, degrees]| Ellipse { centre: [x, y], semi: [a, b], phi: degrees.to_radians(), value })
+        .map(|&[value, a, b, x, y, degrees]| Ellipse {
+            centre: [x, y],
+            semi: [a, b],
+            phi: degrees.to_radians(),
+            value,
+        })
         .collect();
     let mut g = SplitMix64::new(seed);
     place_discs(&mut g, height, &mut out);
@@ -97,7 +106,9 @@ fn place_discs(g: &mut SplitMix64, height: f64, out: &mut Vec<Ellipse>) {
         let (vx, vy) = (g.uniform(-0.06, 0.06), g.uniform(-0.06, 0.06));
         let outside = (x / 0.60).powi(2) + ((y + 0.0184) / 0.80).powi(2) > 0.9;
         let in_cloth = -0.46 < y && y < -0.16;
-        let touches = placed.iter().any(|q| (x - q[0]).powi(2) + (y - q[1]).powi(2) < (r + q[2] + 0.012).powi(2));
+        let touches = placed
+            .iter()
+            .any(|q| (x - q[0]).powi(2) + (y - q[1]).powi(2) < (r + q[2] + 0.012).powi(2));
         if outside || in_cloth || touches {
             continue;
         }
@@ -111,7 +122,12 @@ fn place_discs(g: &mut SplitMix64, height: f64, out: &mut Vec<Ellipse>) {
             value = -0.18;
         }
         placed.push([x, y, r]);
-        out.push(Ellipse { centre: [x + vx * height, y + vy * height], semi: [r, r], phi: 0.0, value });
+        out.push(Ellipse {
+            centre: [x + vx * height, y + vy * height],
+            semi: [r, r],
+            phi: 0.0,
+            value,
+        });
     }
 }
 
@@ -121,7 +137,11 @@ fn weave(g: &mut SplitMix64, layer: f64, height: f64, out: &mut Vec<Ellipse>) {
     let yc = -0.25 - 0.115 * layer;
     for tow in 0..6 {
         let xc = -0.45 + 0.18 * f64::from(tow) + 0.05 * layer + 0.03 * height;
-        let up = if (tow + layer as i32) % 2 == 0 { 1.0 } else { -1.0 };
+        let up = if (tow + layer as i32) % 2 == 0 {
+            1.0
+        } else {
+            -1.0
+        };
         for i in -8..=8 {
             for j in -5..=5i32 {
                 let x = pitch * (f64::from(i) + 0.5 * f64::from(j & 1));
@@ -130,7 +150,12 @@ fn weave(g: &mut SplitMix64, layer: f64, height: f64, out: &mut Vec<Ellipse>) {
                 let r = fibre * g.uniform(0.85, 1.1);
                 if (x / 0.078).powi(2) + (y / 0.031).powi(2) < 1.0 {
                     let centre = [xc + x + jx, yc + up * 0.026 + y + jy];
-                    out.push(Ellipse { centre, semi: [r, r], phi: 0.0, value: 0.35 });
+                    out.push(Ellipse {
+                        centre,
+                        semi: [r, r],
+                        phi: 0.0,
+                        value: 0.35,
+                    });
                 }
             }
         }
@@ -142,7 +167,12 @@ fn weave(g: &mut SplitMix64, layer: f64, height: f64, out: &mut Vec<Ellipse>) {
             let sign = if layer == 0.0 { -1.0 } else { 1.0 };
             let y = yc + sign * 0.036 * phase.cos() + f64::from(line - 1) * 0.0118;
             let jy = g.uniform(-0.0008, 0.0008);
-            out.push(Ellipse { centre: [x, y + jy], semi: [fibre, fibre], phi: 0.0, value: 0.3 });
+            out.push(Ellipse {
+                centre: [x, y + jy],
+                semi: [fibre, fibre],
+                phi: 0.0,
+                value: 0.3,
+            });
         }
     }
 }
@@ -170,7 +200,10 @@ mod tests {
         };
         assert!((sum(&all) - 1_141.217_200_589_636_6).abs() < 1e-9);
         assert!((sum(&ellipses(SEED, 0.5)) - 1_141.743_607_743_57).abs() < 1e-9);
-        assert!((sum(&ellipses(SEED + 1, 0.0)) - 1_141.217_200_589_636_6).abs() > 0.01, "the check is blind");
+        assert!(
+            (sum(&ellipses(SEED + 1, 0.0)) - 1_141.217_200_589_636_6).abs() > 0.01,
+            "the check is blind"
+        );
         assert!((all[10].centre[0] + 0.107_550_248_993_179_55).abs() < 1e-14);
         assert!((all[50].semi[0] - 0.005_347_264_846_229_565).abs() < 1e-14);
     }
@@ -188,21 +221,40 @@ mod tests {
             (8, 12, 0.0),
         ];
         for (angle, col, value) in expected {
-            assert!((f64::from(sinogram[[angle, col]]) - value).abs() < 1e-6, "{angle} {col}");
+            assert!(
+                (f64::from(sinogram[[angle, col]]) - value).abs() < 1e-6,
+                "{angle} {col}"
+            );
         }
-        assert!((sinogram.iter().map(|v| f64::from(*v)).sum::<f64>() - 141.138_511_914_440_1).abs() < 1e-4);
+        assert!(
+            (sinogram.iter().map(|v| f64::from(*v)).sum::<f64>() - 141.138_511_914_440_1).abs()
+                < 1e-4
+        );
         scan.axis_px += 0.1;
         let shifted = scan.projection(0, 0..1).unwrap();
-        assert!((f64::from(shifted[[0, 30]]) - expected[0].2).abs() > 1e-4, "the check is blind");
+        assert!(
+            (f64::from(shifted[[0, 30]]) - expected[0].2).abs() > 1e-4,
+            "the check is blind"
+        );
 
         // 16 x 16 samples per voxel there, bands here: fibres of radius 0.17 px are caught to about a fifth of their area,
         // 0.3 * 0.09 / 5 < 0.01 of the unit 1/32 per pixel
         let mut truth = ndarray::Array3::<f32>::zeros((1, 64, 64));
         peers(64).add_voxels(0..1, 0.0, &Grid::square(64), truth.view_mut());
-        let expected = [(20, 30, 0.005_749_5), (40, 33, 0.013_641_4), (31, 12, 0.006_25), (50, 40, 0.006_25)];
+        let expected = [
+            (20, 30, 0.005_749_5),
+            (40, 33, 0.013_641_4),
+            (31, 12, 0.006_25),
+            (50, 40, 0.006_25),
+        ];
         for (row, col, value) in expected {
-            assert!((f64::from(truth[[0, row, col]]) - value).abs() < 0.01 / 32.0, "{row} {col}");
+            assert!(
+                (f64::from(truth[[0, row, col]]) - value).abs() < 0.01 / 32.0,
+                "{row} {col}"
+            );
         }
-        assert!((truth.iter().map(|v| f64::from(*v)).sum::<f64>() - 15.982_788).abs() < 0.005 * 15.98);
+        assert!(
+            (truth.iter().map(|v| f64::from(*v)).sum::<f64>() - 15.982_788).abs() < 0.005 * 15.98
+        );
     }
 }

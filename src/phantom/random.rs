@@ -52,7 +52,10 @@ mod tests {
         let mut g = SplitMix64::new(1_234_567);
         assert_eq!(g.next_u64(), 6_457_827_717_110_365_317);
         assert_eq!(g.next_u64(), 3_203_168_211_198_807_973);
-        assert_ne!(SplitMix64::new(1_234_568).next_u64(), 6_457_827_717_110_365_317);
+        assert_ne!(
+            SplitMix64::new(1_234_568).next_u64(),
+            6_457_827_717_110_365_317
+        );
     }
 
     #[test]

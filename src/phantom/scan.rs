@@ -26,6 +26,8 @@ pub struct PhantomScan {
     pub slope_px_per_row: f64,
     /// Multiplies the integrals: the pixel size in cm for values in 1/cm, 1 for values in 1/px.
     pub length_per_px: f64,
+    /// Blur of the projections, one sigma \[px\]; see [`Projector::blurred`].
+    pub blur_px: f64,
 }
 
 impl PhantomScan {
@@ -40,6 +42,7 @@ impl PhantomScan {
             axis_px: (n_cols as f64 - 1.0) / 2.0,
             slope_px_per_row: 0.0,
             length_per_px: 1.0,
+            blur_px: 0.0,
         }
     }
 
@@ -57,15 +60,28 @@ impl PhantomScan {
         Ok(self.sinograms(row..row + 1)?.index_axis_move(Axis(0), 0))
     }
 
-    fn project(&self, projector: &Projector, angle: usize, rows: &Range<usize>, mut out: ArrayViewMut2<'_, f32>) {
-        let axis =
-            |row: usize| self.axis_px + self.slope_px_per_row * ((rows.start + row) as f64 - self.middle_row());
+    fn project(
+        &self,
+        projector: &Projector,
+        angle: usize,
+        rows: &Range<usize>,
+        mut out: ArrayViewMut2<'_, f32>,
+    ) {
+        let axis = |row: f64| {
+            self.axis_px + self.slope_px_per_row * (rows.start as f64 + row - self.middle_row())
+        };
         let frame = projector.frame(self.angles_rad[angle], axis);
         out.zip_mut_with(&frame, |to, from| *to = (from * self.length_per_px) as f32);
     }
 
     fn projector(&self, rows: &Range<usize>) -> Projector {
-        Projector::new(&self.phantom, [rows.len(), self.n_cols], self.middle_row() - rows.start as f64)
+        let middle_row = self.middle_row() - rows.start as f64;
+        Projector::blurred(
+            &self.phantom,
+            [rows.len(), self.n_cols],
+            middle_row,
+            self.blur_px,
+        )
     }
 }
 
@@ -82,9 +98,12 @@ impl SinogramSource for PhantomScan {
     fn sinograms(&self, rows: Range<usize>) -> Result<Sinograms> {
         let projector = self.projector(&rows);
         let mut out = Array3::zeros((rows.len(), self.angles_rad.len(), self.n_cols));
-        out.axis_iter_mut(Axis(1)).into_par_iter().enumerate().for_each(|(angle, frame)| {
-            self.project(&projector, angle, &rows, frame);
-        });
+        out.axis_iter_mut(Axis(1))
+            .into_par_iter()
+            .enumerate()
+            .for_each(|(angle, frame)| {
+                self.project(&projector, angle, &rows, frame);
+            });
         Ok(out)
     }
     fn projection(&self, angle: usize, rows: Range<usize>) -> Result<Array2<f32>> {
@@ -96,7 +115,9 @@ impl SinogramSource for PhantomScan {
 
 /// `n` angles from 0 to pi, both ends included \[rad\].
 pub(crate) fn half_turn(n: usize) -> Vec<f64> {
-    (0..n).map(|k| std::f64::consts::PI * k as f64 / (n.max(2) - 1) as f64).collect()
+    (0..n)
+        .map(|k| std::f64::consts::PI * k as f64 / (n.max(2) - 1) as f64)
+        .collect()
 }
 
 #[cfg(test)]
@@ -109,10 +130,20 @@ mod tests {
         let phantom = Phantom::new(vec![Object::sphere([4.0, -3.0, 1.0], 6.0, 0.02)]);
         let mut scan = PhantomScan::half_turn(phantom, 7, 15, 31);
         scan.slope_px_per_row = 0.1;
+        scan.blur_px = 0.7;
         let whole = scan.sinograms(0..15).unwrap();
-        assert_eq!(scan.sinograms(5..9).unwrap(), whole.slice(ndarray::s![5..9, .., ..]));
-        assert_ne!(scan.sinograms(4..8).unwrap(), whole.slice(ndarray::s![5..9, .., ..]));
-        assert_eq!(scan.projection(3, 2..12).unwrap(), whole.slice(ndarray::s![2..12, 3, ..]));
+        assert_eq!(
+            scan.sinograms(5..9).unwrap(),
+            whole.slice(ndarray::s![5..9, .., ..])
+        );
+        assert_ne!(
+            scan.sinograms(4..8).unwrap(),
+            whole.slice(ndarray::s![5..9, .., ..])
+        );
+        assert_eq!(
+            scan.projection(3, 2..12).unwrap(),
+            whole.slice(ndarray::s![2..12, 3, ..])
+        );
         assert_eq!(scan.sinogram(6).unwrap(), whole.index_axis(Axis(0), 6));
     }
 }

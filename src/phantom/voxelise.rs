@@ -21,20 +21,33 @@ impl Phantom {
     ///
     /// # Panics
     /// If `out` is not `[rows, grid.n_y, grid.n_x]`.
-    pub fn add_voxels(&self, rows: Range<usize>, middle_row: f64, grid: &Grid, mut out: ArrayViewMut3<'_, f32>) {
-        assert_eq!(out.shape(), [rows.len(), grid.n_y, grid.n_x], "the slab and the grid differ");
+    pub fn add_voxels(
+        &self,
+        rows: Range<usize>,
+        middle_row: f64,
+        grid: &Grid,
+        mut out: ArrayViewMut3<'_, f32>,
+    ) {
+        assert_eq!(
+            out.shape(),
+            [rows.len(), grid.n_y, grid.n_x],
+            "the slab and the grid differ"
+        );
         let start = rows.start;
-        out.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(index, mut slice)| {
-            let z = (start + index) as f64 - middle_row;
-            let mut sections = Vec::new();
-            for object in &self.objects {
-                sections.clear();
-                object.sections(z - 0.5, z + 0.5, &mut sections);
-                for section in &sections {
-                    fill(object, *section, grid, &mut slice);
+        out.axis_iter_mut(Axis(0))
+            .into_par_iter()
+            .enumerate()
+            .for_each(|(index, mut slice)| {
+                let z = (start + index) as f64 - middle_row;
+                let mut sections = Vec::new();
+                for object in &self.objects {
+                    sections.clear();
+                    object.sections(z - 0.5, z + 0.5, &mut sections);
+                    for section in &sections {
+                        fill(object, *section, grid, &mut slice);
+                    }
                 }
-            }
-        });
+            });
     }
 }
 
@@ -42,13 +55,23 @@ impl Phantom {
 fn fill(object: &Object, section: Section, grid: &Grid, slice: &mut ArrayViewMut2<'_, f32>) {
     let (sin, cos) = object.phi.sin_cos();
     let [a, b] = object.semi.map(|semi| semi * section.scale);
-    let (x, y) = (object.centre[0] + object.lean[0] * section.dz, object.centre[1] + object.lean[1] * section.dz);
+    let (x, y) = (
+        object.centre[0] + object.lean[0] * section.dz,
+        object.centre[1] + object.lean[1] * section.dz,
+    );
     let value = object.value * section.weight / LINES_PER_VOXEL as f64;
     // the middles of the chords lie on the line x = slant * y (quadratic form of the ellipse, solved for x)
     let half_height_2 = (a * sin).powi(2) + (b * cos).powi(2);
-    let (slant, half_height) = (sin * cos * (a * a - b * b) / half_height_2, half_height_2.sqrt());
-    let first = ((grid.y0 - (y + half_height)) / grid.step - 0.5).floor().max(0.0) as usize;
-    let last = ((grid.y0 - (y - half_height)) / grid.step + 1.5).ceil().clamp(0.0, grid.n_y as f64) as usize;
+    let (slant, half_height) = (
+        sin * cos * (a * a - b * b) / half_height_2,
+        half_height_2.sqrt(),
+    );
+    let first = ((grid.y0 - (y + half_height)) / grid.step - 0.5)
+        .floor()
+        .max(0.0) as usize;
+    let last = ((grid.y0 - (y - half_height)) / grid.step + 1.5)
+        .ceil()
+        .clamp(0.0, grid.n_y as f64) as usize;
     for j in first..last {
         for line in 0..LINES_PER_VOXEL {
             let band = grid.step / LINES_PER_VOXEL as f64;
@@ -62,8 +85,10 @@ fn fill(object: &Object, section: Section, grid: &Grid, slice: &mut ArrayViewMut
             let half_chord = 0.5 * area / band;
             let middle = x + 0.5 * (high + low) * slant;
             // in voxels, whose edges are at whole numbers
-            let from = ((middle - half_chord - grid.x0) / grid.step + 0.5).clamp(0.0, grid.n_x as f64);
-            let to = ((middle + half_chord - grid.x0) / grid.step + 0.5).clamp(0.0, grid.n_x as f64);
+            let from =
+                ((middle - half_chord - grid.x0) / grid.step + 0.5).clamp(0.0, grid.n_x as f64);
+            let to =
+                ((middle + half_chord - grid.x0) / grid.step + 0.5).clamp(0.0, grid.n_x as f64);
             let mut i = from as usize;
             while (i as f64) < to {
                 let covered = to.min(i as f64 + 1.0) - from.max(i as f64);
@@ -82,7 +107,10 @@ mod tests {
     fn scene() -> Phantom {
         let mut leaning = Object::ellipsoid([-3.0, 4.0, 0.3], [7.0, 2.5, 4.0], 0.9, 0.5);
         leaning.lean = [0.3, 0.5];
-        Phantom::new(vec![Object::cylinder([1.0, -2.0, 0.0], 9.3, [3.0, 2.5], 1.0, 0.4), leaning])
+        Phantom::new(vec![
+            Object::cylinder([1.0, -2.0, 0.0], 9.3, [3.0, 2.5], 1.0, 0.4),
+            leaning,
+        ])
     }
 
     #[test]
@@ -93,9 +121,16 @@ mod tests {
         phantom.add_voxels(0..13, 6.0, &grid, out.view_mut());
         for z in 0..13 {
             let mass = phantom.mass_between(z as f64 - 6.5, z as f64 - 5.5);
-            let sum: f64 = out.index_axis(Axis(0), z).iter().map(|v| f64::from(*v)).sum();
+            let sum: f64 = out
+                .index_axis(Axis(0), z)
+                .iter()
+                .map(|v| f64::from(*v))
+                .sum();
             // f32 sums of at most 16 parts per voxel
-            assert!((sum - mass).abs() < 16.0 * f64::from(f32::EPSILON) * 150.0, "{z}: {sum} {mass}");
+            assert!(
+                (sum - mass).abs() < 16.0 * f64::from(f32::EPSILON) * 150.0,
+                "{z}: {sum} {mass}"
+            );
         }
         let blind = (phantom.mass_between(-2.5, -1.5) - phantom.mass_between(-3.5, -2.5)).abs();
         assert!(blind > 1.0, "the check is blind: {blind}");
@@ -104,7 +139,13 @@ mod tests {
     #[test]
     fn a_voxel_is_the_mean_of_the_values_inside_it() {
         let phantom = scene();
-        let grid = Grid { n_x: 19, n_y: 23, x0: -8.3, y0: 11.0, step: 0.9 };
+        let grid = Grid {
+            n_x: 19,
+            n_y: 23,
+            x0: -8.3,
+            y0: 11.0,
+            step: 0.9,
+        };
         let mut out = Array3::<f32>::zeros((9, 23, 19));
         phantom.add_voxels(0..9, 4.0, &grid, out.view_mut());
         let mean = |z: usize, j: usize, i: usize| {

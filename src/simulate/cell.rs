@@ -94,7 +94,12 @@ impl Cell {
     #[must_use]
     pub fn at(&self, stage: usize) -> Phantom {
         let mut objects = self.fixed.objects.clone();
-        objects.extend(self.sites.iter().filter(|site| site.present[stage]).map(|site| site.grain));
+        objects.extend(
+            self.sites
+                .iter()
+                .filter(|site| site.present[stage])
+                .map(|site| site.grain),
+        );
         Phantom::new(objects)
     }
 
@@ -102,7 +107,11 @@ impl Cell {
     #[must_use]
     pub fn change(&self, from: usize, to: usize) -> (Vec<Object>, Vec<Object>) {
         let pick = |has: usize, has_not: usize| {
-            self.sites.iter().filter(|s| s.present[has] && !s.present[has_not]).map(|s| s.grain).collect()
+            self.sites
+                .iter()
+                .filter(|s| s.present[has] && !s.present[has_not])
+                .map(|s| s.grain)
+                .collect()
         };
         (pick(to, from), pick(from, to))
     }
@@ -116,11 +125,23 @@ fn layers(frame: &Frame, wide: f64, height: f64) -> Vec<Object> {
     let edge = 1.5;
     let layer = |top: f64, bottom: f64, radius: f64, value: f64| {
         let half = 0.5 * (bottom - top);
-        Object::cylinder([x, y, 0.5 * (top + bottom)], radius, [half, half], edge, value)
+        Object::cylinder(
+            [x, y, 0.5 * (top + bottom)],
+            radius,
+            [half, half],
+            edge,
+            value,
+        )
     };
     let mut tube = Phantom::default();
     // ends far outside the detector: the tube is endless for the scan
-    tube.push_tube([x, y, 0.0], [0.375 * wide, 0.43 * wide], [4.0 * height, 4.0 * height], 0.0, TUBE);
+    tube.push_tube(
+        [x, y, 0.0],
+        [0.375 * wide, 0.43 * wide],
+        [4.0 * height, 4.0 * height],
+        0.0,
+        TUBE,
+    );
     let mut objects = tube.objects;
     objects.extend([
         layer(alloy, ceramic, frame.radius, ALLOY),
@@ -140,7 +161,10 @@ fn place_sites(frame: &Frame, placer: &mut Placer, fixed: &mut Vec<Object>, site
     let mut add = |base: f64, stages: Stages, spot: Option<Spot>| {
         if let Some(spot) = spot {
             fixed.push(spot.ellipsoid(-base));
-            sites.push(Site { grain: spot.ellipsoid(SODIUM), present: stages });
+            sites.push(Site {
+                grain: spot.ellipsoid(SODIUM),
+                present: stages,
+            });
         }
     };
     let at_interface = [
@@ -156,8 +180,8 @@ fn place_sites(frame: &Frame, placer: &mut Placer, fixed: &mut Vec<Object>, site
         COMES_AND_GOES,
     ];
     for index in 0..34 {
-        let a = placer.random.log_uniform(5.0, 12.0) * unit.max(0.5);
-        let c = (placer.random.uniform(1.9, 2.8) * unit).max(1.7);
+        let a = placer.random.log_uniform(7.0, 14.0) * unit.max(0.5);
+        let c = (placer.random.uniform(2.8, 3.8) * unit).max(2.0);
         let semi = [a, a * placer.random.uniform(0.55, 1.0), c];
         // just above the rough top of the ceramic
         let heights = [ceramic - 5.0 * unit.max(0.5) - c, ceramic - 1.5 - c];
@@ -177,23 +201,44 @@ fn place_sites(frame: &Frame, placer: &mut Placer, fixed: &mut Vec<Object>, site
         STAYS_AWAY_THEN_STAYS,
     ];
     for index in 0..44 {
-        let a = (placer.random.log_uniform(3.2, 7.0) * unit).max(2.2);
-        let semi = [a, a * placer.random.uniform(0.6, 1.0), a * placer.random.uniform(0.6, 1.0)];
-        let heights = [alloy + 3.0 + semi[2], ceramic - 9.0 * unit.max(0.5) - semi[2]];
+        let a = (placer.random.log_uniform(4.5, 8.5) * unit).max(2.6);
+        let semi = [
+            a,
+            a * placer.random.uniform(0.7, 1.0),
+            a * placer.random.uniform(0.7, 1.0),
+        ];
+        let heights = [
+            alloy + 3.0 + semi[2],
+            ceramic - 9.0 * unit.max(0.5) - semi[2],
+        ];
         let spot = placer.place(semi, frame.reach, heights, gap);
         add(ALLOY, in_alloy[index % in_alloy.len()], spot);
     }
     for index in 0..10 {
-        let a = (placer.random.log_uniform(3.0, 5.5) * unit).max(2.2);
-        let semi = [a, 0.8 * a, (0.6 * a).max(1.7)];
-        let spot = placer.place(semi, frame.reach, [counter + 3.0 + semi[2], plug - 2.0 - semi[2]], gap);
+        let a = (placer.random.log_uniform(4.5, 6.5) * unit).max(2.6);
+        let semi = [a, 0.85 * a, (0.7 * a).max(2.0)];
+        let spot = placer.place(
+            semi,
+            frame.reach,
+            [counter + 3.0 + semi[2], plug - 2.0 - semi[2]],
+            gap,
+        );
         add(SODIUM, if index % 3 == 0 { GOES } else { GOES_LATE }, spot);
     }
     for index in 0..10 {
-        let semi = [4.5, 2.6, 6.0].map(|semi: f64| (semi * unit * placer.random.uniform(0.8, 1.2)).max(1.8));
+        let semi = [5.5, 4.2, 7.5]
+            .map(|semi: f64| (semi * unit * placer.random.uniform(0.8, 1.2)).max(2.2));
         let top = ceramic + 6.0 * unit.max(0.5) + semi[2];
         let spot = placer.place(semi, frame.reach, [top, top + 12.0 * unit], gap);
-        add(CERAMIC, if index % 3 == 2 { COMES_LATE } else { STAYS_AWAY_THEN_STAYS }, spot);
+        add(
+            CERAMIC,
+            if index % 3 == 2 {
+                COMES_LATE
+            } else {
+                STAYS_AWAY_THEN_STAYS
+            },
+            spot,
+        );
     }
 }
 
@@ -207,13 +252,24 @@ fn place_texture(frame: &Frame, placer: &mut Placer, fixed: &mut Vec<Object>) {
         let semi = [a, a * placer.random.uniform(0.5, 1.0), c];
         // bumps stand in the alloy above the top, pits are filled with alloy below it
         let bump = index % 2 == 0;
-        let middle = if bump { ceramic - 0.5 * c } else { ceramic + 0.5 * c };
+        let middle = if bump {
+            ceramic - 0.5 * c
+        } else {
+            ceramic + 0.5 * c
+        };
         let flat = [semi[0], semi[1], 0.5 * c];
         if let Some(spot) = placer.place(flat, frame.reach, [middle, middle], 0.5) {
-            let mut object = spot.ellipsoid(if bump { CERAMIC - ALLOY } else { ALLOY - CERAMIC });
+            let mut object = spot.ellipsoid(if bump {
+                CERAMIC - ALLOY
+            } else {
+                ALLOY - CERAMIC
+            });
             object.centre[2] = ceramic;
-            object.profile =
-                if bump { Profile::Ellipsoid { up: c, down: 0.0 } } else { Profile::Ellipsoid { up: 0.0, down: c } };
+            object.profile = if bump {
+                Profile::Ellipsoid { up: c, down: 0.0 }
+            } else {
+                Profile::Ellipsoid { up: 0.0, down: c }
+            };
             fixed.push(object);
         }
     }
@@ -225,8 +281,16 @@ fn place_texture(frame: &Frame, placer: &mut Placer, fixed: &mut Vec<Object>) {
             placer.random.log_uniform(3.0, 9.0) * unit
         };
         let a = a.max(0.9);
-        let semi = [a, a * placer.random.uniform(0.5, 1.0), a * placer.random.uniform(0.6, 1.0)];
-        let value = if pore { -CERAMIC } else { placer.random.uniform(-0.35, 0.35) };
+        let semi = [
+            a,
+            a * placer.random.uniform(0.5, 1.0),
+            a * placer.random.uniform(0.6, 1.0),
+        ];
+        let value = if pore {
+            -CERAMIC
+        } else {
+            placer.random.uniform(-0.35, 0.35)
+        };
         let heights = [ceramic + 1.5 + semi[2], counter - 1.5 - semi[2]];
         if let Some(spot) = placer.place(semi, frame.reach, heights, 0.5) {
             fixed.push(spot.ellipsoid(value));
@@ -247,9 +311,16 @@ mod tests {
             for stage in 0..3 {
                 let phantom = cell.at(stage);
                 for _ in 0..3000 {
-                    let half = [0.45 * shape[1] as f64, 0.45 * shape[1] as f64, 0.5 * shape[0] as f64];
+                    let half = [
+                        0.45 * shape[1] as f64,
+                        0.45 * shape[1] as f64,
+                        0.5 * shape[0] as f64,
+                    ];
                     let value = phantom.value_at(half.map(|h| g.uniform(-h, h)));
-                    assert!((-1e-9..1.66).contains(&value), "{value} at stage {stage} of {shape:?}");
+                    assert!(
+                        (-1e-9..1.66).contains(&value),
+                        "{value} at stage {stage} of {shape:?}"
+                    );
                 }
             }
         }
@@ -261,20 +332,31 @@ mod tests {
             let cell = Cell::new(shape, 7, false);
             for to in 1..3 {
                 let (plus, minus) = cell.change(0, to);
-                assert!(plus.len() >= 10 && minus.len() >= 5, "{shape:?} {to}: {} {}", plus.len(), minus.len());
+                assert!(
+                    plus.len() >= 10 && minus.len() >= 5,
+                    "{shape:?} {to}: {} {}",
+                    plus.len(),
+                    minus.len()
+                );
                 let (back_plus, back_minus) = cell.change(to, 0);
                 assert_eq!((back_plus, back_minus), (minus, plus));
             }
             for (index, a) in cell.sites.iter().enumerate() {
                 let [top, bottom] = a.grain.z_range();
                 let half = shape[0] as f64 / 2.0;
-                assert!(top > -half + 2.0 && bottom < half - 2.0, "inside the field of view");
+                assert!(
+                    top > -half + 2.0 && bottom < half - 2.0,
+                    "inside the field of view"
+                );
                 for b in &cell.sites[..index] {
                     let [dx, dy, dz] = [0, 1, 2].map(|k| a.grain.centre[k] - b.grain.centre[k]);
                     let reach = a.grain.semi[0] + b.grain.semi[0];
                     let [top_b, bottom_b] = b.grain.z_range();
                     let heights = 0.5 * (bottom - top + bottom_b - top_b);
-                    assert!(dx.hypot(dy) > reach + 2.9 || dz.abs() > heights + 2.9, "two grains touch");
+                    assert!(
+                        dx.hypot(dy) > reach + 2.9 || dz.abs() > heights + 2.9,
+                        "two grains touch"
+                    );
                 }
             }
         }
@@ -282,8 +364,14 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_cell() {
-        assert_eq!(Cell::new([64, 144], 1, false), Cell::new([64, 144], 1, false));
-        assert_ne!(Cell::new([64, 144], 1, false).sites, Cell::new([64, 144], 2, false).sites);
+        assert_eq!(
+            Cell::new([64, 144], 1, false),
+            Cell::new([64, 144], 1, false)
+        );
+        assert_ne!(
+            Cell::new([64, 144], 1, false).sites,
+            Cell::new([64, 144], 2, false).sites
+        );
     }
 
     #[test]
@@ -292,10 +380,22 @@ mod tests {
         let (_, minus) = cell.change(0, 2);
         let (plus, _) = cell.change(0, 2);
         for grains in [plus, minus] {
-            let at = |z: f64| -> f64 { grains.iter().map(|g| g.volume_between(z - 0.5, z + 0.5)).sum() };
-            let near = (-8..0).map(|d| at(cell.interface_z + f64::from(d))).fold(0.0, f64::max);
-            let far = (-35..-12).map(|d| at(cell.interface_z + f64::from(d))).fold(0.0, f64::max);
-            assert!(near > 1.5 * far, "a spike at the interface: {near} against {far}");
+            let at = |z: f64| -> f64 {
+                grains
+                    .iter()
+                    .map(|g| g.volume_between(z - 0.5, z + 0.5))
+                    .sum()
+            };
+            let near = (-8..0)
+                .map(|d| at(cell.interface_z + f64::from(d)))
+                .fold(0.0, f64::max);
+            let far = (-35..-12)
+                .map(|d| at(cell.interface_z + f64::from(d)))
+                .fold(0.0, f64::max);
+            assert!(
+                near > 1.5 * far,
+                "a spike at the interface: {near} against {far}"
+            );
         }
     }
 }

@@ -20,16 +20,24 @@ pub(super) fn weave(frame: &Frame, placer: &Placer, value: f64, objects: &mut Ve
             for tow in -n..=n {
                 for crossing in -n..n {
                     for bundle in -1..=1 {
-                        let across = f64::from(tow) * pitch + slip + 1.1 * thickness * f64::from(bundle);
+                        let across =
+                            f64::from(tow) * pitch + slip + 1.1 * thickness * f64::from(bundle);
                         let end = |crossing: i32| {
                             let along = f64::from(crossing) * pitch + slip;
                             let on_top = ((crossing + tow) % 2 == 0) == along_x;
                             let z = if on_top { z - amplitude } else { z + amplitude };
-                            let [x, y] = if along_x { [along, across] } else { [across, along] };
+                            let [x, y] = if along_x {
+                                [along, across]
+                            } else {
+                                [across, along]
+                            };
                             [frame.middle[0] + x, frame.middle[1] + y, z]
                         };
                         let (from, to) = (end(crossing), end(crossing + 1));
-                        if inside(frame, from) && inside(frame, to) && clear(placer, from, to, thickness) {
+                        if inside(frame, from)
+                            && inside(frame, to)
+                            && clear(placer, from, to, thickness)
+                        {
                             objects.push(Object::fibre(from, to, thickness, value));
                         }
                     }

@@ -27,7 +27,14 @@ pub struct DetectorPlan {
 
 impl Default for DetectorPlan {
     fn default() -> Self {
-        DetectorPlan { photons: 4e6, level: 38_000.0, read_noise: 2.0, noise: true, artefacts: 1.0 }
+        // a pixel of the presets stands for some 400 pixels of 1.3 um, 20 000 photons each
+        DetectorPlan {
+            photons: 8e6,
+            level: 38_000.0,
+            read_noise: 2.0,
+            noise: true,
+            artefacts: 1.0,
+        }
     }
 }
 
@@ -84,7 +91,10 @@ impl Profile {
 impl Detector {
     pub(super) fn new(plan: DetectorPlan, shape: [usize; 2], seed: u64, scan: usize) -> Self {
         let [n_rows, n_cols] = shape;
-        let profile = Profile { middle: 0.48 * n_rows as f64, sigma: 0.9 * n_rows as f64 };
+        let profile = Profile {
+            middle: 0.48 * n_rows as f64,
+            sigma: 0.9 * n_rows as f64,
+        };
         let blobs = dust(seed, shape);
         let mut open = Vec::with_capacity(n_rows * n_cols);
         let mut dark = Vec::with_capacity(n_rows * n_cols);
@@ -93,9 +103,14 @@ impl Detector {
             let mut random = generator(seed, &[0xF1A7, row as u64]);
             let height = profile.at(row as f64);
             for col in 0..n_cols {
-                let [a, b]: [f64; 2] = [StandardNormal.sample(&mut random), StandardNormal.sample(&mut random)];
+                let [a, b]: [f64; 2] = [
+                    StandardNormal.sample(&mut random),
+                    StandardNormal.sample(&mut random),
+                ];
                 let tilt = 1.0 - 0.12 * (col as f64 / n_cols as f64 - 0.45).powi(2) * 4.0;
-                open.push((plan.photons * height * tilt * (1.0 + 0.012 * a.clamp(-3.0, 3.0))) as f32);
+                open.push(
+                    (plan.photons * height * tilt * (1.0 + 0.012 * a.clamp(-3.0, 3.0))) as f32,
+                );
                 let hot = if b > 3.2 { 900.0 * (b - 3.1) } else { 0.0 };
                 dark.push((96.0 + 3.0 * b + hot) as f32);
             }
@@ -109,8 +124,21 @@ impl Detector {
                 }
             }
         }
-        let defects = if plan.artefacts > 0.0 { defects(seed, scan, shape, plan.artefacts) } else { Vec::new() };
-        Detector { plan, shape, seed, scan: scan as u64, open, dark, profile, defects }
+        let defects = if plan.artefacts > 0.0 {
+            defects(seed, scan, shape, plan.artefacts)
+        } else {
+            Vec::new()
+        };
+        Detector {
+            plan,
+            shape,
+            seed,
+            scan: scan as u64,
+            open,
+            dark,
+            profile,
+            defects,
+        }
     }
 
     /// Counts of one frame `[row, col]` and the number of zingers in it. `integrals` are the line integrals of a projection.
@@ -150,7 +178,8 @@ impl Detector {
     fn expose(&self, job: FrameJob, integrals: Option<&[f32]>, photons: &mut [f32]) {
         use std::f64::consts::TAU;
         let n_cols = self.shape[1];
-        let drift = self.plan.artefacts * (-0.004 * job.time + 0.001 * (3.1 * TAU * job.time).sin());
+        let drift =
+            self.plan.artefacts * (-0.004 * job.time + 0.001 * (3.1 * TAU * job.time).sin());
         let moved = self.plan.artefacts * 0.15 * (2.3 * TAU * job.time).sin();
         for (row, photons) in photons.chunks_mut(n_cols).enumerate() {
             let at = row * n_cols..(row + 1) * n_cols;
@@ -159,11 +188,16 @@ impl Detector {
             let open = &self.open[at.clone()];
             match integrals {
                 Some(integrals) => {
-                    for ((out, &open), &integral) in photons.iter_mut().zip(open).zip(&integrals[at]) {
+                    for ((out, &open), &integral) in
+                        photons.iter_mut().zip(open).zip(&integrals[at])
+                    {
                         *out = open * beam * (-integral).exp();
                     }
                 }
-                None => photons.iter_mut().zip(open).for_each(|(out, &open)| *out = open * beam),
+                None => photons
+                    .iter_mut()
+                    .zip(open)
+                    .for_each(|(out, &open)| *out = open * beam),
             }
         }
         for defect in &self.defects {
@@ -179,7 +213,11 @@ impl Detector {
             // photon and read-out noise in one draw
             dark + gain * mean + (gain * gain * mean + read * read).sqrt() * normal
         } else {
-            let seen = if mean > 0.0 { Poisson::new(mean).map_or(0.0, |poisson| poisson.sample(random)) } else { 0.0 };
+            let seen = if mean > 0.0 {
+                Poisson::new(mean).map_or(0.0, |poisson| poisson.sample(random))
+            } else {
+                0.0
+            };
             dark + gain * seen + read * normal
         };
         // the cast saturates, as the camera does
@@ -238,12 +276,20 @@ mod tests {
     }
 
     fn job(kind: FrameKind, index: usize) -> FrameJob {
-        FrameJob { kind, index, time: 0.5 }
+        FrameJob {
+            kind,
+            index,
+            time: 0.5,
+        }
     }
 
     #[test]
     fn without_noise_and_faults_the_counts_tell_the_line_integrals() {
-        let plan = DetectorPlan { noise: false, artefacts: 0.0, ..DetectorPlan::default() };
+        let plan = DetectorPlan {
+            noise: false,
+            artefacts: 0.0,
+            ..DetectorPlan::default()
+        };
         let detector = detector(plan);
         let integrals: Vec<f32> = (0..2400).map(|k| (k % 60) as f32 / 60.0).collect();
         let (projection, _) = detector.frame(job(FrameKind::Projection, 0), Some(&integrals));
@@ -253,24 +299,34 @@ mod tests {
             let [p, f, d] = [projection[k], flat[k], dark[k]].map(f64::from);
             let found = -((p - d) / (f - d)).ln();
             // three roundings of half a count, against at least exp(-1) * 0.75 * 38000 counts
-            assert!((found - f64::from(integrals[k])).abs() < 2.5 / (0.36 * 0.75 * 38_000.0), "{k}: {found}");
+            assert!(
+                (found - f64::from(integrals[k])).abs() < 2.5 / (0.36 * 0.75 * 38_000.0),
+                "{k}: {found}"
+            );
         }
     }
 
     #[test]
     fn noise_is_that_of_the_photons() {
         for photons in [400.0, 1e5] {
-            let plan = DetectorPlan { photons, artefacts: 0.0, ..DetectorPlan::default() };
+            let plan = DetectorPlan {
+                photons,
+                artefacts: 0.0,
+                ..DetectorPlan::default()
+            };
             let detector = detector(plan);
             let gain = plan.level / photons;
             let n = 200;
-            let frames: Vec<Vec<u16>> = (0..n).map(|k| detector.frame(job(FrameKind::Flat, k), None).0).collect();
+            let frames: Vec<Vec<u16>> = (0..n)
+                .map(|k| detector.frame(job(FrameKind::Flat, k), None).0)
+                .collect();
             // mean over the pixels of variance / expected variance: 2400 * 199 degrees of freedom, sd sqrt(2 / 477600) = 0.002
             let mut ratio = 0.0;
             for pixel in 0..2400 {
                 let values: Vec<f64> = frames.iter().map(|f| f64::from(f[pixel])).collect();
                 let mean = values.iter().sum::<f64>() / n as f64;
-                let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n as f64 - 1.0);
+                let variance =
+                    values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n as f64 - 1.0);
                 let expected = gain * gain * f64::from(detector.open[pixel]) + 4.0 + 1.0 / 12.0;
                 ratio += variance / expected / 2400.0;
             }
@@ -285,23 +341,45 @@ mod tests {
         let flat = |index| detector.frame(job(FrameKind::Flat, index), None).0;
         assert_eq!(flat(3), flat(3));
         assert_ne!(flat(3), flat(4));
-        let other = Detector::new(DetectorPlan::default(), [40, 60], 5, 2).frame(job(FrameKind::Flat, 3), None).0;
+        let other = Detector::new(DetectorPlan::default(), [40, 60], 5, 2)
+            .frame(job(FrameKind::Flat, 3), None)
+            .0;
         assert_ne!(flat(3), other);
     }
 
     #[test]
     fn zingers_come_at_their_rate_and_are_counted() {
-        let plan = DetectorPlan { noise: false, artefacts: 100.0, ..DetectorPlan::default() };
+        let plan = DetectorPlan {
+            noise: false,
+            artefacts: 100.0,
+            ..DetectorPlan::default()
+        };
         let detector = detector(plan);
-        let (calm, _) = Detector::new(DetectorPlan { artefacts: 0.0, ..plan }, [40, 60], 5, 1).frame(job(FrameKind::Dark, 0), None);
+        let (calm, _) = Detector::new(
+            DetectorPlan {
+                artefacts: 0.0,
+                ..plan
+            },
+            [40, 60],
+            5,
+            1,
+        )
+        .frame(job(FrameKind::Dark, 0), None);
         let (mut counted, mut seen) = (0, 0);
         for index in 0..100 {
             let (counts, number) = detector.frame(job(FrameKind::Dark, index), None);
             counted += number;
-            seen += counts.iter().zip(&calm).filter(|(a, b)| **a > **b + 3000).count();
+            seen += counts
+                .iter()
+                .zip(&calm)
+                .filter(|(a, b)| **a > **b + 3000)
+                .count();
         }
         // 8e-6 * 100 * 2400 = 1.92 per frame; 192 +- 14
         assert!((130..260).contains(&counted), "{counted}");
-        assert!(seen as u64 >= counted && seen as u64 <= 3 * counted, "{seen} pixels of {counted}");
+        assert!(
+            seen as u64 >= counted && seen as u64 <= 3 * counted,
+            "{seen} pixels of {counted}"
+        );
     }
 }

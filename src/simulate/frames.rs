@@ -14,13 +14,19 @@ use crate::progress::Progress;
 
 /// Angle of every projection \[degrees\], both ends included.
 pub(super) fn angles_deg(series: &Series) -> Vec<f64> {
-    (0..series.n_angles).map(|k| 180.0 * k as f64 / (series.n_angles - 1) as f64).collect()
+    (0..series.n_angles)
+        .map(|k| 180.0 * k as f64 / (series.n_angles - 1) as f64)
+        .collect()
 }
 
 /// Every frame in the order in which it is taken: darks, flats, projections, flats.
 pub(super) fn jobs(series: &Series) -> Vec<FrameJob> {
     let frames = |kind, indices: std::ops::Range<usize>, time: fn(f64) -> f64, n: usize| {
-        indices.map(move |index| FrameJob { kind, index, time: time(index as f64 / (n.max(2) - 1) as f64) })
+        indices.map(move |index| FrameJob {
+            kind,
+            index,
+            time: time(index as f64 / (n.max(2) - 1) as f64),
+        })
     };
     let (n, flats) = (series.n_angles, series.n_flats);
     frames(FrameKind::Dark, 0..series.n_darks, |_| 0.0, 2)
@@ -31,18 +37,39 @@ pub(super) fn jobs(series: &Series) -> Vec<FrameJob> {
 }
 
 /// Simulates and writes one scan; gives the number of zingers.
-pub(super) fn take(series: &Series, index: usize, folder: &Path, progress: &Progress) -> Result<u64> {
+pub(super) fn take(
+    series: &Series,
+    index: usize,
+    folder: &Path,
+    progress: &Progress,
+) -> Result<u64> {
     let camera = Camera::new(series, index);
     let jobs = jobs(series);
     let mut writer = writers::create(folder, series, &series.scans[index], &jobs)?;
-    let stage = progress.stage(&format!("simulate {}", series.scans[index].name), jobs.len() as u64, "frames");
+    let stage = progress.stage(
+        &format!("simulate {}", series.scans[index].name),
+        jobs.len() as u64,
+        "frames",
+    );
     let mut zingers = 0;
     let mut taken: Vec<(FrameJob, Vec<u16>)> = Vec::new();
     // bounded memory: two batches of frames, whatever the length of the scan
-    for batch in jobs.chunks(4 * rayon::current_num_threads().clamp(1, 32)).chain([&[][..]]) {
+    for batch in jobs
+        .chunks(4 * rayon::current_num_threads().clamp(1, 32))
+        .chain([&[][..]])
+    {
         let (written, next) = rayon::join(
-            || taken.iter().try_for_each(|(job, counts)| writer.push(*job, counts)),
-            || batch.par_iter().map(|job| (*job, camera.take(*job))).collect::<Vec<_>>(),
+            || {
+                taken
+                    .iter()
+                    .try_for_each(|(job, counts)| writer.push(*job, counts))
+            },
+            || {
+                batch
+                    .par_iter()
+                    .map(|job| (*job, camera.take(*job)))
+                    .collect::<Vec<_>>()
+            },
         );
         written?;
         stage.inc(taken.len() as u64);
@@ -78,7 +105,12 @@ impl<'a> Camera<'a> {
         let source = match &series.cell {
             Some(cell) => {
                 let moved = cell.at(scan.stage).moved(&scan.motion);
-                Source::Cell(Projector::new(&moved, shape, series.middle_row()))
+                Source::Cell(Projector::blurred(
+                    &moved,
+                    shape,
+                    series.middle_row(),
+                    series.blur_px,
+                ))
             }
             None => Source::Layers(Layers::new(shape).projector()),
         };
@@ -87,7 +119,10 @@ impl<'a> Camera<'a> {
             scan,
             source,
             detector: Detector::new(series.detector, shape, series.seed, index),
-            angles_rad: angles_deg(series).into_iter().map(f64::to_radians).collect(),
+            angles_rad: angles_deg(series)
+                .into_iter()
+                .map(f64::to_radians)
+                .collect(),
         }
     }
 
@@ -106,9 +141,10 @@ impl<'a> Camera<'a> {
         match &self.source {
             Source::Cell(projector) => {
                 let middle = self.series.middle_row();
-                let axis = |row: usize| self.scan.axis_px + self.scan.slope_px_per_row * (row as f64 - middle);
+                let axis =
+                    |row: f64| self.scan.axis_px + self.scan.slope_px_per_row * (row - middle);
                 let mut out = vec![0f64; self.series.n_rows * self.series.n_cols];
-                projector.add(theta, axis, &mut out);
+                projector.fill(theta, axis, &mut out);
                 out.into_iter().map(|value| (value * cm) as f32).collect()
             }
             Source::Layers(layers) => layers.integrals(theta, self.scan.axis_px, cm),
@@ -122,18 +158,34 @@ mod tests {
     use crate::simulate::{Options, Preset};
 
     fn options() -> Options {
-        Options { cols: Some(64), rows: Some(32), angles: Some(13), ..Options::new(Preset::Demo) }
+        Options {
+            cols: Some(64),
+            rows: Some(32),
+            angles: Some(13),
+            ..Options::new(Preset::Demo)
+        }
     }
 
     #[test]
     fn the_counts_tell_the_line_integrals_within_the_photon_noise() {
-        let series = Series::plan(&Options { artefacts: 0.0, photons: Some(2e4), ..options() }).unwrap();
+        let series = Series::plan(&Options {
+            artefacts: 0.0,
+            photons: Some(2e4),
+            ..options()
+        })
+        .unwrap();
         let camera = Camera::new(&series, 1);
         let mean = |kind: FrameKind, n: usize| -> Vec<f64> {
             let mut sum = vec![0.0; 64 * 32];
             for index in 0..n {
-                let (counts, _) = camera.take(FrameJob { kind, index, time: 0.0 });
-                sum.iter_mut().zip(counts).for_each(|(sum, c)| *sum += f64::from(c) / n as f64);
+                let (counts, _) = camera.take(FrameJob {
+                    kind,
+                    index,
+                    time: 0.0,
+                });
+                sum.iter_mut()
+                    .zip(counts)
+                    .for_each(|(sum, c)| *sum += f64::from(c) / n as f64);
             }
             sum
         };
@@ -142,7 +194,11 @@ mod tests {
         let chi_square = |other_angle: usize| {
             let (mut sum, mut n) = (0.0, 0.0);
             for angle in [0, 4, 9] {
-                let job = FrameJob { kind: FrameKind::Projection, index: angle, time: 0.0 };
+                let job = FrameJob {
+                    kind: FrameKind::Projection,
+                    index: angle,
+                    time: 0.0,
+                };
                 let (counts, _) = camera.take(job);
                 let expected = camera.integrals((angle + other_angle) % 13);
                 for k in 0..counts.len() {
@@ -152,7 +208,9 @@ mod tests {
                     // variance of the logarithm: photons of the projection, of 100 flats, read-out and rounding
                     let photons = open / gain;
                     let read = (4.0 + 1.0 / 12.0) / (gain * gain);
-                    let variance = (photons * transmission + read) / (photons * transmission).powi(2) + 1.0 / (100.0 * photons);
+                    let variance = (photons * transmission + read)
+                        / (photons * transmission).powi(2)
+                        + 1.0 / (100.0 * photons);
                     sum += (found - f64::from(expected[k])).powi(2) / variance;
                     n += 1.0;
                 }
@@ -162,22 +220,38 @@ mod tests {
         // 6144 degrees of freedom: sd sqrt(2 / 6144) = 0.018
         let reduced = chi_square(0);
         assert!((reduced - 1.0).abs() < 0.09, "{reduced}");
-        assert!(chi_square(1) > 2.0, "the check is blind: the next angle should not fit");
+        assert!(
+            chi_square(1) > 2.0,
+            "the check is blind: the next angle should not fit"
+        );
     }
 
     #[test]
     fn the_camera_sees_the_ideal_scan() {
         use crate::scan::SinogramSource;
         for preset in [Preset::Demo, Preset::Rigid, Preset::Large] {
-            let series = Series::plan(&Options { preset, ..options() }).unwrap();
+            let series = Series::plan(&Options {
+                preset,
+                ..options()
+            })
+            .unwrap();
             let last = series.scans.len() - 1;
             let camera = Camera::new(&series, last);
             let ideal = series.ideal(last);
             for angle in [0, 5, 12] {
                 let frame = ideal.projection(angle, 0..32).unwrap();
-                let worst = |other: &[f32]| frame.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                let worst = |other: &[f32]| {
+                    frame
+                        .iter()
+                        .zip(other)
+                        .map(|(a, b)| (a - b).abs())
+                        .fold(0.0, f32::max)
+                };
                 assert!(worst(&camera.integrals(angle)) < 2e-6, "{preset:?}");
-                assert!(worst(&camera.integrals((angle + 1) % 13)) > 1e-2, "{preset:?}: the check is blind");
+                assert!(
+                    worst(&camera.integrals((angle + 1) % 13)) > 1e-2,
+                    "{preset:?}: the check is blind"
+                );
             }
         }
     }
@@ -188,9 +262,19 @@ mod tests {
         let jobs = jobs(&series);
         assert_eq!(jobs.len(), 10 + 20 + 13 + 20);
         assert!(jobs[..10].iter().all(|job| job.kind == FrameKind::Dark));
-        assert!(jobs[10..30].iter().all(|job| job.kind == FrameKind::Flat && job.time == 0.0));
-        assert!((jobs[30].time, jobs[42].time) == (0.0, 1.0) && jobs[42].kind == FrameKind::Projection);
-        assert!(jobs[43..].iter().all(|job| job.kind == FrameKind::Flat && job.time == 1.0 && job.index >= 20));
+        assert!(
+            jobs[10..30]
+                .iter()
+                .all(|job| job.kind == FrameKind::Flat && job.time == 0.0)
+        );
+        assert!(
+            (jobs[30].time, jobs[42].time) == (0.0, 1.0) && jobs[42].kind == FrameKind::Projection
+        );
+        assert!(
+            jobs[43..]
+                .iter()
+                .all(|job| job.kind == FrameKind::Flat && job.time == 1.0 && job.index >= 20)
+        );
         assert_eq!(angles_deg(&series)[12], 180.0);
     }
 }

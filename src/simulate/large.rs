@@ -25,32 +25,65 @@ impl Layers {
         let endless = [f64::INFINITY; 2];
         let middle = [0.01 * width, -0.006 * width];
         let mut body = Phantom::default();
-        body.push_tube([middle[0], middle[1], 0.0], [0.375 * width, 0.43 * width], endless, 0.0, TUBE);
-        body.objects.push(Object::cylinder([middle[0], middle[1], 0.0], 0.36 * width, endless, 0.0, CERAMIC));
+        body.push_tube(
+            [middle[0], middle[1], 0.0],
+            [0.375 * width, 0.43 * width],
+            endless,
+            0.0,
+            TUBE,
+        );
+        body.objects.push(Object::cylinder(
+            [middle[0], middle[1], 0.0],
+            0.36 * width,
+            endless,
+            0.0,
+            CERAMIC,
+        ));
         let step = height / LAYERS as f64;
         // the same sample whatever the seed of the noise: layers are told apart by their number
         let layers = (0..LAYERS)
             .map(|layer| {
                 let mut placer = Placer::new(layer as u64, middle);
                 let z = (layer as f64 + 0.5) * step - 0.5 * height;
-                let profile = Profile::Column { up: 0.5 * step, down: 0.5 * step, edge: 0.5 * step };
+                let profile = Profile::Column {
+                    up: 0.5 * step,
+                    down: 0.5 * step,
+                    edge: 0.5 * step,
+                };
                 (0..70)
                     .filter_map(|index| {
                         let a = placer.random.log_uniform(0.006, 0.04) * width;
-                        let value = if index % 4 == 0 { -CERAMIC } else { placer.random.uniform(-0.5, 0.5) };
+                        let value = if index % 4 == 0 {
+                            -CERAMIC
+                        } else {
+                            placer.random.uniform(-0.5, 0.5)
+                        };
                         let semi = [a, a * placer.random.uniform(0.4, 1.0), step];
                         let spot = placer.place(semi, 0.34 * width, [z, z], 0.0)?;
-                        Some(Object { profile, ..spot.ellipsoid(value) })
+                        Some(Object {
+                            profile,
+                            ..spot.ellipsoid(value)
+                        })
                     })
                     .collect()
             })
             .collect();
-        Layers { shape, body: body.objects, layers }
+        Layers {
+            shape,
+            body: body.objects,
+            layers,
+        }
     }
 
     /// As one phantom.
     pub(super) fn phantom(&self) -> Phantom {
-        Phantom::new(self.body.iter().chain(self.layers.iter().flatten()).copied().collect())
+        Phantom::new(
+            self.body
+                .iter()
+                .chain(self.layers.iter().flatten())
+                .copied()
+                .collect(),
+        )
     }
 
     /// For projections.
@@ -58,8 +91,18 @@ impl Layers {
         let [n_rows, n_cols] = self.shape;
         let middle_row = (n_rows as f64 - 1.0) / 2.0;
         let one_row = |objects: &[Object]| {
-            let endless = Profile::Column { up: f64::INFINITY, down: f64::INFINITY, edge: 0.0 };
-            let objects = objects.iter().map(|object| Object { profile: endless, ..*object }).collect();
+            let endless = Profile::Column {
+                up: f64::INFINITY,
+                down: f64::INFINITY,
+                edge: 0.0,
+            };
+            let objects = objects
+                .iter()
+                .map(|object| Object {
+                    profile: endless,
+                    ..*object
+                })
+                .collect();
             Projector::new(&Phantom::new(objects), [1, n_cols], 0.0)
         };
         let weights = (0..n_rows)
@@ -72,7 +115,9 @@ impl Layers {
                     })
                 };
                 let all = self.layers.iter().map(weight).enumerate();
-                all.filter(|(_, weight)| *weight > 0.0).map(|(layer, weight)| (layer, weight as f32)).collect()
+                all.filter(|(_, weight)| *weight > 0.0)
+                    .map(|(layer, weight)| (layer, weight as f32))
+                    .collect()
             })
             .collect();
         LayersProjector {

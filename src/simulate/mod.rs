@@ -5,7 +5,9 @@
 //! Everything follows from the seed: the same options give the same bytes whatever the number of threads.
 //!
 //! The model of a scan: counts = dark + gain * Poisson(open beam * drift * response * exp(-line integral)) + read-out
-//! noise, plus zingers, where the line integral is the exact one of an analytic phantom averaged over the pixel. The
+//! noise, plus zingers, where the line integral is the exact one of an analytic phantom averaged over the pixel and
+//! blurred by the optics (the integral is blurred rather than the light, so that what a reconstruction should show is
+//! exactly the phantom under the same blur). The
 //! axis of rotation leans by a shift per row, so row r of the detector looks at height r everywhere.
 
 mod cell;
@@ -75,6 +77,8 @@ pub struct Options {
     pub angles: Option<usize>,
     /// Photons per pixel and frame in the open beam.
     pub photons: Option<f64>,
+    /// Blur of scintillator and lens, one sigma \[px\].
+    pub blur_px: Option<f64>,
     /// Photon and read-out noise.
     pub noise: bool,
     /// Stripes, zingers and beam drift: 0 none, 1 as usual.
@@ -100,6 +104,7 @@ impl Options {
             rows: None,
             angles: None,
             photons: None,
+            blur_px: None,
             noise: true,
             artefacts: 1.0,
             truncated: false,
@@ -118,13 +123,22 @@ pub fn write(folder: &Path, preset: Preset, overwrite: bool, progress: &Progress
     write_with(folder, &Options::new(preset), overwrite, progress)
 }
 
-/// As [`write`], with options. `series.toml` is written last, so a folder that has it is complete.
+/// As [`write()`], with options. `series.toml` is written last, so a folder that has it is complete.
 ///
 /// # Errors
 /// [`Error::Config`] for options that make no scan; [`Error::OutputExists`] without `overwrite`; those of writing.
-pub fn write_with(folder: &Path, options: &Options, overwrite: bool, progress: &Progress) -> Result<Truth> {
+pub fn write_with(
+    folder: &Path,
+    options: &Options,
+    overwrite: bool,
+    progress: &Progress,
+) -> Result<Truth> {
     let series = Series::plan(options)?;
-    let mut files = vec![papers::SERIES.to_string(), papers::TRUTH.to_string(), papers::VOLTAGE.to_string()];
+    let mut files = vec![
+        papers::SERIES.to_string(),
+        papers::TRUTH.to_string(),
+        papers::VOLTAGE.to_string(),
+    ];
     files.extend(series.scans.iter().map(|scan| scan.file.clone()));
     for file in &files {
         let path = folder.join(file);
@@ -147,4 +161,238 @@ pub fn write_with(folder: &Path, options: &Options, overwrite: bool, progress: &
     }
     papers::write(folder, &series, &truth)?;
     Ok(truth)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    fn tiny(preset: Preset) -> Options {
+        Options {
+            cols: Some(48),
+            rows: Some(24),
+            angles: Some(7),
+            ..Options::new(preset)
+        }
+    }
+
+    /// Every file of a folder with its bytes.
+    fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut out = BTreeMap::new();
+        let mut folders = vec![folder.to_path_buf()];
+        while let Some(here) = folders.pop() {
+            for entry in std::fs::read_dir(&here).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    out.insert(
+                        path.strip_prefix(folder).unwrap().to_path_buf(),
+                        std::fs::read(&path).unwrap(),
+                    );
+                }
+            }
+        }
+        out
+    }
+
+    fn simulate(options: &Options, threads: usize) -> BTreeMap<PathBuf, Vec<u8>> {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| write_with(folder.path(), options, false, &Progress::new(true)))
+            .unwrap();
+        content(folder.path())
+    }
+
+    #[test]
+    fn the_same_options_give_the_same_bytes_on_any_number_of_threads() {
+        for preset in [Preset::Sample, Preset::Large] {
+            let options = tiny(preset);
+            let one = simulate(&options, 1);
+            assert!(one == simulate(&options, 2), "{preset:?}");
+            assert!(
+                one != simulate(&Options { seed: 1, ..options }, 1),
+                "another seed gives another series"
+            );
+        }
+    }
+
+    #[test]
+    fn a_sample_holds_both_containers_and_what_runs_them() {
+        let names: Vec<String> = simulate(&tiny(Preset::Sample), 2)
+            .into_keys()
+            .map(|path| path.display().to_string())
+            .collect();
+        for name in [
+            "series.toml",
+            "truth.json",
+            "voltage.csv",
+            "pristine.nxs",
+            "stripped/angles.txt",
+        ] {
+            assert!(
+                names.iter().any(|other| other == name),
+                "{name} in {names:?}"
+            );
+        }
+        assert_eq!(
+            names
+                .iter()
+                .filter(|name| name.starts_with("stripped/projections/"))
+                .count(),
+            7
+        );
+        assert_eq!(
+            names
+                .iter()
+                .filter(|name| name.starts_with("stripped/flats/"))
+                .count(),
+            20
+        );
+        assert!(names.iter().all(|name| !name.contains("partial")));
+    }
+
+    #[test]
+    fn the_config_of_every_preset_is_valid_and_finds_its_files() {
+        for preset in [
+            Preset::Sample,
+            Preset::Demo,
+            Preset::Null,
+            Preset::Rigid,
+            Preset::Large,
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let truth =
+                write_with(folder.path(), &tiny(preset), false, &Progress::new(true)).unwrap();
+            let config =
+                crate::Config::load(Some(&folder.path().join("series.toml")), &[]).unwrap();
+            assert!(
+                config.scan.iter().all(|scan| scan.path.exists()),
+                "{preset:?}"
+            );
+            assert_eq!(config.mass.is_some(), preset != Preset::Large);
+            assert!(
+                config
+                    .electrochemistry
+                    .is_none_or(|table| table.path.exists())
+            );
+            let read: Truth = serde_json::from_str(
+                &std::fs::read_to_string(folder.path().join("truth.json")).unwrap(),
+            )
+            .unwrap();
+            assert_eq!(read, truth);
+            assert_eq!(truth.zingers.len(), truth.names.len());
+        }
+    }
+
+    #[test]
+    fn an_existing_series_is_kept_unless_told_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = tiny(Preset::Sample);
+        let quiet = Progress::new(true);
+        write_with(folder.path(), &options, false, &quiet).unwrap();
+        let before = content(folder.path());
+        let error = write_with(
+            folder.path(),
+            &Options {
+                seed: 9,
+                ..options.clone()
+            },
+            false,
+            &quiet,
+        )
+        .unwrap_err();
+        assert!(matches!(error, Error::OutputExists { .. }), "{error}");
+        assert!(before == content(folder.path()));
+        write_with(
+            folder.path(),
+            &Options {
+                seed: 9,
+                ..options.clone()
+            },
+            true,
+            &quiet,
+        )
+        .unwrap();
+        assert!(before != content(folder.path()));
+        // a folder of that name with something of the user's in it is not removed
+        std::fs::write(folder.path().join("stripped/notes.txt"), "mine").unwrap();
+        let error = write_with(folder.path(), &options, true, &quiet).unwrap_err();
+        assert!(error.to_string().contains("notes.txt"), "{error}");
+        assert!(folder.path().join("stripped/notes.txt").exists());
+    }
+
+    #[test]
+    fn options_that_make_no_scan_are_refused() {
+        let quiet = Progress::new(true);
+        let base = tiny(Preset::Demo);
+        for (options, key) in [
+            (
+                Options {
+                    cols: Some(3),
+                    ..base.clone()
+                },
+                "cols",
+            ),
+            (
+                Options {
+                    angles: Some(1),
+                    ..base.clone()
+                },
+                "angles",
+            ),
+            (
+                Options {
+                    photons: Some(f64::NAN),
+                    ..base.clone()
+                },
+                "photons",
+            ),
+            (
+                Options {
+                    blur_px: Some(-0.1),
+                    ..base.clone()
+                },
+                "blur",
+            ),
+            (
+                Options {
+                    artefacts: -1.0,
+                    ..base.clone()
+                },
+                "artefacts",
+            ),
+            (
+                Options {
+                    shift_voxel: Some([40.0, 0.0, 0.0]),
+                    ..base.clone()
+                },
+                "shift",
+            ),
+            (
+                Options {
+                    rotation_deg: Some(f64::INFINITY),
+                    ..base.clone()
+                },
+                "rotation",
+            ),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let error =
+                write_with(&folder.path().join("new"), &options, false, &quiet).unwrap_err();
+            assert!(
+                matches!(&error, Error::Config { key: found, .. } if found == key),
+                "{error}"
+            );
+            assert!(
+                !folder.path().join("new").exists(),
+                "nothing is left behind"
+            );
+        }
+    }
 }

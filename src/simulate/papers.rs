@@ -24,13 +24,25 @@ const CURRENT: f64 = 1.0;
 
 /// Seconds after the first scan at which a scan starts: the current has to flow in between.
 fn seconds_until(truth: &Truth, index: usize) -> f64 {
-    let charge = |index: usize| if index == 0 { 0.0 } else { truth.scans[index - 1].charge_mah_cm2 };
-    (1..=index).map(|k| SCAN_S + ((charge(k) - charge(k - 1)).abs() / CURRENT * 3600.0).round()).sum()
+    let charge = |index: usize| {
+        if index == 0 {
+            0.0
+        } else {
+            truth.scans[index - 1].charge_mah_cm2
+        }
+    };
+    (1..=index)
+        .map(|k| SCAN_S + ((charge(k) - charge(k - 1)).abs() / CURRENT * 3600.0).round())
+        .sum()
 }
 
 /// Start of a scan, RFC 3339.
 pub(super) fn start_of(series: &Series, scan: &ScanPlan) -> String {
-    let index = series.scans.iter().position(|other| other.name == scan.name).unwrap_or(0);
+    let index = series
+        .scans
+        .iter()
+        .position(|other| other.name == scan.name)
+        .unwrap_or(0);
     time(seconds_until(&series.truth(), index))
 }
 
@@ -44,7 +56,12 @@ fn time(seconds: f64) -> String {
         // a charge of weeks is no cell: stay on the last second of the month
         return format!("{year_month}31T23:59:59Z");
     }
-    format!("{year_month}{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "{year_month}{day:02}T{:02}:{:02}:{:02}Z",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 /// Writes all three; `series.toml` last.
@@ -53,8 +70,13 @@ pub(super) fn write(folder: &Path, series: &Series, truth: &Truth) -> Result<()>
         let path = folder.join(name);
         fs::write(&path, text).map_err(Error::io("write", &path))
     };
-    let mut json = serde_json::to_string_pretty(truth)
-        .map_err(|error| Error::input(folder.join(TRUTH), error.to_string(), "report this as a bug"))?;
+    let mut json = serde_json::to_string_pretty(truth).map_err(|error| {
+        Error::input(
+            folder.join(TRUTH),
+            error.to_string(),
+            "report this as a bug",
+        )
+    })?;
     json.push('\n');
     put(TRUTH, json)?;
     if series.cell.is_some() {
@@ -67,22 +89,43 @@ pub(super) fn write(folder: &Path, series: &Series, truth: &Truth) -> Result<()>
 fn voltage(series: &Series, truth: &Truth) -> String {
     let mut random = SplitMix64::keyed(series.seed, &[0x7017]);
     let mut text = "time_s,voltage_v,current_ma_cm2\n".to_string();
-    let charge = |index: usize| if index == 0 { 0.0 } else { truth.scans[index - 1].charge_mah_cm2 };
+    let charge = |index: usize| {
+        if index == 0 {
+            0.0
+        } else {
+            truth.scans[index - 1].charge_mah_cm2
+        }
+    };
     let end = seconds_until(truth, series.scans.len() - 1) + SCAN_S;
     let (mut at, mut rest_v) = (0.0, 0.0);
     while at <= end {
         // between the end of scan k - 1 and the start of scan k
         let flowing = (1..series.scans.len()).find_map(|k| {
-            let (from, to) = (seconds_until(truth, k - 1) + SCAN_S, seconds_until(truth, k));
-            (at > from && at <= to).then(|| ((at - from) / (to - from), (charge(k) - charge(k - 1)).signum()))
+            let (from, to) = (
+                seconds_until(truth, k - 1) + SCAN_S,
+                seconds_until(truth, k),
+            );
+            (at > from && at <= to).then(|| {
+                (
+                    (at - from) / (to - from),
+                    (charge(k) - charge(k - 1)).signum(),
+                )
+            })
         });
         let (volts, current) = match flowing {
             // a flat plateau that rises steeply when the interface runs out of metal
-            Some((share, sign)) => (sign * (0.055 + 0.02 * share + 0.18 * share.powi(12)), sign * CURRENT),
+            Some((share, sign)) => (
+                sign * (0.055 + 0.02 * share + 0.18 * share.powi(12)),
+                sign * CURRENT,
+            ),
             None => (0.3 * rest_v, 0.0),
         };
         rest_v = volts;
-        let _ = writeln!(text, "{at:.0},{:.4},{current:.2}", volts + random.uniform(-0.0004, 0.0004));
+        let _ = writeln!(
+            text,
+            "{at:.0},{:.4},{current:.2}",
+            volts + random.uniform(-0.0004, 0.0004)
+        );
         at += 60.0;
     }
     text
@@ -103,14 +146,24 @@ fn toml(series: &Series, truth: &Truth) -> String {
         let _ = writeln!(text, "reference = \"{}\"", series.scans[0].name);
     }
     if series.scans.iter().any(|scan| scan.format == Format::Tiff) {
-        let _ = writeln!(text, "pixel_size_um = {}  # TIFF folders do not tell it", series.pixel_size_um);
+        let _ = writeln!(
+            text,
+            "pixel_size_um = {}  # TIFF folders do not tell it",
+            series.pixel_size_um
+        );
     }
     for (index, scan) in series.scans.iter().enumerate() {
-        let _ = write!(text, "\n[[scan]]\nname = \"{}\"\npath = \"{}\"\n", scan.name, scan.file);
+        let _ = write!(
+            text,
+            "\n[[scan]]\nname = \"{}\"\npath = \"{}\"\n",
+            scan.name, scan.file
+        );
         if series.cell.is_some() {
             let _ = writeln!(text, "time = \"{}\"", time(seconds_until(truth, index)));
         }
-        if let Some(change) = index.checked_sub(1).and_then(|index| truth.scans.get(index))
+        if let Some(change) = index
+            .checked_sub(1)
+            .and_then(|index| truth.scans.get(index))
             && change.charge_mah_cm2 != 0.0
         {
             let _ = writeln!(
@@ -126,7 +179,10 @@ fn toml(series: &Series, truth: &Truth) -> String {
         }
     }
     if series.scans.len() > 1 {
-        let turned = series.scans.iter().any(|scan| scan.motion.rotation_rad != 0.0);
+        let turned = series
+            .scans
+            .iter()
+            .any(|scan| scan.motion.rotation_rad != 0.0);
         let method = if turned { "rigid" } else { "translation" };
         let _ = write!(text, "\n[align]\nmethod = \"{method}\"\n");
     }

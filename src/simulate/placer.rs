@@ -36,12 +36,22 @@ const TRIES: usize = 400;
 
 impl Placer {
     pub(super) fn new(seed: u64, middle: [f64; 2]) -> Self {
-        Placer { random: SplitMix64::keyed(seed, &[0xCE11]), middle, taken: Vec::new() }
+        Placer {
+            random: SplitMix64::keyed(seed, &[0xCE11]),
+            middle,
+            taken: Vec::new(),
+        }
     }
 
     /// A place for an ellipsoid with semi-axes `semi`, within `reach` of the middle and its centre between the two
     /// `heights`, at least `gap` away from everything placed before. `None` when there is no room.
-    pub(super) fn place(&mut self, semi: [f64; 3], reach: f64, heights: [f64; 2], gap: f64) -> Option<Spot> {
+    pub(super) fn place(
+        &mut self,
+        semi: [f64; 3],
+        reach: f64,
+        heights: [f64; 2],
+        gap: f64,
+    ) -> Option<Spot> {
         let radius = semi[0].max(semi[1]);
         if heights[0] > heights[1] || radius >= reach {
             return None;
@@ -55,7 +65,11 @@ impl Placer {
             if x.hypot(y) + radius > reach || self.hits(centre, radius, semi[2], gap) {
                 continue;
             }
-            self.taken.push(Upright { centre, radius, half_height: semi[2] });
+            self.taken.push(Upright {
+                centre,
+                radius,
+                half_height: semi[2],
+            });
             return Some(Spot { centre, semi, phi });
         }
         None

@@ -45,6 +45,8 @@ pub struct Series {
     pub n_flats: usize,
     /// Darks before the flats.
     pub n_darks: usize,
+    /// Blur of scintillator and lens, one sigma \[px\].
+    pub blur_px: f64,
     /// Faults and noise.
     pub detector: DetectorPlan,
     /// The sample; `None` for the large scan, which has a simpler one.
@@ -84,14 +86,36 @@ impl Series {
             ..defaults
         };
         if !(detector.photons >= 1.0 && detector.photons <= 1e12) {
-            return Err(Error::config("photons", detector.photons, "must lie between 1 and 1e12 photons per pixel and frame"));
+            return Err(Error::config(
+                "photons",
+                detector.photons,
+                "must lie between 1 and 1e12 photons per pixel and frame",
+            ));
         }
         if !(0.0..=100.0).contains(&detector.artefacts) {
-            return Err(Error::config("artefacts", detector.artefacts, "must lie between 0 (none) and 100; 1 is usual"));
+            return Err(Error::config(
+                "artefacts",
+                detector.artefacts,
+                "must lie between 0 (none) and 100; 1 is usual",
+            ));
+        }
+        let blur_px = options
+            .blur_px
+            .unwrap_or(if options.preset == Preset::Large {
+                0.0
+            } else {
+                0.7
+            });
+        if !(0.0..=10.0).contains(&blur_px) || (blur_px > 0.0 && options.preset == Preset::Large) {
+            return Err(Error::config(
+                "blur",
+                blur_px,
+                "must lie between 0 and 10 pixels, and be 0 for the large scan",
+            ));
         }
         let scans = scans(options, [n_rows, n_cols])?;
-        let cell =
-            (options.preset != Preset::Large).then(|| Cell::new([n_rows, n_cols], options.seed, options.truncated));
+        let cell = (options.preset != Preset::Large)
+            .then(|| Cell::new([n_rows, n_cols], options.seed, options.truncated));
         Ok(Series {
             preset: options.preset,
             seed: options.seed,
@@ -101,6 +125,7 @@ impl Series {
             pixel_size_um: (1000.0 * FIELD_UM / n_cols as f64).round() / 1000.0,
             n_flats,
             n_darks,
+            blur_px,
             detector,
             cell,
             scans,
@@ -119,7 +144,7 @@ impl Series {
         self.pixel_size_um * 1e-4
     }
 
-    /// The sample of a scan on the grid of the first scan, unmoved \[1/cm\].
+    /// The sample of a scan on the grid of the first scan, unmoved and before the blur \[1/cm\].
     ///
     /// # Panics
     /// If there is no such scan.
@@ -131,7 +156,7 @@ impl Series {
         }
     }
 
-    /// The change of a scan against the first on the grid of the first \[1/cm\]: what was added, and (positive) what was taken.
+    /// The change of a scan against the first on the grid of the first, before the blur \[1/cm\]: what was added, and (positive) what was taken.
     ///
     /// # Panics
     /// If there is no such scan.
@@ -161,6 +186,7 @@ impl Series {
         ideal.axis_px = plan.axis_px;
         ideal.slope_px_per_row = plan.slope_px_per_row;
         ideal.length_per_px = self.pixel_cm();
+        ideal.blur_px = self.blur_px;
         ideal
     }
 
@@ -175,53 +201,94 @@ fn within(key: &str, value: usize, low: usize, high: usize) -> Result<usize> {
     if (low..=high).contains(&value) {
         Ok(value)
     } else {
-        Err(Error::config(key, value, format!("must lie between {low} and {high}")))
+        Err(Error::config(
+            key,
+            value,
+            format!("must lie between {low} and {high}"),
+        ))
     }
 }
 
 /// Names, formats, stages and motions.
 fn scans(options: &Options, [n_rows, n_cols]: [usize; 2]) -> Result<Vec<ScanPlan>> {
     use Format::{Nxtomo, NxtomoGzip, Tiff};
+    /// Name, format, stage, shift and turn, axis from the middle of the detector.
+    type Row = (&'static str, Format, usize, ([f64; 3], f64), f64);
     let still = ([0.0; 3], 0.0);
-    // name, format, stage, shift and turn, axis from the middle of the detector
-    let table: &[(&str, Format, usize, ([f64; 3], f64), f64)] = match options.preset {
-        Preset::Sample => {
-            &[("pristine", NxtomoGzip, 0, still, 3.3), ("stripped", Tiff, 2, ([1.6, -2.3, 1.7], 0.0), 2.6)]
-        }
+    let table: &[Row] = match options.preset {
+        Preset::Sample => &[
+            ("pristine", NxtomoGzip, 0, still, 3.3),
+            ("stripped", Tiff, 2, ([1.6, -2.3, 1.7], 0.0), 2.6),
+        ],
         Preset::Demo => &[
             ("pristine", Nxtomo, 0, still, 4.6),
             ("plated", Nxtomo, 1, ([2.4, -1.7, 3.3], 0.0), 5.1),
             ("stripped", Nxtomo, 2, ([-3.6, 2.2, -1.4], 0.0), 3.8),
         ],
-        Preset::Null => &[("first", Nxtomo, 0, still, 3.7), ("second", Nxtomo, 0, ([2.4, -1.7, 1.3], 0.0), 4.4)],
-        Preset::Rigid => &[("pristine", Nxtomo, 0, still, 3.7), ("stripped", Nxtomo, 2, ([2.4, -1.7, 1.3], 0.3), 4.4)],
+        Preset::Null => &[
+            ("first", Nxtomo, 0, still, 3.7),
+            ("second", Nxtomo, 0, ([2.4, -1.7, 1.3], 0.0), 4.4),
+        ],
+        Preset::Rigid => &[
+            ("pristine", Nxtomo, 0, still, 3.7),
+            ("stripped", Nxtomo, 2, ([2.4, -1.7, 1.3], 0.3), 4.4),
+        ],
         Preset::Large => &[("large", Nxtomo, 0, still, 6.4)],
     };
-    let limit = [0.05 * n_cols as f64, 0.05 * n_cols as f64, 0.25 * n_rows as f64];
+    let limit = [
+        0.05 * n_cols as f64,
+        0.05 * n_cols as f64,
+        0.25 * n_rows as f64,
+    ];
     let mut out = Vec::with_capacity(table.len());
     for (index, &(name, format, stage, (shift, turn), offset)) in table.iter().enumerate() {
         let later = index > 0;
-        let shift = options.shift_voxel.filter(|_| later).unwrap_or(shift);
+        // a small detector has small shifts and offsets
+        let small = (n_cols as f64 / 144.0).min(n_rows as f64 / 64.0).min(1.0);
+        let shift = options
+            .shift_voxel
+            .filter(|_| later)
+            .unwrap_or(shift.map(|voxels| voxels * small));
         let turn = options.rotation_deg.filter(|_| later).unwrap_or(turn);
-        if shift.iter().zip(limit).any(|(s, limit)| !s.is_finite() || s.abs() > limit) {
-            let rule = format!("must stay within +-{limit:?} voxel, or the sample leaves the field of view");
+        if shift
+            .iter()
+            .zip(limit)
+            .any(|(s, limit)| !s.is_finite() || s.abs() > limit)
+        {
+            let rule = format!(
+                "must stay within +-{limit:?} voxel, or the sample leaves the field of view"
+            );
             return Err(Error::config("shift", format!("{shift:?}"), rule));
         }
         if !turn.is_finite() {
-            return Err(Error::config("rotation", turn, "must be an angle in degrees"));
+            return Err(Error::config(
+                "rotation",
+                turn,
+                "must be an angle in degrees",
+            ));
         }
         let format = options.format.unwrap_or(format);
-        let file = if format == Tiff { name.to_string() } else { format!("{name}.nxs") };
+        let file = if format == Tiff {
+            name.to_string()
+        } else {
+            format!("{name}.nxs")
+        };
         out.push(ScanPlan {
             name: name.into(),
             file,
             format,
             stage,
-            motion: Motion { shift, rotation_rad: turn.to_radians() },
-            // a small detector has a small offset
-            axis_px: (n_cols as f64 - 1.0) / 2.0 + offset * (n_cols as f64 / 144.0).min(1.0),
+            motion: Motion {
+                shift,
+                rotation_rad: turn.to_radians(),
+            },
+            axis_px: (n_cols as f64 - 1.0) / 2.0 + offset * small,
             // the large scan gets its speed from an upright axis
-            slope_px_per_row: if options.preset == Preset::Large { 0.0 } else { 0.004 - 0.0007 * index as f64 },
+            slope_px_per_row: if options.preset == Preset::Large {
+                0.0
+            } else {
+                0.004 - 0.0007 * index as f64
+            },
         });
     }
     Ok(out)

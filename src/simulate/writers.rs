@@ -23,7 +23,12 @@ pub(super) trait FrameWriter: Send {
 }
 
 /// The writer for a scan's format. An older scan of that name is replaced when the new one is complete.
-pub(super) fn create(folder: &Path, series: &Series, scan: &ScanPlan, jobs: &[FrameJob]) -> Result<Box<dyn FrameWriter>> {
+pub(super) fn create(
+    folder: &Path,
+    series: &Series,
+    scan: &ScanPlan,
+    jobs: &[FrameJob],
+) -> Result<Box<dyn FrameWriter>> {
     let target = folder.join(&scan.file);
     Ok(match scan.format {
         Format::Nxtomo => Box::new(NxTomo::create(target, series, scan, jobs, false)?),
@@ -51,10 +56,24 @@ struct NxTomo {
 const DATA: &str = "/entry/instrument/detector/data";
 
 impl NxTomo {
-    fn create(target: PathBuf, series: &Series, scan: &ScanPlan, jobs: &[FrameJob], gzip: bool) -> Result<Self> {
+    fn create(
+        target: PathBuf,
+        series: &Series,
+        scan: &ScanPlan,
+        jobs: &[FrameJob],
+        gzip: bool,
+    ) -> Result<Self> {
         let partial = partial(&target);
-        let (file, data) = Self::lay_out(&partial, series, scan, jobs, gzip).map_err(|error| hdf5(&partial, error))?;
-        Ok(NxTomo { target, partial, file, data, next: 0, shape: [series.n_rows, series.n_cols] })
+        let (file, data) = Self::lay_out(&partial, series, scan, jobs, gzip)
+            .map_err(|error| hdf5(&partial, error))?;
+        Ok(NxTomo {
+            target,
+            partial,
+            file,
+            data,
+            next: 0,
+            shape: [series.n_rows, series.n_cols],
+        })
     }
 
     /// Everything but the frames.
@@ -68,7 +87,10 @@ impl NxTomo {
         let (n_rows, n_cols) = (series.n_rows, series.n_cols);
         let file = H5File::create(path)?;
         file.set_attr_string("default", "entry")?;
-        let group = |parent: &rust_hdf5::H5Group, name: &str, class: &str| -> rust_hdf5::Result<rust_hdf5::H5Group> {
+        let group = |parent: &rust_hdf5::H5Group,
+                     name: &str,
+                     class: &str|
+         -> rust_hdf5::Result<rust_hdf5::H5Group> {
             let group = parent.create_group(name)?;
             group.set_attr_string("NX_class", class)?;
             Ok(group)
@@ -80,10 +102,21 @@ impl NxTomo {
 
         let instrument = group(&entry, "instrument", "NXinstrument")?;
         let detector = group(&instrument, "detector", "NXdetector")?;
-        let builder = detector.new_dataset::<u16>().shape([jobs.len(), n_rows, n_cols]).chunk(&[1, n_rows, n_cols]);
-        let data = if gzip { builder.shuffle_deflate(4).create("data")? } else { builder.create("data")? };
+        let builder = detector
+            .new_dataset::<u16>()
+            .shape([jobs.len(), n_rows, n_cols])
+            .chunk(&[1, n_rows, n_cols]);
+        let data = if gzip {
+            builder.shuffle_deflate(4).create("data")?
+        } else {
+            builder.create("data")?
+        };
         let keys: Vec<u8> = jobs.iter().map(|job| job.kind as u8).collect();
-        detector.new_dataset::<u8>().shape([keys.len()]).create("image_key")?.write_raw(&keys)?;
+        detector
+            .new_dataset::<u8>()
+            .shape([keys.len()])
+            .create("image_key")?
+            .write_raw(&keys)?;
         for name in ["x_pixel_size", "y_pixel_size"] {
             let size = detector.new_dataset::<f64>().shape([1usize]).create(name)?;
             size.write_raw(&[series.pixel_size_um])?;
@@ -101,7 +134,10 @@ impl NxTomo {
                 _ => angles[if job.time > 0.5 { angles.len() - 1 } else { 0 }],
             })
             .collect();
-        let rotation = sample.new_dataset::<f64>().shape([per_frame.len()]).create("rotation_angle")?;
+        let rotation = sample
+            .new_dataset::<f64>()
+            .shape([per_frame.len()])
+            .create("rotation_angle")?;
         rotation.write_raw(&per_frame)?;
         with_units(&rotation, "degree")?;
 
@@ -125,7 +161,13 @@ impl FrameWriter for NxTomo {
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
-        let NxTomo { target, partial, file, data, .. } = *self;
+        let NxTomo {
+            target,
+            partial,
+            file,
+            data,
+            ..
+        } = *self;
         drop(data);
         file.close().map_err(|error| hdf5(&partial, error))?;
         fs::rename(&partial, &target).map_err(Error::io("rename to its name", &target))
@@ -133,11 +175,20 @@ impl FrameWriter for NxTomo {
 }
 
 fn with_units(dataset: &H5Dataset, units: &str) -> rust_hdf5::Result<()> {
-    dataset.new_attr::<VarLenUnicode>().shape(()).create("units")?.write_string(units)
+    dataset
+        .new_attr::<VarLenUnicode>()
+        .shape(())
+        .create("units")?
+        .write_string(units)
 }
 
 fn hdf5(path: &Path, error: rust_hdf5::Hdf5Error) -> Error {
-    Error::dataset(path, DATA, format!("cannot write: {error}"), "check free space and permissions of the folder")
+    Error::dataset(
+        path,
+        DATA,
+        format!("cannot write: {error}"),
+        "check free space and permissions of the folder",
+    )
 }
 
 /// A folder of TIFF files.
@@ -162,10 +213,17 @@ impl TiffFolder {
             let path = partial.join(folder);
             fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;
         }
-        let text: String = angles_deg(series).iter().map(|angle| format!("{angle:.6}\n")).collect();
+        let text: String = angles_deg(series)
+            .iter()
+            .map(|angle| format!("{angle:.6}\n"))
+            .collect();
         let path = partial.join(ANGLES);
         fs::write(&path, text).map_err(Error::io("write", &path))?;
-        Ok(TiffFolder { target, partial, shape: [series.n_rows, series.n_cols] })
+        Ok(TiffFolder {
+            target,
+            partial,
+            shape: [series.n_rows, series.n_cols],
+        })
     }
 }
 
@@ -176,17 +234,31 @@ impl FrameWriter for TiffFolder {
             .find(|(_, _, kind)| *kind == job.kind)
             .map(|(folder, stem, _)| (*folder, *stem))
             .expect("every kind has its folder");
-        let path = self.partial.join(folder).join(format!("{stem}_{:05}.tif", job.index));
+        let path = self
+            .partial
+            .join(folder)
+            .join(format!("{stem}_{:05}.tif", job.index));
         let file = fs::File::create(&path).map_err(Error::io("create", &path))?;
-        let [n_rows, n_cols] = self.shape.map(|n| u32::try_from(n).expect("sizes are at most 65535"));
+        let [n_rows, n_cols] = self
+            .shape
+            .map(|n| u32::try_from(n).expect("sizes are at most 65535"));
         tiff::encoder::TiffEncoder::new(std::io::BufWriter::new(file))
-            .and_then(|mut tiff| tiff.write_image::<tiff::encoder::colortype::Gray16>(n_cols, n_rows, counts))
-            .map_err(|error| Error::input(&path, format!("cannot write: {error}"), "check free space and permissions"))
+            .and_then(|mut tiff| {
+                tiff.write_image::<tiff::encoder::colortype::Gray16>(n_cols, n_rows, counts)
+            })
+            .map_err(|error| {
+                Error::input(
+                    &path,
+                    format!("cannot write: {error}"),
+                    "check free space and permissions",
+                )
+            })
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
         remove(&self.target)?;
-        fs::rename(&self.partial, &self.target).map_err(Error::io("rename to its name", &self.target))
+        fs::rename(&self.partial, &self.target)
+            .map_err(Error::io("rename to its name", &self.target))
     }
 }
 
