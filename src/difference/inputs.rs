@@ -80,11 +80,13 @@ impl<'a> Inputs<'a> {
         let z = &self.valid.z;
         let skip = config.skip_slices;
         let z = z.start.max(skip)..z.end.min(self.shape[0].saturating_sub(skip));
-        let region = Region::new(self.shape, (config.radius * half_width).min(context.valid_radius), z.start..z.end.max(z.start));
+        // beside the border of what is valid the smoothing has fewer voxels to average over, and more noise
+        let radius = (config.radius * half_width).min(context.valid_radius - 2.0 * config.smooth_sigma);
+        let region = Region::new(self.shape, radius, z.start..z.end.max(z.start));
         if region.z.is_empty() || region.voxels_per_slice() == 0 {
             return Err(Error::input(
                 context.target,
-                format!("no voxel is left to measure in slices {}..{} within a radius of {:.1} voxels", z.start, z.end, (config.radius * half_width).min(context.valid_radius)),
+                format!("no voxel is left to measure in slices {}..{} within a radius of {radius:.1} voxels", z.start, z.end),
                 "lower difference.skip_slices or raise difference.radius; the scans may also be shifted out of one another",
             ));
         }

@@ -21,7 +21,7 @@ impl Region {
             .map(|row| {
                 let y = row as f64 - middle[0];
                 let half_squared = radius * radius - y * y;
-                if half_squared < 0.0 {
+                if radius < 0.0 || half_squared < 0.0 {
                     return 0..0;
                 }
                 let half = half_squared.sqrt();
