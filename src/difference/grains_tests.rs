@@ -187,7 +187,7 @@ fn golden(name: &str) -> Option<ndarray::Array3<f32>> {
 #[test]
 fn labels_agree_with_cc3d() {
     let Some(blobs) = golden("in_blobs.npy") else {
-        println!("SKIPPED: ../shared/goldens is not there");
+        eprintln!("SKIPPED: ../shared/goldens is not there");
         return;
     };
     let (nz, ny, nx) = blobs.dim();
@@ -237,6 +237,6 @@ fn labelling_speed() {
             labeller.push(&runs, n).unwrap();
         }
         let found = labeller.finish();
-        println!("{connectivity}: {} grains, {count} runs, {:?}", found.grains.len(), start.elapsed());
+        eprintln!("{connectivity}: {} grains, {count} runs, {:?}", found.grains.len(), start.elapsed());
     }
 }

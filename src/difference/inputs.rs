@@ -107,7 +107,9 @@ impl<'a> Inputs<'a> {
 
     /// `(target - offset) / gain - reference`, 0 outside the valid region, and the largest finite value of the reference in it.
     pub(super) fn difference(&self, z: Range<usize>) -> Result<(Array3<f32>, f32)> {
-        let (reference, mut target) = self.read_pair(z.clone())?;
+        let (reference, target) = self.read_pair(z.clone())?;
+        // readers give arrays in standard layout; others are brought into it
+        let mut target = if target.is_standard_layout() { target } else { target.as_standard_layout().into_owned() };
         let (scale, shift) = ((1.0 / self.matched.gain) as f32, (-self.matched.offset / self.matched.gain) as f32);
         let largest = target
             .axis_iter_mut(Axis(0))

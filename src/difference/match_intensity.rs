@@ -212,7 +212,7 @@ mod tests {
     fn fitted(reference: &Array3<f32>, target: &Array3<f32>) -> Match {
         let (depth, height, width) = reference.dim();
         let region = Region::new([depth, height, width], 1e9, 0..depth);
-        fit(&[0..depth], &region, |_| Ok((reference.clone(), target.clone()))).unwrap()
+        fit(std::slice::from_ref(&(0..depth)), &region, |_| Ok((reference.clone(), target.clone()))).unwrap()
     }
 
     #[test]

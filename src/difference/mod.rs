@@ -103,6 +103,9 @@ pub fn bytes(shape: [usize; 3], slab: usize, format: VolumeFormat, config: &Diff
 /// # Errors
 /// [`crate::Error::Shape`] when the volumes do not fit; [`crate::Error::Input`] when their units or voxel sizes differ or
 /// nothing is left to measure; [`crate::Error::OutputExists`]; those of reading and writing.
+///
+/// # Panics
+/// Never: slices of arrays in standard layout are contiguous.
 pub fn run(
     reference: &dyn VolumeReader,
     target: &dyn VolumeReader,

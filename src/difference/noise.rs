@@ -264,8 +264,7 @@ fn block_sums(slice: &[f32], width: usize, region: &Region, side: usize, found: 
                 }
                 for &value in &slice[y * width + x0..y * width + x0 + side] {
                     let relative = (f64::from(value) - found.center) / found.sigma;
-                    // NaN is not within
-                    if !(relative.abs() < CHANGED) {
+                    if relative.is_nan() || relative.abs() >= CHANGED {
                         return None;
                     }
                     sum += relative;

@@ -462,3 +462,36 @@ fn a_single_slice_is_a_volume_too() {
         assert_eq!(found.grains.len(), 1, "{:?}", found.record);
     }
 }
+
+#[test]
+#[ignore = "a measurement: BEFORE=a.npy AFTER=b.npy OUT=folder cargo test --release difference_speed -- --ignored --nocapture"]
+fn difference_speed() {
+    let env = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let open = |name: &str| {
+        let hints = volume::Hints { unit: Some("1/cm".into()), voxel_size_um: Some(1.3) };
+        volume::open_with(Path::new(&env(name)), &hints).unwrap()
+    };
+    let (reference, target) = (open("BEFORE"), open("AFTER"));
+    let config = DifferenceConfig::default();
+    let shape = reference.meta().shape;
+    let progress = Progress::new(true);
+    let context = Context {
+        target: "after",
+        reference: "before",
+        config: &config,
+        mass: None,
+        charge_mah_cm2: None,
+        format: VolumeFormat::Zarr,
+        slab: 16,
+        valid_radius: 1e9,
+        valid_z: 0..shape[0],
+        overwrite: true,
+        provenance: serde_json::Value::Null,
+        progress: &progress,
+    };
+    let record = run(reference.as_ref(), target.as_ref(), Path::new(&env("OUT")), &context).unwrap();
+    eprintln!("{record:#?}\n{:?}", progress.times());
+    eprintln!("stated memory {} MiB", bytes(shape, 16, VolumeFormat::Zarr, &config) >> 20);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    eprintln!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
+}
