@@ -19,6 +19,8 @@ use crate::error::Result;
 pub(super) struct Match {
     pub(super) gain: f64,
     pub(super) offset: f64,
+    /// One standard deviation of the gain.
+    pub(super) gain_err: f64,
     /// One standard deviation of the offset at the mean grey value.
     pub(super) offset_err: f64,
     /// Whether the grey values differ enough from one another to fix a gain; if not it is 1.
@@ -27,7 +29,7 @@ pub(super) struct Match {
 
 impl Match {
     /// Nothing to match.
-    pub(super) const NONE: Match = Match { gain: 1.0, offset: 0.0, offset_err: 0.0, has_contrast: true };
+    pub(super) const NONE: Match = Match { gain: 1.0, offset: 0.0, gain_err: 0.0, offset_err: 0.0, has_contrast: true };
 }
 
 const BINS: usize = 64;
@@ -94,7 +96,7 @@ fn collect(reference: &Array3<f32>, target: &Array3<f32>, region: &Region, step:
 
 fn fit_triples(triples: &mut [Triple]) -> Match {
     let all = spread(|| triples.iter().map(|triple| triple.difference), 0.0);
-    let offset_only = |offset_err: f64| Match { gain: 1.0, offset: all.center, offset_err, has_contrast: false };
+    let offset_only = |offset_err: f64| Match { gain: 1.0, offset: all.center, gain_err: 0.0, offset_err, has_contrast: false };
     let plain_err = if all.count > 0 { 1.25 * all.sigma / (all.count as f64).sqrt() } else { 0.0 };
     if triples.len() < BINS * 16 {
         return offset_only(plain_err);
@@ -116,7 +118,7 @@ fn fit_triples(triples: &mut [Triple]) -> Match {
     if line.slope_err > GAIN_ERR || !line.slope_err.is_finite() {
         return offset_only(plain_err.max(own_err));
     }
-    Match { gain: 1.0 + line.slope, offset: line.intercept, offset_err: line.level_err, has_contrast: true }
+    Match { gain: 1.0 + line.slope, offset: line.intercept, gain_err: line.slope_err, offset_err: line.level_err, has_contrast: true }
 }
 
 struct Line {
@@ -220,7 +222,8 @@ mod tests {
         for (gain, offset, changed) in [(1.0, 0.0, 0.0), (1.07, -0.13, 0.0), (0.93, 0.2, 0.25)] {
             let (reference, target) = pair(7, gain, offset, 0.5, changed);
             let found = fitted(&reference, &target);
-            assert!(found.has_contrast);
+            assert!(found.has_contrast && found.gain_err > 0.0);
+            assert!((found.gain - f64::from(gain)).abs() < 4.0 * found.gain_err, "{found:?}");
             // 57 600 voxels, noise 0.28, contrast 0.4: a plain regression would be sure to 0.003; allowed is four times that
             assert!((found.gain - f64::from(gain)).abs() < 0.012, "{found:?}");
             assert!((found.offset - f64::from(offset)).abs() < 0.012, "{found:?}");

@@ -142,6 +142,8 @@ pub fn run(
         "difference": "(target - offset) / gain - reference, 0 where one of the two is not valid",
         "gain": matched.gain,
         "offset": matched.offset,
+        "gain_err": matched.gain_err,
+        "offset_err": matched.offset_err,
         "smooth_sigma": config.smooth_sigma,
         "noise": model.json(),
     });

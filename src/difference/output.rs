@@ -57,14 +57,14 @@ pub(super) fn write(folder: &Path, context: &Context<'_>, results: &Results<'_>)
         (Some(mass), Some(size)) if in_per_cm => Some(MassScale::new(mass, size)),
         _ => None,
     };
-    let rows = per_height::rows(inputs.shape[0], results.heights, results.grains, inputs.voxel_size_um, scale.as_ref());
+    let rows = per_height::rows(inputs.shape[0], results.heights, results.grains, &inputs.matched, inputs.voxel_size_um, scale.as_ref());
     let grains = grain_rows(results.grains, inputs.voxel_size_um, scale.as_ref());
     partial::write_file(&folder.join(TABLES[0]), &csv(&rows, &PerHeightRow::default())?)?;
     let empty = GrainRow { mass_ug: scale.map(|_| 0.0), ..GrainRow::default() };
     partial::write_file(&folder.join(TABLES[1]), &csv(&grains, &empty)?)?;
     partial::write_file(&folder.join(TABLES[2]), &csv(&results.histogram, &HistogramRow::default())?)?;
 
-    let totals = per_height::totals(results.heights, results.grains, &results.model.correlation, inputs.matched.offset_err);
+    let totals = per_height::totals(results.heights, results.grains, &results.model.correlation, &inputs.matched);
     let mut record = record(context, results, &totals);
     if let (Some(mass), Some(scale)) = (context.mass, &scale) {
         record.mass = Some(mass::record(mass, scale, totals.sums, totals.errs, context.charge_mah_cm2));

@@ -1,13 +1,19 @@
 //! `per_height.csv` and the totals, with their errors.
 //!
-//! The error of the sum over N voxels beyond the threshold in a slice has two parts: the noise of the voxels,
-//! `c(A) s(z)^2 sum p^2` with the correlation factor c of patches as large as the slice's grains on average, and the
-//! chance by which voxels at the edge of a grain are counted or not ([`super::measure`]). Totals add the variances of the
-//! slices, times the factor for sums over as many slices as a grain is high. Two things are not in the error bars: what a grain's blurred
-//! rim holds below the threshold is missing from the sums (a bias, towards smaller sums), and so is what is left of misalignment.
+//! The error of the sum over N voxels beyond the threshold in a slice has three parts:
+//!
+//! - the noise of the voxels, `c(A) s(z)^2 sum p^2`, with the correlation factor c of patches as large as the grains of the
+//!   slice on average;
+//! - the chance by which voxels at the edge of a grain are counted or not ([`super::measure`]);
+//! - the errors of the matched gain and offset, common to all voxels: in proportion to the sum and to its voxels.
+//!
+//! Totals add the variances of the slices, times the factor for sums over as many slices as a grain is high. Two things are
+//! not in the error bars: what a grain's blurred rim holds below the threshold is missing from the sums (a bias towards
+//! smaller sums), and what is left of misalignment.
 
 use super::grains::Grain;
 use super::mass::MassScale;
+use super::match_intensity::Match;
 use super::measure::Measured;
 use super::noise::Correlation;
 use crate::record::PerHeightRow;
@@ -21,6 +27,7 @@ pub(super) struct Height {
     pub(super) center: f64,
     pub(super) voxels: [u64; 2],
     pub(super) sums: [f64; 2],
+    /// From noise alone.
     pub(super) errs: [f64; 2],
     pub(super) measured: u64,
     pub(super) total: f64,
@@ -52,6 +59,11 @@ impl Height {
     }
 }
 
+/// Error of a sum over `voxels`: that from noise, and those of the grey values that were matched.
+fn with_match(noise_err: f64, sum: f64, voxels: u64, matched: &Match) -> f64 {
+    noise_err.hypot(matched.gain_err * sum).hypot(matched.offset_err * voxels as f64)
+}
+
 /// The table, one row per slice of the volume; slices that were not measured have no noise (NaN) and zeros.
 ///
 /// `voxel_um`: edge of a voxel; columns in um are NaN without it.
@@ -59,6 +71,7 @@ pub(super) fn rows(
     depth: usize,
     heights: &[Height],
     grains: &[Grain],
+    matched: &Match,
     voxel_um: Option<f64>,
     mass: Option<&MassScale>,
 ) -> Vec<PerHeightRow> {
@@ -84,8 +97,8 @@ pub(super) fn rows(
         row.increase_sum_per_cm = height.sums[0];
         row.decrease_sum_per_cm = height.sums[1];
         row.net_sum_per_cm = height.sums[0] - height.sums[1];
-        row.increase_sum_err = height.errs[0];
-        row.decrease_sum_err = height.errs[1];
+        row.increase_sum_err = with_match(height.errs[0], height.sums[0], height.voxels[0], matched);
+        row.decrease_sum_err = with_match(height.errs[1], height.sums[1], height.voxels[1], matched);
         row.noise_per_cm = height.sigma;
         row.threshold_per_cm = height.threshold;
     }
@@ -118,23 +131,28 @@ pub(super) struct Totals {
     pub(super) all_err: f64,
 }
 
-/// Adds the slices up. `offset_err`: error of the matched grey values, which all voxels share.
-pub(super) fn totals(heights: &[Height], grains: &[Grain], correlation: &Correlation, offset_err: f64) -> Totals {
+/// Adds the slices up.
+pub(super) fn totals(heights: &[Height], grains: &[Grain], correlation: &Correlation, matched: &Match) -> Totals {
     let voxels: u64 = grains.iter().map(|grain| grain.voxels).sum();
     let extent = |grain: &Grain| f64::from(grain.high[0] - grain.low[0] + 1) * grain.voxels as f64;
     let mean_height = grains.iter().map(extent).sum::<f64>() / voxels.max(1) as f64;
     let along_z = correlation.of_height(mean_height);
-    let err = |side: usize| (along_z * heights.iter().map(|height| height.errs[side].powi(2)).sum::<f64>()).sqrt();
+    let sum = |side: usize| heights.iter().map(|height| height.sums[side]).sum::<f64>();
+    let err = |side: usize| {
+        let noise = (along_z * heights.iter().map(|height| height.errs[side].powi(2)).sum::<f64>()).sqrt();
+        with_match(noise, sum(side), heights.iter().map(|height| height.voxels[side]).sum(), matched)
+    };
     // the whole slice is larger than any square on which c was measured: the last one is taken on
     let noise: f64 = heights
         .iter()
         .map(|height| height.sigma.powi(2) * height.measured as f64 * correlation.of_area(height.measured as f64))
         .sum();
-    let count: f64 = heights.iter().map(|height| height.measured as f64).sum();
+    let all = heights.iter().map(|height| height.total).sum();
+    let noise = (noise * correlation.of_height(heights.len() as f64)).sqrt();
     Totals {
-        sums: [0, 1].map(|side| heights.iter().map(|height| height.sums[side]).sum()),
+        sums: [sum(0), sum(1)],
         errs: [err(0), err(1)],
-        all: heights.iter().map(|height| height.total).sum(),
-        all_err: (noise * correlation.of_height(heights.len() as f64)).sqrt().hypot(offset_err * count),
+        all,
+        all_err: with_match(noise, all, heights.iter().map(|height| height.measured).sum(), matched),
     }
 }
