@@ -5,7 +5,7 @@
 //! 1. gain and offset of the grey values are fitted on a sample of slices (`match_intensity`) and taken back;
 //! 2. the same slices give the radial profile and the correlation of the noise (`noise`);
 //! 3. slab by slab: `d = (target - offset) / gain - reference`, smoothed where asked, the noise of every slice from its unchanged
-//!    voxels, the threshold, sums (`measure`), and grains ([`grains`]) two slices at a time;
+//!    voxels, the threshold, sums (`measure`), and grains (`grains`) two slices at a time;
 //! 4. the labels, numbered in the order of the first voxel of each grain, increase and decrease together.
 //!
 //! Measured are voxels within `difference.radius` (and the radius that both scans cover), without `difference.skip_slices` at
