@@ -18,6 +18,9 @@ use super::resample::warped;
 /// it makes broad peaks, and artefacts that stand still with the detector are of this kind.
 const HIGH_PASS_SIGMA: f64 = 5.0;
 
+/// Values beyond this multiple of the typical size (from the median) are cut to it.
+const CLIP: f64 = 4.0;
+
 /// Both volumes of a level without their wide structure, with masks.
 pub(crate) struct Texture {
     pub(crate) frame: Frame,
@@ -112,6 +115,11 @@ fn high_passed(volume: &Array3<f32>, mask: &Array3<f32>) -> Array3<f32> {
     Zip::from(&mut out).and(volume).and(mask).and(&wide).and(&weight).for_each(|o, &v, &m, &sum, &w| {
         *o = if m > 0.0 && w > 1e-6 { v - sum / w } else { 0.0 };
     });
+    // what changed between the scans may be far stronger than the structure: it must not rule the correlation
+    let limit = (CLIP * typical(&out, mask)) as f32;
+    if limit > 0.0 {
+        out.mapv_inplace(|v| v.clamp(-limit, limit));
+    }
     // unit variance, so that squares and sums stay in the range where f32 is exact enough
     let n = f64::from(mask.sum()).max(1.0);
     let power = (out.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / n).sqrt();
@@ -119,6 +127,16 @@ fn high_passed(volume: &Array3<f32>, mask: &Array3<f32>) -> Array3<f32> {
         out.mapv_inplace(|v| (f64::from(v) / power) as f32);
     }
     out
+}
+
+/// Median absolute value over the mask, as a standard deviation.
+fn typical(volume: &Array3<f32>, mask: &Array3<f32>) -> f64 {
+    let mut sizes: Vec<f32> = volume.iter().zip(mask).filter(|&(_, &m)| m > 0.0).map(|(v, _)| v.abs()).collect();
+    if sizes.is_empty() {
+        return 0.0;
+    }
+    let middle = sizes.len() / 2;
+    1.4826 * f64::from(*sizes.select_nth_unstable_by(middle, f32::total_cmp).1)
 }
 
 /// FFT plans for volumes of one shape, zero-padded so that shifts up to `reach` do not wrap.
