@@ -172,11 +172,11 @@ fn a_tenth_of_the_volume_may_change() {
     let shift = [1.3, -0.6, 0.8];
     let before = sample(6);
     let mut after = before.clone();
-    // grains eight times as strong as the structure appear, others vanish, all on one side
+    // grains four times as strong as the structure appear, others vanish, all on one side
     let mut volume_changed = 0.0;
     for k in 0..14 {
         let p = [6.0 + 2.2 * f64::from(k % 6), -16.0 + 5.0 * f64::from(k % 7), -12.0 + 1.9 * f64::from(k)];
-        after.blobs.push((p, 2.6, 0.5));
+        after.blobs.push((p, 2.6, 0.25));
         volume_changed += 4.0 / 3.0 * std::f64::consts::PI * (2.0f64 * 2.6).powi(3);
     }
     after.blobs.drain(0..26);
@@ -224,8 +224,8 @@ fn a_sample_that_leans_is_said() {
     println!("{:?}", found.per_height);
     assert!(found.warnings.iter().any(|w| w.contains("heights disagree")), "{found:?}");
     for [z, dx, _, _] in &found.per_height {
-        // at the ends half of a group is lost to smoothing, so its middle is up to 1.5 slices farther in
-        let allowed = if *z < 4.0 || *z > 27.0 { 0.16 } else { 0.08 };
+        // the structure of six slices has its weight up to two slices off their middle
+        let allowed = 0.06 * 2.0 + 0.04;
         assert!((dx + found.shift_voxel[0] - 0.06 * (z - 15.5)).abs() < allowed, "at {z}: {dx}");
     }
 }
