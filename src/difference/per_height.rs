@@ -1,0 +1,140 @@
+//! `per_height.csv` and the totals, with their errors.
+//!
+//! The error of the sum over N voxels beyond the threshold in a slice has two parts: the noise of the voxels,
+//! `c(A) s(z)^2 sum p^2` with the correlation factor c of patches as large as the slice's grains on average, and the
+//! chance by which voxels at the edge of a grain are counted or not ([`super::measure`]). Totals add the variances of the
+//! slices, times the factor for sums over as many slices as a grain is high. Two things are not in the error bars: what a grain's blurred
+//! rim holds below the threshold is missing from the sums (a bias, towards smaller sums), and so is what is left of misalignment.
+
+use super::grains::Grain;
+use super::mass::MassScale;
+use super::measure::Measured;
+use super::noise::Correlation;
+use crate::record::PerHeightRow;
+
+/// One slice without its runs.
+#[derive(Debug, Clone)]
+pub(super) struct Height {
+    pub(super) z: usize,
+    pub(super) sigma: f64,
+    pub(super) threshold: f64,
+    pub(super) center: f64,
+    pub(super) voxels: [u64; 2],
+    pub(super) sums: [f64; 2],
+    pub(super) errs: [f64; 2],
+    pub(super) measured: u64,
+    pub(super) total: f64,
+    pub(super) expected: f64,
+}
+
+impl Height {
+    /// `components`: grains that the slice cuts, of both signs.
+    pub(super) fn of(measured: &Measured, components: u64, correlation: &Correlation) -> Height {
+        let beyond = measured.sides[0].voxels + measured.sides[1].voxels;
+        let area = beyond as f64 / components.max(1) as f64;
+        let factor = correlation.of_area(area);
+        let err = |side: usize| {
+            let side = &measured.sides[side];
+            (factor * measured.sigma.powi(2) * side.squares + side.edge).sqrt()
+        };
+        Height {
+            z: measured.z,
+            sigma: measured.sigma,
+            threshold: measured.threshold,
+            center: measured.spread.center,
+            voxels: measured.sides.map(|side| side.voxels),
+            sums: measured.sides.map(|side| side.sum),
+            errs: [err(0), err(1)],
+            measured: measured.voxels,
+            total: measured.total,
+            expected: measured.expected,
+        }
+    }
+}
+
+/// The table, one row per slice of the volume; slices that were not measured have no noise (NaN) and zeros.
+///
+/// `voxel_um`: edge of a voxel; columns in um are NaN without it.
+pub(super) fn rows(
+    depth: usize,
+    heights: &[Height],
+    grains: &[Grain],
+    voxel_um: Option<f64>,
+    mass: Option<&MassScale>,
+) -> Vec<PerHeightRow> {
+    let edge = voxel_um.unwrap_or(f64::NAN);
+    let volume = edge.powi(3);
+    let mut rows: Vec<PerHeightRow> = (0..depth)
+        .map(|z| PerHeightRow {
+            z,
+            height_um: z as f64 * edge,
+            increase_um3: 0.0 * volume,
+            decrease_um3: 0.0 * volume,
+            noise_per_cm: f64::NAN,
+            threshold_per_cm: f64::NAN,
+            ..PerHeightRow::default()
+        })
+        .collect();
+    for height in heights {
+        let row = &mut rows[height.z];
+        row.increase_voxels = height.voxels[0];
+        row.decrease_voxels = height.voxels[1];
+        row.increase_um3 = height.voxels[0] as f64 * volume;
+        row.decrease_um3 = height.voxels[1] as f64 * volume;
+        row.increase_sum_per_cm = height.sums[0];
+        row.decrease_sum_per_cm = height.sums[1];
+        row.net_sum_per_cm = height.sums[0] - height.sums[1];
+        row.increase_sum_err = height.errs[0];
+        row.decrease_sum_err = height.errs[1];
+        row.noise_per_cm = height.sigma;
+        row.threshold_per_cm = height.threshold;
+    }
+    let mut grain_voxels = vec![[0u64; 2]; depth];
+    for grain in grains {
+        let z = (grain.centroid()[0].round() as usize).min(depth - 1);
+        let side = usize::from(grain.sign < 0);
+        grain_voxels[z][side] += grain.voxels;
+        if side == 0 { rows[z].increase_grains += 1 } else { rows[z].decrease_grains += 1 }
+    }
+    for (row, voxels) in rows.iter_mut().zip(grain_voxels) {
+        row.increase_mean_grain_um3 = voxels[0] as f64 * volume / row.increase_grains.max(1) as f64;
+        row.decrease_mean_grain_um3 = voxels[1] as f64 * volume / row.decrease_grains.max(1) as f64;
+        if let Some(mass) = mass {
+            row.increase_ug = Some(mass.ug(row.increase_sum_per_cm));
+            row.decrease_ug = Some(mass.ug(row.decrease_sum_per_cm));
+            row.net_ug = Some(mass.ug(row.net_sum_per_cm));
+            row.net_ug_err = Some(mass.err_ug(row.net_sum_per_cm, row.increase_sum_err.hypot(row.decrease_sum_err)));
+        }
+    }
+    rows
+}
+
+/// Totals over all slices.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Totals {
+    pub(super) sums: [f64; 2],
+    pub(super) errs: [f64; 2],
+    pub(super) all: f64,
+    pub(super) all_err: f64,
+}
+
+/// Adds the slices up. `offset_err`: error of the matched grey values, which all voxels share.
+pub(super) fn totals(heights: &[Height], grains: &[Grain], correlation: &Correlation, offset_err: f64) -> Totals {
+    let voxels: u64 = grains.iter().map(|grain| grain.voxels).sum();
+    let extent = |grain: &Grain| f64::from(grain.high[0] - grain.low[0] + 1) * grain.voxels as f64;
+    let mean_height = grains.iter().map(extent).sum::<f64>() / voxels.max(1) as f64;
+    let along_z = correlation.of_height(mean_height);
+    let err = |side: usize| (along_z * heights.iter().map(|height| height.errs[side].powi(2)).sum::<f64>()).sqrt();
+    // the whole slice is larger than any square on which c was measured: the last one is taken on
+    let noise: f64 = heights
+        .iter()
+        .map(|height| height.sigma.powi(2) * height.measured as f64 * correlation.of_area(height.measured as f64))
+        .sum();
+    let count: f64 = heights.iter().map(|height| height.measured as f64).sum();
+    Totals {
+        sums: [0, 1].map(|side| heights.iter().map(|height| height.sums[side]).sum()),
+        errs: [err(0), err(1)],
+        all: heights.iter().map(|height| height.total).sum(),
+        all_err: (noise * correlation.of_height(heights.len() as f64)).sqrt().hypot(offset_err * count),
+    }
+}

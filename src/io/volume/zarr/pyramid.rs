@@ -1,0 +1,246 @@
+//! The writer: full resolution and smaller scales at once, each a layer of chunks behind the slices it was given.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::super::checksum::{Checksums, Part};
+use super::super::writer::{Backend, Voxel};
+use super::super::{VolumeMeta, VoxelType};
+use super::metadata;
+use super::shard::{self, Layout};
+use crate::error::{Error, Result};
+
+/// Scales are added until no side is longer than this.
+const SMALLEST: usize = 256;
+/// Voxels of the smallest scale that are kept to choose the contrast.
+const CONTRAST_SAMPLES: usize = 1 << 16;
+
+/// Memory of the writer: one layer of chunks and up to one slice waiting for its pair at every scale, and one shard
+/// encoded (at most as large as it is decoded, and its chunks once more).
+pub(in super::super) fn writer_bytes(shape: [usize; 3]) -> u64 {
+    let layer = |&scale: &[usize; 3]| scale[1] * scale[2] * (Layout::of_scale(shape, scale).chunk[0] + 1);
+    let layers: usize = scales(shape).iter().map(layer).sum();
+    let shard: usize = Layout::of(shape).shard.iter().product();
+    4 * (layers + 2 * shard) as u64
+}
+
+fn scales(shape: [usize; 3]) -> Vec<[usize; 3]> {
+    let mut scales = vec![shape];
+    let mut last = shape;
+    while last.iter().any(|&side| side > SMALLEST) {
+        last = last.map(|side| side.div_ceil(2));
+        scales.push(last);
+    }
+    scales
+}
+
+/// One scale. Voxels are kept as u32, the common size of all element types.
+struct Scale {
+    folder: PathBuf,
+    layout: Layout,
+    layer: Vec<u32>,
+    layers_written: usize,
+    /// A slice that waits for the one above it to make a slice of the next scale.
+    waiting: Vec<u32>,
+}
+
+pub(super) struct Pyramid {
+    folder: PathBuf,
+    meta: VolumeMeta,
+    scales: Vec<Scale>,
+    checksums: Checksums,
+    range: Option<[f64; 2]>,
+    contrast: Vec<f64>,
+}
+
+impl Pyramid {
+    pub(super) fn start(folder: &Path, meta: &VolumeMeta) -> Result<Pyramid> {
+        let mut pyramid = Pyramid {
+            folder: folder.to_path_buf(),
+            meta: meta.clone(),
+            scales: Vec::new(),
+            checksums: Checksums::default(),
+            range: None,
+            contrast: Vec::new(),
+        };
+        for (index, shape) in scales(meta.shape).into_iter().enumerate() {
+            let folder = folder.join(index.to_string());
+            std::fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
+            let layout = Layout::of_scale(meta.shape, shape);
+            let description = match meta.voxel_type {
+                VoxelType::F32 => metadata::array::<f32>(&layout),
+                VoxelType::U32 => metadata::array::<u32>(&layout),
+            };
+            super::super::write_json(&folder.join("zarr.json"), &description)?;
+            pyramid.scales.push(Scale { folder, layout, layer: Vec::new(), layers_written: 0, waiting: Vec::new() });
+        }
+        Ok(pyramid)
+    }
+
+    /// Adds one slice to a scale, and what follows from it to the smaller ones.
+    fn push<T: Voxel>(&mut self, scale: usize, slice: &[T]) -> Result<()> {
+        let smallest = scale + 1 == self.scales.len();
+        if smallest {
+            self.sample(slice);
+        }
+        let this = &mut self.scales[scale];
+        this.layer.extend_from_slice(bytemuck::cast_slice(slice));
+        if this.layer.len() == slice.len() * this.layout.chunk[0] {
+            self.store_layer::<T>(scale)?;
+        }
+        if smallest {
+            return Ok(());
+        }
+        let this = &mut self.scales[scale];
+        if this.waiting.is_empty() {
+            this.waiting.extend_from_slice(bytemuck::cast_slice(slice));
+            return Ok(());
+        }
+        let below = std::mem::take(&mut this.waiting);
+        let [_, height, width] = this.layout.shape;
+        let pooled = pool::<T>(&[bytemuck::cast_slice(&below), slice], height, width);
+        self.push(scale + 1, &pooled)
+    }
+
+    fn store_layer<T: Voxel>(&mut self, scale: usize) -> Result<()> {
+        let this = &mut self.scales[scale];
+        let layer = std::mem::take(&mut this.layer);
+        let [_, across_y, across_x] = this.layout.grid();
+        for sy in 0..across_y {
+            for sx in 0..across_x {
+                let key = Layout::key([this.layers_written, sy, sx]);
+                let path = this.folder.join(&key);
+                let bytes = shard::encode::<T>(&this.layout, bytemuck::cast_slice(&layer), [sy, sx])
+                    .map_err(|error| Error::input(&path, format!("cannot be encoded: {error}"), "choose another --format"))?;
+                if let Some(parent) = path.parent() {
+                    std::fs::create_dir_all(parent).map_err(Error::io("create folder", parent))?;
+                }
+                std::fs::write(&path, &bytes).map_err(Error::io("write", &path))?;
+                self.checksums.parts.insert(format!("{scale}/{key}"), Part::of(&bytes));
+            }
+        }
+        this.layers_written += 1;
+        // the memory is kept for the next layer
+        this.layer = layer;
+        this.layer.clear();
+        Ok(())
+    }
+
+    /// Keeps some voxels of the smallest scale, for the contrast that viewers start with.
+    fn sample<T: Voxel>(&mut self, slice: &[T]) {
+        let shape = self.scales[self.scales.len() - 1].layout.shape;
+        let step = (shape.iter().product::<usize>() / CONTRAST_SAMPLES).max(1);
+        let finite = slice.iter().step_by(step).map(|voxel| voxel.number()).filter(|number| number.is_finite());
+        self.contrast.extend(finite);
+    }
+
+    fn note_range<T: Voxel>(&mut self, slices: &[T]) {
+        let none = [f64::INFINITY, f64::NEG_INFINITY];
+        let [low, high] = slices
+            .par_chunks(1 << 16)
+            .map(|part| {
+                part.iter().map(|voxel| voxel.number()).filter(|number| number.is_finite()).fold(none, |[low, high], number| {
+                    [low.min(number), high.max(number)]
+                })
+            })
+            .reduce(|| none, |a, b| [a[0].min(b[0]), a[1].max(b[1])]);
+        if low <= high {
+            let [least, largest] = self.range.unwrap_or([low, high]);
+            self.range = Some([least.min(low), largest.max(high)]);
+        }
+    }
+
+    fn window(&mut self) -> Option<[f64; 4]> {
+        let [min, max] = self.range?;
+        self.contrast.sort_by(f64::total_cmp);
+        let at = |share: f64| self.contrast.get((share * (self.contrast.len().max(1) - 1) as f64) as usize).copied();
+        let (start, end) = (at(0.001).unwrap_or(min), at(0.999).unwrap_or(max));
+        Some([min, max, start, if end > start { end } else { max }])
+    }
+
+    fn finish_as<T: Voxel>(&mut self) -> Result<()> {
+        for scale in 0..self.scales.len() {
+            // a slice without a partner is pooled in the plane only
+            let waiting = std::mem::take(&mut self.scales[scale].waiting);
+            if !waiting.is_empty() {
+                let [_, height, width] = self.scales[scale].layout.shape;
+                let pooled = pool::<T>(&[bytemuck::cast_slice(&waiting)], height, width);
+                self.push(scale + 1, &pooled)?;
+            }
+            if !self.scales[scale].layer.is_empty() {
+                self.store_layer::<T>(scale)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One slice of the next scale from one or two slices; blocks at an odd edge are smaller.
+fn pool<T: Voxel>(slices: &[&[T]], height: usize, width: usize) -> Vec<T> {
+    let (rows, columns) = (height.div_ceil(2), width.div_ceil(2));
+    let mut pooled = vec![T::FILL; rows * columns];
+    pooled.par_chunks_mut(columns).enumerate().for_each(|(row, to)| {
+        let mut block = Vec::with_capacity(8);
+        for (column, to) in to.iter_mut().enumerate() {
+            block.clear();
+            for slice in slices {
+                for y in 2 * row..(2 * row + 2).min(height) {
+                    let start = y * width + 2 * column;
+                    block.extend_from_slice(&slice[start..(start + 2).min((y + 1) * width)]);
+                }
+            }
+            *to = T::pool(&block);
+        }
+    });
+    pooled
+}
+
+impl Backend for Pyramid {
+    fn append<T: Voxel>(&mut self, _z0: usize, slices: &[T]) -> Result<()> {
+        self.note_range(slices);
+        let slice_len = self.meta.shape[1] * self.meta.shape[2];
+        slices.chunks(slice_len).try_for_each(|slice| self.push(0, slice))
+    }
+
+    fn finish(mut self) -> Result<Vec<String>> {
+        match self.meta.voxel_type {
+            VoxelType::F32 => self.finish_as::<f32>()?,
+            VoxelType::U32 => self.finish_as::<u32>()?,
+        }
+        let name = self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = name.trim_end_matches(".zarr").trim_end_matches(".ome");
+        let window = self.window();
+        let group = metadata::group(&self.meta, name, self.scales.len(), window);
+        super::super::write_json(&self.folder.join("zarr.json"), &group)?;
+        // within array 0, because Zarr readers warn of files in a group that they do not know
+        self.checksums.store(&self.scales[0].folder)?;
+        Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_halve_until_no_side_is_longer_than_256() {
+        assert_eq!(scales([600, 301, 2]), [[600, 301, 2], [300, 151, 1], [150, 76, 1]]);
+        assert_eq!(scales([256, 1, 1]), [[256, 1, 1]]);
+    }
+
+    #[test]
+    fn odd_edges_are_pooled_over_what_is_there() {
+        let slice = [1.0f32, 3.0, 10.0, 5.0, f32::NAN, 20.0, 7.0, 9.0, f32::NAN];
+        assert_eq!(pool(&[&slice], 3, 3)[..3], [3.0, 15.0, 8.0]);
+        assert!(pool(&[&slice], 3, 3)[3].is_nan());
+        assert_eq!(pool(&[&[1u32, 0, 5, 0], &[0, 7, 0, 0]], 2, 2), [7]);
+    }
+
+    #[test]
+    fn the_stated_memory_covers_a_layer_of_every_scale() {
+        // 2048^2 slices: 8 + 1 slices of 16 MiB at scale 0, and so on down
+        let bytes = writer_bytes([2048, 2048, 2048]);
+        assert!(bytes > (9 * 16) << 20 && bytes < 256 << 20, "{bytes}");
+    }
+}
