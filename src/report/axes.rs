@@ -24,7 +24,7 @@ impl Axis {
         let (from, to) = if (to - from).abs() > 1e-300 && (to - from).is_finite() { (from, to) } else { (0.0, 1.0) };
         let largest = from.abs().max(to.abs());
         let exponent = match largest.log10().floor() as i32 {
-            e if (-2..=4).contains(&e) => 0,
+            e if (-2..=3).contains(&e) => 0,
             e => e.div_euclid(3) * 3,
         };
         let title = match exponent {
@@ -130,7 +130,7 @@ impl Panel {
     }
 
     fn counts(&self) -> (usize, usize) {
-        (((self.high[0] - self.low[0]) / 75.0).max(2.0) as usize, ((self.high[1] - self.low[1]) / 50.0).max(2.0) as usize)
+        (((self.high[0] - self.low[0]) / 60.0).max(2.0) as usize, ((self.high[1] - self.low[1]) / 50.0).max(2.0) as usize)
     }
 
     /// Frame, ticks and titles, after the data. `named_y`: the left axis has numbers and a title.
@@ -194,6 +194,7 @@ mod tests {
         let texts = |axis: &Axis, n| axis.ticks(n).into_iter().map(|t| t.1).collect::<Vec<_>>();
         assert_eq!(texts(&Axis::new(0.0, 1.0, ""), 5), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(texts(&Axis::new(130.0, 0.0, ""), 3), ["0", "50", "100"]);
+        assert_eq!(Axis::new(0.0, 3e4, "volume [µm³]").title, "volume [10³ µm³]");
         let large = Axis::new(0.0, 2.5e6, "volume [µm³]");
         assert_eq!(large.title, "volume [10⁶ µm³]");
         assert_eq!(texts(&large, 5), ["0.0", "0.5", "1.0", "1.5", "2.0", "2.5"]);

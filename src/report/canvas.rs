@@ -4,6 +4,8 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Once;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -135,29 +137,26 @@ impl Canvas {
         }
         let drawn = Pixels { width, height, rgb: buffer };
         let small = resized(&drawn, width / OVERSAMPLE, height / OVERSAMPLE);
-        let mut out = Cursor::new(Vec::new());
-        let image = image::RgbImage::from_raw(small.width as u32, small.height as u32, small.rgb)
-            .expect("three bytes per pixel were made");
-        image.write_to(&mut out, image::ImageFormat::Png).map_err(|error| failed(path, error.to_string()))?;
-        Ok(out.into_inner())
+        encoded(&small).map_err(|problem| failed(path, problem))
     }
 
-    /// The SVG file of the figure.
+    /// The SVG file of the figure: exact positions, pictures embedded at their own resolution.
     ///
     /// # Errors
     /// As for [`Canvas::png`].
     pub(super) fn svg(&self, path: &Path) -> Result<String> {
         let (width, height) = self.pixels(SCALE);
-        let mut text = String::new();
-        {
-            let root = SVGBackend::with_string(&mut text, (width as u32, height as u32)).into_drawing_area();
-            self.draw(&root, SCALE as f64).map_err(|problem| failed(path, problem))?;
+        let mut out = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {} {}\" font-family=\"DejaVu Sans, Helvetica, Arial, sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n",
+            self.width.ceil(),
+            self.height.ceil()
+        );
+        for stroke in &self.strokes {
+            out += &svg_element(stroke).map_err(|problem| failed(path, problem))?;
+            out.push('\n');
         }
-        // the backend writes a media type that no viewer knows
-        Ok(text.replace("data:png;base64", "data:image/png;base64").replace(
-            "font-family=\"sans-serif\"",
-            "font-family=\"DejaVu Sans, Helvetica, Arial, sans-serif\"",
-        ))
+        out += "</svg>\n";
+        Ok(out)
     }
 
     fn pixels(&self, scale: usize) -> (usize, usize) {
@@ -188,6 +187,65 @@ fn load_fonts() {
             debug_assert!(loaded.is_ok(), "the embedded fonts are valid");
         }
     });
+}
+
+fn encoded(pixels: &Pixels) -> std::result::Result<Vec<u8>, String> {
+    let mut out = Cursor::new(Vec::new());
+    image::RgbImage::from_raw(pixels.width as u32, pixels.height as u32, pixels.rgb.clone())
+        .expect("three bytes per pixel were made")
+        .write_to(&mut out, image::ImageFormat::Png)
+        .map_err(|error| error.to_string())?;
+    Ok(out.into_inner())
+}
+
+fn svg_element(stroke: &Stroke) -> std::result::Result<String, String> {
+    let hex = |rgb: &Rgb| format!("#{:02x}{:02x}{:02x}", rgb[0], rgb[1], rgb[2]);
+    let list = |points: &[[f64; 2]]| points.iter().map(|p| format!("{:.2},{:.2}", p[0], p[1])).collect::<Vec<_>>().join(" ");
+    Ok(match stroke {
+        Stroke::Rect { low, high, fill, alpha } => {
+            let (x, y) = (low[0].min(high[0]), low[1].min(high[1]));
+            let (w, h) = ((high[0] - low[0]).abs(), (high[1] - low[1]).abs());
+            format!("<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{w:.2}\" height=\"{h:.2}\" fill=\"{}\" fill-opacity=\"{alpha}\"/>", hex(fill))
+        }
+        Stroke::Line { points, colour, width } => format!(
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{width}\" stroke-linejoin=\"round\"/>",
+            list(points),
+            hex(colour)
+        ),
+        Stroke::Polygon { points, fill, alpha } => {
+            format!("<polygon points=\"{}\" fill=\"{}\" fill-opacity=\"{alpha}\"/>", list(points), hex(fill))
+        }
+        Stroke::Dot { at, radius, fill } => {
+            format!("<circle cx=\"{:.2}\" cy=\"{:.2}\" r=\"{radius}\" fill=\"{}\"/>", at[0], at[1], hex(fill))
+        }
+        Stroke::Text { at, text, size, colour, anchor, upright, bold } => {
+            let anchor = match anchor {
+                Anchor::Start => "start",
+                Anchor::Middle => "middle",
+                Anchor::End => "end",
+            };
+            let turn = if *upright { format!(" transform=\"rotate(-90 {:.2} {:.2})\"", at[0], at[1]) } else { String::new() };
+            let weight = if *bold { " font-weight=\"bold\"" } else { "" };
+            // the middle of a line of text lies about 0.36 em above its base line; the rasteriser's size is the height
+            // of the line, 1.24 em
+            format!(
+                "<text x=\"{:.2}\" y=\"{:.2}\" dy=\"0.36em\" font-size=\"{:.2}\" text-anchor=\"{anchor}\" fill=\"{}\"{weight}{turn}>{}</text>",
+                at[0],
+                at[1],
+                size / 1.24,
+                hex(colour),
+                super::tables::escaped(text)
+            )
+        }
+        Stroke::Image { at, size, pixels } => format!(
+            "<image x=\"{:.2}\" y=\"{:.2}\" width=\"{:.2}\" height=\"{:.2}\" preserveAspectRatio=\"none\" style=\"image-rendering:pixelated\" href=\"data:image/png;base64,{}\"/>",
+            at[0],
+            at[1],
+            size[0],
+            size[1],
+            STANDARD.encode(encoded(pixels)?)
+        ),
+    })
 }
 
 fn colour(rgb: Rgb, alpha: f64) -> RGBAColor {

@@ -108,53 +108,68 @@ fn hours(run: &Run, names: &[&str]) -> Option<Vec<f64>> {
     names.iter().map(|name| of(name).map(|s| (s - first) / 3600.0)).collect()
 }
 
-/// Volume (and mass) of increase and decrease over the scans of the series.
+/// A Faraday mass beyond this multiple of everything else would flatten the rest and is left out of the picture.
+const OFF_SCALE: f64 = 5.0;
+
+/// Volume (and mass) of increase and decrease over the scans of the series; 0 at the reference where they share one.
 pub(super) fn growth(run: &Run) -> Canvas {
-    let names: Vec<&str> = run.changes.iter().map(|c| c.record.target.as_str()).collect();
+    let reference = run.changes.first().map(|c| c.record.reference.as_str());
+    let shared = reference.filter(|first| run.changes.iter().all(|c| c.record.reference == *first));
+    let names: Vec<&str> = shared.into_iter().chain(run.changes.iter().map(|c| c.record.target.as_str())).collect();
     let times = hours(run, &names);
-    let places: Vec<f64> = times.clone().unwrap_or_else(|| (1..=names.len()).map(|k| k as f64).collect());
-    let mass = run.changes.iter().all(|c| c.record.mass.is_some());
+    let first = if shared.is_some() { 0 } else { 1 };
+    let places: Vec<f64> = times.clone().unwrap_or_else(|| (first..first + names.len()).map(|k| k as f64).collect());
     let mut canvas = Canvas::new(860.0, 420.0);
     canvas.bold_text([80.0, 20.0], "growth over the series", 14.0, Anchor::Start);
-    let (least, most) = places.iter().fold((f64::INFINITY, 0f64), |(a, b), &p| (a.min(p), b.max(p)));
-    let margin = 0.08 * (most - least).max(0.5);
-    let x = match times {
-        Some(_) => Axis::new(0f64.min(least), most + margin, "time since the first scan [h]"),
-        None => Axis::new(least - margin - 0.5, most + margin + 0.5, "scan of the series"),
+    let (least, most) = places.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &p| (a.min(p), b.max(p)));
+    let margin = 0.06 * (most - least).max(0.5);
+    let title = if times.is_some() { "time since the first scan [h]" } else { "scan of the series" };
+    let x = Axis::new(least - margin, most + margin, title);
+    let line = |colour: Rgb, name: &str, value: &dyn Fn(&Change) -> [f64; 2]| -> Line {
+        let zero = shared.map(|_| [0.0, 0.0]);
+        (colour, name.to_string(), zero.into_iter().chain(run.changes.iter().map(value)).collect())
     };
     let cubic = run.changes.first().map_or("voxels", |c| c.cubic().1);
-    let volume = |c: &Change, v: u64| v as f64 * c.cubic().0;
-    let volumes: Vec<Line> = vec![
-        (RED, "increase".into(), run.changes.iter().map(|c| [volume(c, c.record.increase_voxels), 0.0]).collect()),
-        (BLUE, "decrease".into(), run.changes.iter().map(|c| [volume(c, c.record.decrease_voxels), 0.0]).collect()),
+    let volumes = vec![
+        line(RED, "increase", &|c| [c.record.increase_voxels as f64 * c.cubic().0, 0.0]),
+        line(BLUE, "decrease", &|c| [c.record.decrease_voxels as f64 * c.cubic().0, 0.0]),
     ];
-    let sums: Vec<Line> = if mass {
-        let of = |value: fn(&crate::record::MassRecord) -> [f64; 2]| {
-            run.changes.iter().map(|c| c.record.mass.as_ref().map_or([f64::NAN; 2], value)).collect()
-        };
-        vec![
-            (RED, "increase".into(), of(|m| [m.increase_ug, 0.0])),
-            (BLUE, "decrease".into(), of(|m| [m.decrease_ug, 0.0])),
-            (BLACK, "net".into(), of(|m| [m.net_ug, m.net_err_ug])),
-            (GREY, "charge (Faraday)".into(), of(|m| [m.faraday_ug.unwrap_or(f64::NAN), 0.0])),
-        ]
+    let unit = run.changes.first().map_or("", |c| c.record.unit.as_str());
+    let (sums, right) = if run.changes.iter().all(|c| c.record.mass.is_some()) {
+        (mass_lines(&line), "mass [µg]".to_string())
     } else {
-        vec![
-            (RED, "increase".into(), run.changes.iter().map(|c| [c.record.increase_sum, c.record.increase_sum_err]).collect()),
-            (BLUE, "decrease".into(), run.changes.iter().map(|c| [c.record.decrease_sum, c.record.decrease_sum_err]).collect()),
-        ]
+        let sums = vec![
+            line(RED, "increase, ±1σ", &|c| [c.record.increase_sum, c.record.increase_sum_err]),
+            line(BLUE, "decrease, ±1σ", &|c| [c.record.decrease_sum, c.record.decrease_sum_err]),
+        ];
+        (sums, format!("summed change [{unit} · voxel]"))
     };
-    let unit = run.changes.first().map_or(String::new(), |c| c.record.unit.clone());
-    let right = if mass { "mass [µg]".to_string() } else { format!("summed change [{unit} · voxel]") };
     for (k, (lines, title)) in [(volumes, format!("changed volume [{cubic}]")), (sums, right)].into_iter().enumerate() {
         let offset = 430.0 * k as f64;
         let bounds = lines.iter().flat_map(|l| &l.2).flat_map(|p| [p[0] - p[1], p[0] + p[1]]).filter(|v| v.is_finite());
         let (low, high) = bounds.fold((0f64, 0f64), |(a, b), v| (a.min(v), b.max(v)));
-        let panel =
-            Panel { low: [80.0 + offset, 44.0], high: [410.0 + offset, 365.0], x: x.clone(), y: Axis::new(1.08 * low, 1.08 * high, &title) };
+        let y = Axis::new(1.08 * low, 1.08 * high, &title);
+        let panel = Panel { low: [80.0 + offset, 44.0], high: [410.0 + offset, 365.0], x: x.clone(), y };
         lines_panel(&mut canvas, &panel, &places, &lines);
     }
     canvas
+}
+
+/// Masses, and the mass that the charge moves where it is of their size.
+fn mass_lines(line: &dyn Fn(Rgb, &str, &dyn Fn(&Change) -> [f64; 2]) -> Line) -> Vec<Line> {
+    type Of = fn(&crate::record::MassRecord) -> [f64; 2];
+    let of = |colour: Rgb, name: &str, value: Of| line(colour, name, &|c| c.record.mass.as_ref().map_or([f64::NAN; 2], value));
+    let mut lines = vec![
+        of(RED, "increase", |m| [m.increase_ug, 0.0]),
+        of(BLUE, "decrease", |m| [m.decrease_ug, 0.0]),
+        of(BLACK, "net, ±1σ", |m| [m.net_ug, m.net_err_ug]),
+    ];
+    let largest = |lines: &[Line]| lines.iter().flat_map(|l| &l.2).map(|v| v[0].abs()).filter(|v| v.is_finite()).fold(0.0, f64::max);
+    let charge = of(GREY, "charge (Faraday)", |m| [m.faraday_ug.unwrap_or(f64::NAN), 0.0]);
+    if largest(std::slice::from_ref(&charge)) <= OFF_SCALE * largest(&lines) {
+        lines.push(charge);
+    }
+    lines
 }
 
 /// Colour, name, and `[value, error]` for each scan.
