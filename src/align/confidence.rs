@@ -38,8 +38,9 @@ pub(crate) fn judge(texture: &Texture, motion: &RigidMotion, search: [i32; 3], e
     let reference = texture.transform_reference(&engine);
     let own = texture.correlate_with_itself(&engine, &reference);
     let lobe = lobe(&own);
-    let map = texture.correlate(motion, &engine, &reference);
-    let coefficient = texture.coefficient(motion);
+    let (target, mask) = texture.unchanged(motion);
+    let map = engine.map(&reference, &target, &mask);
+    let coefficient = texture.coefficient_with(&target, &mask);
     let (mut power, mut n, mut rival) = (0.0, 0usize, 0f64);
     for shift in shifts(map.reach) {
         let value = f64::from(map.at(shift));

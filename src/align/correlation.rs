@@ -21,6 +21,9 @@ const HIGH_PASS_SIGMA: f64 = 5.0;
 /// Values beyond this multiple of the typical size (from the median) are cut to it.
 const CLIP: f64 = 4.0;
 
+/// Residuals beyond this multiple of the typical one are change.
+const CHANGED: f64 = 3.5;
+
 /// Both volumes of a level without their wide structure, with masks.
 pub(crate) struct Texture {
     pub(crate) frame: Frame,
@@ -47,11 +50,38 @@ impl Texture {
         }
     }
 
-    /// Correlation coefficients of the reference with the target moved back by `motion`, over further shifts.
-    pub(crate) fn correlate(&self, motion: &RigidMotion, engine: &Correlator, reference: &Transformed) -> CorrelationMap {
+    /// The target moved back by `motion`, 0 outside of its mask, and the mask.
+    fn aligned(&self, motion: &RigidMotion) -> (Array3<f32>, Array3<f32>) {
         let target_mask = mask(&self.frame, Side::Target, motion);
         let mut target = warped(self.target.view(), &self.frame, motion);
-        Zip::from(&mut target).and(&target_mask).for_each(|v, &m| *v *= m);
+        target *= &target_mask;
+        (target, target_mask)
+    }
+
+    /// The same without the voxels that changed between the scans: those whose residual is far beyond the typical.
+    ///
+    /// Volumes that have nothing in common have normal residuals, of which this takes one in two thousand.
+    pub(crate) fn unchanged(&self, motion: &RigidMotion) -> (Array3<f32>, Array3<f32>) {
+        let (mut target, mut target_mask) = self.aligned(motion);
+        let both = &target_mask * &self.reference_mask;
+        let gain = typical(&target, &both) / typical(&self.reference, &both).max(1e-12);
+        let mut residual = self.reference.mapv(|r| (gain * f64::from(r)) as f32);
+        residual -= &target;
+        let limit = (CHANGED * typical(&residual, &both)) as f32;
+        if limit > 0.0 {
+            Zip::from(&mut target_mask).and(&residual).and(&self.reference_mask).for_each(|m, &r, &own| {
+                if own > 0.0 && r.abs() > limit {
+                    *m = 0.0;
+                }
+            });
+            target *= &target_mask;
+        }
+        (target, target_mask)
+    }
+
+    /// Correlation coefficients of the reference with the target moved back by `motion`, over further shifts.
+    pub(crate) fn correlate(&self, motion: &RigidMotion, engine: &Correlator, reference: &Transformed) -> CorrelationMap {
+        let (target, target_mask) = self.aligned(motion);
         engine.map(reference, &target, &target_mask)
     }
 
@@ -67,11 +97,15 @@ impl Texture {
 
     /// Correlation coefficient of the reference with the target at `motion`, without further shift.
     pub(crate) fn coefficient(&self, motion: &RigidMotion) -> f64 {
-        let target_mask = mask(&self.frame, Side::Target, motion);
-        let target = warped(self.target.view(), &self.frame, motion);
+        let (target, target_mask) = self.aligned(motion);
+        self.coefficient_with(&target, &target_mask)
+    }
+
+    /// Correlation coefficient of the reference with a volume on its grid.
+    pub(crate) fn coefficient_with(&self, target: &Array3<f32>, target_mask: &Array3<f32>) -> f64 {
         let mut sums = [0f64; 6];
-        let both = self.reference_mask.iter().zip(&target_mask);
-        for ((&r, &t), (&m_r, &m_t)) in self.reference.iter().zip(&target).zip(both) {
+        let both = self.reference_mask.iter().zip(target_mask);
+        for ((&r, &t), (&m_r, &m_t)) in self.reference.iter().zip(target).zip(both) {
             let (r, t, m) = (f64::from(r), f64::from(t), f64::from(m_r * m_t));
             for (sum, term) in sums.iter_mut().zip([1.0, r, t, r * r, t * t, r * t]) {
                 *sum += m * term;
@@ -189,7 +223,7 @@ impl Correlator {
     }
 
     /// Coefficients of `reference(x)` with `target(x + shift)`.
-    fn map(&self, reference: &Transformed, target: &Array3<f32>, target_mask: &Array3<f32>) -> CorrelationMap {
+    pub(crate) fn map(&self, reference: &Transformed, target: &Array3<f32>, target_mask: &Array3<f32>) -> CorrelationMap {
         let target = self.transform(target, target_mask);
         let total = self.padded.iter().product::<usize>() as f32;
         let product = |a: &Array3<Complex32>, b: &Array3<Complex32>| {

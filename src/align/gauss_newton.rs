@@ -189,12 +189,9 @@ fn finish(level: &Level, motion: RigidMotion, free: Free, grey: Option<Grey>, po
     let mut slices = Vec::new();
     let (sums, _) = equations(level, &target, &motion, grey, possible, Some(&mut slices))?;
     let mask = free.mask();
-    let mut reliability = [0.0; 4];
-    for i in 0..4 {
-        if sums.h[i][i] > 0.0 {
-            reliability[i] = (sums.signal[i][i] / sums.h[i][i]).clamp(0.0, 1.0);
-        }
-    }
+    let reliability = std::array::from_fn(|i| {
+        if sums.h[i][i] > 0.0 { (sums.signal[i][i] / sums.h[i][i]).clamp(0.0, 1.0) } else { 0.0 }
+    });
     let errors = sandwich(&sums, &slices, mask);
     Some(Refined {
         motion,
@@ -446,9 +443,7 @@ fn solve(matrix: &Matrix, right: &Vector, free: [bool; 4]) -> Option<Vector> {
     for i in 0..n {
         for j in 0..=i {
             let mut sum = matrix[rows[i]][rows[j]];
-            for k in 0..j {
-                sum -= lower[i][k] * lower[j][k];
-            }
+            sum -= lower[i].iter().zip(&lower[j]).take(j).map(|(a, b)| a * b).sum::<f64>();
             if i == j {
                 if sum <= 1e-9 * matrix[rows[i]][rows[i]].abs() || !sum.is_finite() {
                     return None;

@@ -63,10 +63,10 @@ pub struct PilotPair {
 }
 
 /// Bytes that [`register`] needs for each voxel of one pilot, the two pilots themselves included: 8 for the pair, 8
-/// for its smoothed copy, 4 for the moved target, a seventh of the copies again for the coarser levels.
+/// for its smoothed copy, 8 for the part of it around one height, 4 for the moved target.
 #[must_use]
 pub const fn bytes_per_pilot_voxel() -> u64 {
-    24
+    28
 }
 
 /// Bytes that [`register`] needs whatever the pilots: spectra of the coarse level (64 voxels a side, padded to 96).

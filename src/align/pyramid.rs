@@ -67,10 +67,8 @@ impl Frame {
         if p[2] < heights[0] || p[2] > heights[1] {
             return 0.0;
         }
-        for axis in 0..2 {
-            if p[axis] < self.in_plane[axis][0] || p[axis] > self.in_plane[axis][1] {
-                return 0.0;
-            }
+        if p.iter().zip(self.in_plane).any(|(&along, [low, high])| along < low || along > high) {
+            return 0.0;
         }
         ((self.radius - p[0].hypot(p[1])) / self.taper).clamp(0.0, 1.0)
     }

@@ -115,7 +115,7 @@ fn a_fractional_shift_is_found_to_three_hundredths_at_realistic_noise() {
         let pair = pair_of(&sample(seed), &sample(seed), &moved(shift, 0.0), 0.03);
         let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
         let error = worst(&found, shift);
-        println!("{shift:?}: {error:.4} voxel, stated {:?}, confidence {:.2}", found.shift_err_voxel, found.confidence);
+        eprintln!("{shift:?}: {error:.4} voxel, stated {:?}, confidence {:.2}", found.shift_err_voxel, found.confidence);
         assert!(error < 0.03, "{found:?}");
         assert!(found.confidence > 0.9 && found.warnings.is_empty(), "{found:?}");
         assert!(found.residual_after < 0.8 * found.residual_before, "{found:?}");
@@ -131,7 +131,7 @@ fn without_noise_the_bias_of_interpolation_is_below_a_hundredth() {
         let found =
             register(&pair_of(&sample(4), &sample(4), &moved(shift, 0.0), 0.0), &config(AlignMethod::Translation)).unwrap();
         let error = worst(&found, shift);
-        println!("{fraction}: {error:.5}");
+        eprintln!("{fraction}: {error:.5}");
         assert!(error < 0.01, "{found:?}");
     }
 }
@@ -151,16 +151,16 @@ fn noise_pulls_the_shift_neither_to_whole_nor_to_half_voxels() {
             radius: 27.0,
         };
         let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
-        for axis in 0..3 {
-            errors.push(found.shift_voxel[axis] - shift[axis]);
-            pulls.push((found.shift_voxel[axis] - shift[axis]) / found.shift_err_voxel[axis]);
+        for ((value, truth), error) in found.shift_voxel.iter().zip(shift).zip(found.shift_err_voxel) {
+            errors.push(value - truth);
+            pulls.push((value - truth) / error);
         }
     }
     let n = errors.len() as f64;
     let mean = errors.iter().sum::<f64>() / n;
     let rms = (errors.iter().map(|e| e * e).sum::<f64>() / n).sqrt();
     let pull = (pulls.iter().map(|e| e * e).sum::<f64>() / n).sqrt();
-    println!("mean {mean:.4}, rms {rms:.4}, pull {pull:.2}");
+    eprintln!("mean {mean:.4}, rms {rms:.4}, pull {pull:.2}");
     assert!(mean.abs() < 4.0 * rms / n.sqrt() && rms < 0.05, "mean {mean}, rms {rms}");
     // 24 pulls: the spread of their root mean square is 1 / sqrt(48) = 0.14, four times that allowed
     assert!(pull > 0.45 && pull < 1.6, "the stated error must be the true one: pull {pull}");
@@ -170,7 +170,7 @@ fn noise_pulls_the_shift_neither_to_whole_nor_to_half_voxels() {
 fn large_shifts_are_found() {
     let shift = [12.3, -11.6, 6.4];
     let found = register(&pair_of(&sample(5), &sample(5), &moved(shift, 0.0), 0.03), &config(AlignMethod::Translation)).unwrap();
-    println!("{found:?}");
+    eprintln!("{found:?}");
     assert!(worst(&found, shift) < 0.05 && found.confidence > 0.5, "{found:?}");
     // control: a search that ends before the shift must say so or doubt itself
     let narrow = AlignConfig { search: 0.1, ..config(AlignMethod::Translation) };
@@ -192,7 +192,7 @@ fn a_tenth_of_the_volume_may_change() {
     let changed = after.grains.len() as f64 * 4.0 / 3.0 * std::f64::consts::PI * 5.2f64.powi(3);
     assert!(changed / (32.0 * std::f64::consts::PI * 27.0 * 27.0) > 0.1);
     let found = register(&pair_of(&before, &after, &moved(shift, 0.0), 0.03), &config(AlignMethod::Translation)).unwrap();
-    println!("{found:?}");
+    eprintln!("{found:?}");
     assert!(worst(&found, shift) < 0.05 && found.confidence > 0.7, "{found:?}");
 }
 
@@ -210,7 +210,7 @@ fn a_turn_is_found_with_the_shift() {
     for (shift, turn) in [([1.3, -0.8, 0.6], 7.3), ([-0.4, 2.2, -1.1], -23.0), ([0.2, 0.3, 0.0], 0.35)] {
         let pair = pair_of(&sample(8), &sample(8), &moved(shift, turn), 0.03);
         let found = register(&pair, &config(AlignMethod::Rigid)).unwrap();
-        println!("{turn}: {:.4} voxel, {:.4} deg, confidence {:.2}", worst(&found, shift), found.rotation_deg[2] - turn, found.confidence);
+        eprintln!("{turn}: {:.4} voxel, {:.4} deg, confidence {:.2}", worst(&found, shift), found.rotation_deg[2] - turn, found.confidence);
         // shifts are known to 0.01 voxel here, so turns to 0.01 / 14 (mean distance from the axis) = 0.04 degrees
         assert!(worst(&found, shift) < 0.03 && (found.rotation_deg[2] - turn).abs() < 0.12, "{found:?}");
         assert!(found.confidence > 0.8 && found.warnings.is_empty(), "{found:?}");
@@ -231,7 +231,7 @@ fn a_sample_that_leans_is_said() {
     let leaning = Sample { lean: 0.06, ..still.clone() };
     let found =
         register(&pair_of(&still, &leaning, &RigidMotion::default(), 0.03), &config(AlignMethod::Translation)).unwrap();
-    println!("{:?}", found.per_height);
+    eprintln!("{:?}", found.per_height);
     assert!(found.warnings.iter().any(|w| w.contains("heights disagree")), "{found:?}");
     for [z, dx, _, _] in &found.per_height {
         // the structure of six slices has its weight up to two slices off their middle
@@ -268,7 +268,7 @@ fn neither_the_edge_of_the_field_of_view_nor_a_wall_draws_the_shift() {
         }
     }
     let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
-    println!("{:?} {:?}", found.shift_voxel, found.shift_err_voxel);
+    eprintln!("{:?} {:?}", found.shift_voxel, found.shift_err_voxel);
     // the bright rim that stands still is a change like any other: a tenth of a voxel is allowed to it
     assert!(worst(&found, shift) < 0.1 && found.confidence > 0.5, "{found:?}");
 }
@@ -279,7 +279,7 @@ fn unrelated_volumes_are_not_believed() {
         for method in [AlignMethod::Translation, AlignMethod::Rigid] {
             let pair = pair_of(&sample(30 + seed), &sample(60 + seed), &RigidMotion::default(), 0.05);
             let found = register(&pair, &config(method)).unwrap();
-            println!("{method:?}: {:.2} {:?}", found.confidence, found.shift_voxel);
+            eprintln!("{method:?}: {:.2} {:?}", found.confidence, found.shift_voxel);
             assert!(found.confidence < 0.3, "{found:?}");
             assert!(found.warnings.iter().any(|w| w.contains("low confidence")), "{found:?}");
         }
@@ -314,7 +314,7 @@ fn a_rotationally_symmetric_sample_says_nothing_about_the_turn() {
         tube.blobs.push(([0.0, 0.0, z], 3.0, height));
     }
     let found = register(&pair_of(&tube, &tube, &moved(shift, 0.0), 0.05), &config(AlignMethod::Rigid)).unwrap();
-    println!("{found:?}");
+    eprintln!("{found:?}");
     assert!(found.warnings.iter().any(|w| w.contains("symmetric")), "{found:?}");
     assert!(found.rotation_deg == [0.0; 3] && worst(&found, shift) < 0.05, "{found:?}");
 }
@@ -330,7 +330,7 @@ fn small_pilots_work() {
             radius: 23.0,
         };
         let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
-        println!("{shape:?}: {:?} {:?} {:.2}", found.shift_voxel, found.shift_err_voxel, found.confidence);
+        eprintln!("{shape:?}: {:?} {:?} {:.2}", found.shift_voxel, found.shift_err_voxel, found.confidence);
         // two slices hold a tenth of the voxels
         let allowed = if shape[0] < 4 { 0.15 } else { 0.08 };
         assert!(worst(&found, shift) < allowed && found.confidence > 0.5, "{found:?}");
@@ -349,7 +349,7 @@ fn several_levels_lead_to_the_finest() {
         radius: 66.0,
     };
     let found = register(&pair, &config(AlignMethod::Rigid)).unwrap();
-    println!("{found:?}");
+    eprintln!("{found:?}");
     // shifts are in voxels of the full volume
     assert!(worst(&found, motion.shift.map(|v| 3.0 * v)) < 3.0 * 0.03, "{found:?}");
     assert!((found.rotation_deg[2] - 4.2).abs() < 0.02, "{found:?}");
@@ -395,7 +395,7 @@ fn the_golden_pair_is_registered_better_than_by_phase_correlation() {
     };
     let (Some(reference), Some(target), Some(golden)) = (read("in_ref3d.npy"), read("in_mov3d.npy"), read("out_pcc3d_2.npy"))
     else {
-        println!("SKIPPED: no ../shared/goldens");
+        eprintln!("SKIPPED: no ../shared/goldens");
         return;
     };
     let shape = (24, 28, 30);
@@ -408,7 +408,7 @@ fn the_golden_pair_is_registered_better_than_by_phase_correlation() {
     let truth = [3.2, -1.55, 0.7];
     let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
     let theirs = (0..3).map(|a| (-f64::from(golden[2 - a]) - truth[a]).abs()).fold(0.0, f64::max);
-    println!("{found:?}, phase correlation is {theirs:.3} off");
+    eprintln!("{found:?}, phase correlation is {theirs:.3} off");
     assert!(worst(&found, truth) < theirs, "{found:?}");
     assert!((0..3).all(|a| (found.shift_voxel[a] + f64::from(golden[2 - a])).abs() < theirs + 0.06), "{found:?}");
 }

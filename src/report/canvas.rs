@@ -287,7 +287,9 @@ fn draw_stroke<B: DrawingBackend>(
             };
             let ink = colour(*rgb, 1.0);
             let style = TextStyle::from(font).color(&ink).pos(Pos::new(h, VPos::Center));
-            root.draw(&Text::new(text.as_str(), at(*place), style))
+            // the backend centres the box of the line, whose descent is empty under most letters and digits
+            let low = if *upright { *place } else { [place[0], place[1] + 0.07 * size] };
+            root.draw(&Text::new(text.as_str(), at(low), style))
         }
         Stroke::Image { at: place, size, pixels } => {
             let fitted =

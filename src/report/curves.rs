@@ -156,7 +156,7 @@ pub(super) fn growth(run: &Run) -> Canvas {
 }
 
 /// Masses, and the mass that the charge moves where it is of their size.
-fn mass_lines(line: &dyn Fn(Rgb, &str, &dyn Fn(&Change) -> [f64; 2]) -> Line) -> Vec<Line> {
+fn mass_lines(line: &LineOf<'_>) -> Vec<Line> {
     type Of = fn(&crate::record::MassRecord) -> [f64; 2];
     let of = |colour: Rgb, name: &str, value: Of| line(colour, name, &|c| c.record.mass.as_ref().map_or([f64::NAN; 2], value));
     let mut lines = vec![
@@ -171,6 +171,9 @@ fn mass_lines(line: &dyn Fn(Rgb, &str, &dyn Fn(&Change) -> [f64; 2]) -> Line) ->
     }
     lines
 }
+
+/// Makes a line of a colour and a name from what it takes of each difference.
+type LineOf<'a> = dyn Fn(Rgb, &str, &dyn Fn(&Change) -> [f64; 2]) -> Line + 'a;
 
 /// Colour, name, and `[value, error]` for each scan.
 type Line = (Rgb, String, Vec<[f64; 2]>);
