@@ -7,8 +7,8 @@
 use super::correlation::{CorrelationMap, Correlator, Texture, shifts};
 use super::motion::RigidMotion;
 
-/// Times the chance level at which confidence leaves 0 and reaches 1. The largest of ten thousand normal values is
-/// near 4, so the best of a blind search is there by chance.
+/// Standard deviations above chance at which confidence leaves 0 and reaches 1. The largest of ten thousand normal
+/// values is near 4, so the best of a blind search is there by chance.
 const CHANCE: [f64; 2] = [4.0, 8.0];
 /// The rival's coefficient, as a share of the peak, at which confidence reaches 0 and leaves 1.
 const RIVAL: [f64; 2] = [1.0, 0.75];
@@ -38,8 +38,9 @@ pub(crate) fn judge(texture: &Texture, motion: &RigidMotion, search: [i32; 3], e
     let reference = texture.transform_reference(&engine);
     let own = texture.correlate_with_itself(&engine, &reference);
     let lobe = lobe(&own);
-    let map = texture.correlate(motion, &engine, &reference);
-    let coefficient = texture.coefficient(motion);
+    let (target, mask) = texture.unchanged(motion);
+    let map = engine.map(&reference, &target, &mask);
+    let coefficient = texture.coefficient_with(&target, &mask);
     let (mut power, mut n, mut rival) = (0.0, 0usize, 0f64);
     for shift in shifts(map.reach) {
         let value = f64::from(map.at(shift));
@@ -56,7 +57,9 @@ pub(crate) fn judge(texture: &Texture, motion: &RigidMotion, search: [i32; 3], e
         }
     }
     let chance = if n > 0 { (power / n as f64).sqrt() } else { 1.0 };
-    let by_chance = ramp(coefficient / chance.max(1e-3), CHANCE);
+    // Fisher's z: normal with standard deviation 1 / sqrt(n - 3) by chance, n = 1 / chance^2 independent samples
+    let independent = (chance.max(1e-3).powi(-2) - 3.0).max(0.0);
+    let by_chance = ramp(coefficient.clamp(0.0, 0.999).atanh() * independent.sqrt(), CHANCE);
     let by_rival = if coefficient > 0.0 { ramp(rival / coefficient, RIVAL) } else { 0.0 };
     let worst = errors.into_iter().fold(0.0, f64::max);
     let by_error = ramp(worst, [ERROR[1], ERROR[0]]);

@@ -18,6 +18,12 @@ use super::resample::warped;
 /// it makes broad peaks, and artefacts that stand still with the detector are of this kind.
 const HIGH_PASS_SIGMA: f64 = 5.0;
 
+/// Values beyond this multiple of the typical size (from the median) are cut to it.
+const CLIP: f64 = 4.0;
+
+/// Residuals beyond this multiple of the typical one are change.
+const CHANGED: f64 = 3.5;
+
 /// Both volumes of a level without their wide structure, with masks.
 pub(crate) struct Texture {
     pub(crate) frame: Frame,
@@ -44,11 +50,38 @@ impl Texture {
         }
     }
 
-    /// Correlation coefficients of the reference with the target moved back by `motion`, over further shifts.
-    pub(crate) fn correlate(&self, motion: &RigidMotion, engine: &Correlator, reference: &Transformed) -> CorrelationMap {
+    /// The target moved back by `motion`, 0 outside of its mask, and the mask.
+    fn aligned(&self, motion: &RigidMotion) -> (Array3<f32>, Array3<f32>) {
         let target_mask = mask(&self.frame, Side::Target, motion);
         let mut target = warped(self.target.view(), &self.frame, motion);
-        Zip::from(&mut target).and(&target_mask).for_each(|v, &m| *v *= m);
+        target *= &target_mask;
+        (target, target_mask)
+    }
+
+    /// The same without the voxels that changed between the scans: those whose residual is far beyond the typical.
+    ///
+    /// Volumes that have nothing in common have normal residuals, of which this takes one in two thousand.
+    pub(crate) fn unchanged(&self, motion: &RigidMotion) -> (Array3<f32>, Array3<f32>) {
+        let (mut target, mut target_mask) = self.aligned(motion);
+        let both = &target_mask * &self.reference_mask;
+        let gain = typical(&target, &both) / typical(&self.reference, &both).max(1e-12);
+        let mut residual = self.reference.mapv(|r| (gain * f64::from(r)) as f32);
+        residual -= &target;
+        let limit = (CHANGED * typical(&residual, &both)) as f32;
+        if limit > 0.0 {
+            Zip::from(&mut target_mask).and(&residual).and(&self.reference_mask).for_each(|m, &r, &own| {
+                if own > 0.0 && r.abs() > limit {
+                    *m = 0.0;
+                }
+            });
+            target *= &target_mask;
+        }
+        (target, target_mask)
+    }
+
+    /// Correlation coefficients of the reference with the target moved back by `motion`, over further shifts.
+    pub(crate) fn correlate(&self, motion: &RigidMotion, engine: &Correlator, reference: &Transformed) -> CorrelationMap {
+        let (target, target_mask) = self.aligned(motion);
         engine.map(reference, &target, &target_mask)
     }
 
@@ -64,11 +97,15 @@ impl Texture {
 
     /// Correlation coefficient of the reference with the target at `motion`, without further shift.
     pub(crate) fn coefficient(&self, motion: &RigidMotion) -> f64 {
-        let target_mask = mask(&self.frame, Side::Target, motion);
-        let target = warped(self.target.view(), &self.frame, motion);
+        let (target, target_mask) = self.aligned(motion);
+        self.coefficient_with(&target, &target_mask)
+    }
+
+    /// Correlation coefficient of the reference with a volume on its grid.
+    pub(crate) fn coefficient_with(&self, target: &Array3<f32>, target_mask: &Array3<f32>) -> f64 {
         let mut sums = [0f64; 6];
-        let both = self.reference_mask.iter().zip(&target_mask);
-        for ((&r, &t), (&m_r, &m_t)) in self.reference.iter().zip(&target).zip(both) {
+        let both = self.reference_mask.iter().zip(target_mask);
+        for ((&r, &t), (&m_r, &m_t)) in self.reference.iter().zip(target).zip(both) {
             let (r, t, m) = (f64::from(r), f64::from(t), f64::from(m_r * m_t));
             for (sum, term) in sums.iter_mut().zip([1.0, r, t, r * r, t * t, r * t]) {
                 *sum += m * term;
@@ -112,6 +149,11 @@ fn high_passed(volume: &Array3<f32>, mask: &Array3<f32>) -> Array3<f32> {
     Zip::from(&mut out).and(volume).and(mask).and(&wide).and(&weight).for_each(|o, &v, &m, &sum, &w| {
         *o = if m > 0.0 && w > 1e-6 { v - sum / w } else { 0.0 };
     });
+    // what changed between the scans may be far stronger than the structure: it must not rule the correlation
+    let limit = (CLIP * typical(&out, mask)) as f32;
+    if limit > 0.0 {
+        out.mapv_inplace(|v| v.clamp(-limit, limit));
+    }
     // unit variance, so that squares and sums stay in the range where f32 is exact enough
     let n = f64::from(mask.sum()).max(1.0);
     let power = (out.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / n).sqrt();
@@ -119,6 +161,16 @@ fn high_passed(volume: &Array3<f32>, mask: &Array3<f32>) -> Array3<f32> {
         out.mapv_inplace(|v| (f64::from(v) / power) as f32);
     }
     out
+}
+
+/// Median absolute value over the mask, as a standard deviation.
+fn typical(volume: &Array3<f32>, mask: &Array3<f32>) -> f64 {
+    let mut sizes: Vec<f32> = volume.iter().zip(mask).filter(|&(_, &m)| m > 0.0).map(|(v, _)| v.abs()).collect();
+    if sizes.is_empty() {
+        return 0.0;
+    }
+    let middle = sizes.len() / 2;
+    1.4826 * f64::from(*sizes.select_nth_unstable_by(middle, f32::total_cmp).1)
 }
 
 /// FFT plans for volumes of one shape, zero-padded so that shifts up to `reach` do not wrap.
@@ -171,7 +223,7 @@ impl Correlator {
     }
 
     /// Coefficients of `reference(x)` with `target(x + shift)`.
-    fn map(&self, reference: &Transformed, target: &Array3<f32>, target_mask: &Array3<f32>) -> CorrelationMap {
+    pub(crate) fn map(&self, reference: &Transformed, target: &Array3<f32>, target_mask: &Array3<f32>) -> CorrelationMap {
         let target = self.transform(target, target_mask);
         let total = self.padded.iter().product::<usize>() as f32;
         let product = |a: &Array3<Complex32>, b: &Array3<Complex32>| {

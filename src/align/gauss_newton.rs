@@ -54,15 +54,13 @@ pub(crate) struct Refined {
     pub(crate) errors: Vector,
     /// Share of the reference's gradient power along each parameter that the target has too: 1 signal, 0 noise.
     pub(crate) reliability: Vector,
-    /// Correction of x, y, z that each slice of the level asks for on its own: normal equations by slice.
-    pub(crate) by_slice: Vec<Normal>,
     /// Share of the weight that voxels kept.
     pub(crate) kept: f64,
 }
 
 /// Normal equations of one slice.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Normal {
+struct Normal {
     /// Sum of w J J'
     h: Matrix,
     /// Sum of w J K', K being the gradient of the target: free of noise power
@@ -191,19 +189,15 @@ fn finish(level: &Level, motion: RigidMotion, free: Free, grey: Option<Grey>, po
     let mut slices = Vec::new();
     let (sums, _) = equations(level, &target, &motion, grey, possible, Some(&mut slices))?;
     let mask = free.mask();
-    let mut reliability = [0.0; 4];
-    for i in 0..4 {
-        if sums.h[i][i] > 0.0 {
-            reliability[i] = (sums.signal[i][i] / sums.h[i][i]).clamp(0.0, 1.0);
-        }
-    }
+    let reliability = std::array::from_fn(|i| {
+        if sums.h[i][i] > 0.0 { (sums.signal[i][i] / sums.h[i][i]).clamp(0.0, 1.0) } else { 0.0 }
+    });
     let errors = sandwich(&sums, &slices, mask);
     Some(Refined {
         motion,
         errors,
         reliability,
         kept: if sums.geometric > 0.0 { sums.grey[0] / sums.geometric } else { 0.0 },
-        by_slice: slices,
     })
 }
 
@@ -266,19 +260,6 @@ fn sandwich(sums: &Normal, slices: &[Normal], free: [bool; 4]) -> Vector {
     errors
 }
 
-/// The correction (x, y, z) of the motion that a group of slices asks for, with its standard deviation, from the
-/// normal equations at the common motion.
-pub(crate) fn correction(slices: &[Normal], free_z: bool) -> Option<([f64; 3], [f64; 3])> {
-    let mut sums = Normal::default();
-    for slice in slices {
-        sums.add(slice);
-    }
-    let free = [true, true, free_z, false];
-    let step = sums.step(free)?;
-    let errors = sandwich(&sums, slices, free);
-    Some(([-step[0], -step[1], -step[2]], [errors[0], errors[1], errors[2]]))
-}
-
 /// Normal equations at `motion`; the grey values and weights start from the geometric weights alone if not given.
 fn equations(
     level: &Level,
@@ -291,16 +272,7 @@ fn equations(
     let n_z = level.frame.shape[0];
     let grey = match grey {
         Some(grey) => grey,
-        None => {
-            let sums = (0..n_z).into_par_iter().map(|z| grey_sums(level, target, motion, z)).collect::<Vec<_>>();
-            let mut total = [0.0; 5];
-            for slice in sums {
-                for (sum, term) in total.iter_mut().zip(slice) {
-                    *sum += term;
-                }
-            }
-            Grey::from_sums(total)?
-        }
+        None => first_grey(level, target, motion)?,
     };
     let sigma = 1.4826 * median_residual(level, target, motion, grey)?;
     let robust = Robust { sigma: sigma.max(1e-6 * grey.gain), possible };
@@ -337,39 +309,56 @@ fn for_each_voxel(frame: &Frame, motion: &RigidMotion, z: usize, stride: usize, 
     }
 }
 
-fn grey_sums(level: &Level, target: &Array3<f32>, motion: &RigidMotion, z: usize) -> [f64; 5] {
-    let mut sums = [0.0; 5];
-    for_each_voxel(&level.frame, motion, z, 1, |y, x, _, w| {
-        let (r, t) = (f64::from(level.reference[[z, y, x]]), f64::from(target[[z, y, x]]));
-        for (sum, term) in sums.iter_mut().zip([1.0, r, t, r * r, t * t]) {
-            *sum += w * term;
-        }
-    });
-    sums
-}
-
-/// Median absolute residual over a regular subset of the voxels.
-fn median_residual(level: &Level, target: &Array3<f32>, motion: &RigidMotion, grey: Grey) -> Option<f64> {
+/// Calls `value` for a regular subset of the voxels that count.
+fn sampled<T: Send>(level: &Level, motion: &RigidMotion, value: impl Fn([usize; 3]) -> T + Sync) -> Vec<T> {
     let [n_z, n_y, n_x] = level.frame.shape;
     let stride = (n_z * n_y * n_x / MEDIAN_SAMPLES).max(1);
     let (stride_z, stride_x) = if stride < 8 { (1, stride) } else { ((stride / 8).min(n_z / 4).max(1), 8) };
-    let parts: Vec<Vec<f64>> = (0..n_z)
+    let parts: Vec<Vec<T>> = (0..n_z)
         .into_par_iter()
         .filter(|z| (z + stride_z / 2).is_multiple_of(stride_z))
         .map(|z| {
             let mut out = Vec::new();
-            for_each_voxel(&level.frame, motion, z, stride_x, |y, x, _, _| {
-                out.push(grey.residual(level.reference[[z, y, x]], target[[z, y, x]]).abs());
-            });
+            for_each_voxel(&level.frame, motion, z, stride_x, |y, x, _, _| out.push(value([z, y, x])));
             out
         })
         .collect();
-    let mut all: Vec<f64> = parts.into_iter().flatten().collect();
-    if all.is_empty() {
-        return None;
+    parts.into_iter().flatten().collect()
+}
+
+fn median(values: &mut [f64]) -> Option<f64> {
+    let middle = values.len() / 2;
+    (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
+}
+
+/// Median absolute residual.
+fn median_residual(level: &Level, target: &Array3<f32>, motion: &RigidMotion, grey: Grey) -> Option<f64> {
+    median(&mut sampled(level, motion, |at| grey.residual(level.reference[at], target[at]).abs()))
+}
+
+/// Grey values from medians, which changed regions do not rule; from mean and spread where more than half of the
+/// voxels hold one value.
+fn first_grey(level: &Level, target: &Array3<f32>, motion: &RigidMotion) -> Option<Grey> {
+    let pairs = sampled(level, motion, |at| [f64::from(level.reference[at]), f64::from(target[at])]);
+    let robust = [0, 1].map(|side| {
+        let mut values: Vec<f64> = pairs.iter().map(|pair| pair[side]).collect();
+        let middle = median(&mut values)?;
+        values.iter_mut().for_each(|v| *v = (*v - middle).abs());
+        Some((middle, median(&mut values)?))
+    });
+    let [Some((mean_reference, of_reference)), Some((mean_target, of_target))] = robust else { return None };
+    let mut sums = [0.0; 5];
+    for [r, t] in pairs {
+        for (sum, term) in sums.iter_mut().zip([1.0, r, t, r * r, t * t]) {
+            *sum += term;
+        }
     }
-    let middle = all.len() / 2;
-    Some(*all.select_nth_unstable_by(middle, f64::total_cmp).1)
+    let plain = Grey::from_sums(sums)?;
+    let tiny = 1e-3 * (sums[3] / sums[0] - plain.mean_reference * plain.mean_reference).max(0.0).sqrt();
+    if of_reference <= tiny || of_target <= tiny * plain.gain {
+        return Some(plain);
+    }
+    Some(Grey { gain: of_target / of_reference, mean_reference, mean_target })
 }
 
 /// Central differences \[1/pilot voxel\] `[x, y, z]`; 0 where a neighbour is missing.
@@ -454,9 +443,7 @@ fn solve(matrix: &Matrix, right: &Vector, free: [bool; 4]) -> Option<Vector> {
     for i in 0..n {
         for j in 0..=i {
             let mut sum = matrix[rows[i]][rows[j]];
-            for k in 0..j {
-                sum -= lower[i][k] * lower[j][k];
-            }
+            sum -= lower[i].iter().zip(&lower[j]).take(j).map(|(a, b)| a * b).sum::<f64>();
             if i == j {
                 if sum <= 1e-9 * matrix[rows[i]][rows[i]].abs() || !sum.is_finite() {
                     return None;

@@ -30,8 +30,8 @@ use crate::record::AlignmentRecord;
 
 use confidence::{Confidence, judge};
 use correlation::Texture;
-use gauss_newton::{Free, Refined, correction, refine, rms};
-use motion::{RigidMotion, turned};
+use gauss_newton::{Free, Refined, refine, rms};
+use motion::RigidMotion;
 use pyramid::{Level, PairFrame, filled_slices, schedule};
 
 /// Longest side of the coarsest level.
@@ -41,10 +41,14 @@ const ANGULAR_SIDE: usize = 32;
 /// Steps of refinement on each level.
 const STEPS: usize = 15;
 /// What interpolation leaves at best \[pilot voxel\]; added to the statistical error.
-const FLOOR: f64 = 0.003;
+const FLOOR: f64 = 0.004;
+/// A wrong turn must lower the correlation by this for the turn to count as known.
+const LEAST_DROP: f64 = 0.02;
 /// Heights asked on their own, and slices that each needs at least.
 const HEIGHTS: usize = 8;
 const HEIGHT_SLICES: usize = 6;
+/// Steps of refinement at each height.
+const HEIGHT_STEPS: usize = 8;
 
 /// Two pilot volumes on the same grid, `[z, y, x]`, with what is known of them.
 pub struct PilotPair {
@@ -59,10 +63,10 @@ pub struct PilotPair {
 }
 
 /// Bytes that [`register`] needs for each voxel of one pilot, the two pilots themselves included: 8 for the pair, 8
-/// for its smoothed copy, 4 for the moved target, a seventh of the copies again for the coarser levels.
+/// for its smoothed copy, 8 for the part of it around one height, 4 for the moved target.
 #[must_use]
 pub const fn bytes_per_pilot_voxel() -> u64 {
-    24
+    28
 }
 
 /// Bytes that [`register`] needs whatever the pilots: spectra of the coarse level (64 voxels a side, padded to 96).
@@ -180,16 +184,14 @@ fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Fou
     let start = search::coarse(&coarsest, &texture, angular.as_ref().map(|t| (t, largest_turn)), config.search, free);
     drop(angular);
 
-    let (mut refined, mut finest) = descend(&level, &factors, coarsest, start, free)?;
-    let mut turn_unknown = false;
-    if rigid && (refined.errors[3] > 0.5 || refined.reliability[3] < 0.05) {
-        // nothing fixes the turn (a rotationally symmetric sample): a random one would only blur
-        turn_unknown = true;
+    let mut start = start;
+    // where nothing fixes the turn (a rotationally symmetric sample), a random one would only blur
+    let turn_unknown = rigid && search::drop_without_turn(&coarsest, &texture, &start, free) < LEAST_DROP;
+    if turn_unknown {
         free.turn = false;
-        drop(finest);
-        let start = search::coarse(&level(factors[0]), &texture, None, config.search, free);
-        (refined, finest) = descend(&level, &factors, level(factors[0]), start, free)?;
+        start = search::coarse(&coarsest, &texture, None, config.search, free);
     }
+    let (refined, finest) = descend(&level, &factors, coarsest, start, free)?;
     let range = search::search_range(&texture.frame, config.search);
     let errors = [refined.errors[0], refined.errors[1], if finest.frame.sees_z() { refined.errors[2] } else { 0.0 }];
     let confidence = judge(&texture, &refined.motion, range, errors);
@@ -231,18 +233,20 @@ fn leftover_turn(finest: &Level, refined: &Refined) -> Option<(f64, f64)> {
     known.then(|| (turned.motion.turn, turned.errors[3] / finest.frame.reach()))
 }
 
-/// Corrections that groups of slices ask for on their own.
+/// Groups of slices registered on their own, shifts only.
 fn heights(finest: &Level, refined: &Refined) -> Vec<(f64, [f64; 3], [f64; 3])> {
-    let n = refined.by_slice.len();
+    let n = finest.frame.shape[0];
     let groups = (n / HEIGHT_SLICES).clamp(1, HEIGHTS);
+    let reach = refined.motion.shift[2].abs().ceil() as usize + 2;
+    let free = Free { z: finest.frame.sees_z(), turn: false };
     (0..groups)
         .filter_map(|k| {
             let slices = k * n / groups..(k + 1) * n / groups;
             let middle = (slices.start + slices.end) as f64 / 2.0 - 0.5;
-            let (step, errors) = correction(&refined.by_slice[slices], finest.frame.sees_z())?;
-            let [x, y] = turned([step[0], step[1]], refined.motion.turn);
-            let finite = errors.iter().all(|e| e.is_finite()) && errors.iter().all(|&e| e < 1.0);
-            finite.then_some((middle, [x, y, step[2]], errors))
+            let own = refine(&finest.slab(slices, reach), &refined.motion, free, HEIGHT_STEPS)?;
+            let step = [0, 1, 2].map(|a| own.motion.shift[a] - refined.motion.shift[a]);
+            let errors = [own.errors[0], own.errors[1], own.errors[2]];
+            errors.iter().all(|&e| e < 1.0).then_some((middle, step, errors))
         })
         .collect()
 }

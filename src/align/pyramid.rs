@@ -1,5 +1,7 @@
 //! The pair at several resolutions, and which voxels count.
 
+use std::ops::Range;
+
 use ndarray::{Array3, ArrayView3, Axis, s};
 
 use super::motion::RigidMotion;
@@ -65,10 +67,8 @@ impl Frame {
         if p[2] < heights[0] || p[2] > heights[1] {
             return 0.0;
         }
-        for axis in 0..2 {
-            if p[axis] < self.in_plane[axis][0] || p[axis] > self.in_plane[axis][1] {
-                return 0.0;
-            }
+        if p.iter().zip(self.in_plane).any(|(&along, [low, high])| along < low || along > high) {
+            return 0.0;
         }
         ((self.radius - p[0].hypot(p[1])) / self.taper).clamp(0.0, 1.0)
     }
@@ -139,7 +139,8 @@ impl PairFrame {
             bounds(2, at(first as f64), at(last as f64 - 1.0))
         });
         // the zeros outside the field of view reach inwards by the kernel and by half a voxel of the level
-        let eroded = self.radius - (reach[1] as f64 + 0.5) * factor[0].max(factor[1]);
+        // (and a truncated sample has a bright rim there)
+        let eroded = (self.radius - (reach[1] as f64 + 0.5) * factor[0].max(factor[1])).min(0.94 * self.radius);
         let radius = eroded.max(0.5 * self.radius);
         let taper = (3.0 * factor[0].max(factor[1])).min(0.3 * radius).max(1e-6);
         Frame { shape, factor, middle, radius, taper, in_plane, heights }
@@ -147,6 +148,20 @@ impl PairFrame {
 }
 
 impl Level {
+    /// The part of a full-resolution level in which only `slices` of the reference count, with enough of the target
+    /// around it for shifts up to `reach` slices.
+    pub(crate) fn slab(&self, slices: Range<usize>, reach: usize) -> Level {
+        let margin = reach + 3;
+        let kept = slices.start.saturating_sub(margin)..(slices.end + margin).min(self.frame.shape[0]);
+        let mut frame = self.frame.clone();
+        let own = [frame.position(2, slices.start as f64), frame.position(2, slices.end as f64 - 1.0)];
+        frame.heights[0] = [own[0].max(frame.heights[0][0]) - 1e-9, own[1].min(frame.heights[0][1]) + 1e-9];
+        frame.shape[0] = kept.len();
+        frame.middle[2] -= kept.start as f64 * frame.factor[2];
+        let part = |volume: &Array3<f32>| volume.slice(s![kept.clone(), .., ..]).to_owned();
+        Level { reference: part(&self.reference), target: part(&self.target), frame }
+    }
+
     /// Bins by `factors` `[z, y, x]` and smooths.
     pub(crate) fn new(reference: ArrayView3<'_, f32>, target: ArrayView3<'_, f32>, pair: &PairFrame, factors: [usize; 3]) -> Level {
         let mut reference = binned(reference, factors);

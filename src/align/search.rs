@@ -9,6 +9,8 @@ use super::pyramid::{Frame, Level};
 const CANDIDATES: usize = 4;
 /// Movement of the rim between two angles of the search \[level voxel\].
 const RIM_STEP: f64 = 1.0;
+/// Wrong turn that must lower the correlation, as a movement of the rim \[level voxel\].
+const RIM_TEST: f64 = 4.0;
 /// Steps of refinement given to each candidate.
 const STEPS: usize = 12;
 
@@ -63,4 +65,20 @@ fn candidates(texture: &Texture, turns: &[f64], range: [i32; 3], most: usize) ->
     all.sort_by(|a, b| b.0.total_cmp(&a.0));
     all.truncate(most);
     all.into_iter().map(|(_, motion)| motion).collect()
+}
+
+/// By how much the correlation falls when the turn is wrong by `RIM_TEST` voxels at the rim and the shift is allowed
+/// to make up for it: near 0 for a rotationally symmetric sample, wherever its axis stands.
+pub(crate) fn drop_without_turn(level: &Level, texture: &Texture, motion: &RigidMotion, free: Free) -> f64 {
+    let rim = level.frame.reach() / level.frame.factor[0].max(level.frame.factor[1]);
+    let best_wrong = [-1.0, 1.0]
+        .map(|side| {
+            let start = RigidMotion { turn: motion.turn + side * RIM_TEST / rim, ..*motion };
+            let fixed = Free { turn: false, ..free };
+            let moved = refine(level, &start, fixed, STEPS).map_or(start, |refined| refined.motion);
+            texture.coefficient(&moved)
+        })
+        .into_iter()
+        .fold(f64::NEG_INFINITY, f64::max);
+    texture.coefficient(motion) - best_wrong
 }

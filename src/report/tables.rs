@@ -1,0 +1,339 @@
+//! The tables of the page.
+
+use super::gather::{Change, Run, Scan};
+use crate::record::AlignmentRecord;
+
+/// Text that is safe between tags and in quoted attributes.
+pub(super) fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// A table; cells are texts, escaped here. The first column is left-aligned.
+pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut out = String::from("<table><thead><tr>");
+    for name in head {
+        out += &format!("<th>{}</th>", escaped(name));
+    }
+    out += "</tr></thead><tbody>";
+    for row in rows {
+        out += "<tr>";
+        for cell in row {
+            out += &format!("<td>{}</td>", escaped(cell));
+        }
+        out += "</tr>";
+    }
+    out += "</tbody></table>";
+    out
+}
+
+/// A number with as many digits as its size needs.
+pub(super) fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return "\u{2013}".into();
+    }
+    let size = value.abs();
+    let text = if size == 0.0 {
+        "0".into()
+    } else if !(1e-3..1e6).contains(&size) {
+        let exponent = size.log10().floor();
+        format!("{:.2} × 10{}", value / 10f64.powf(exponent), super::axes::superscript(exponent as i32))
+    } else {
+        let decimals = (3.0 - size.log10().floor()).clamp(0.0, 5.0) as usize;
+        format!("{value:.decimals$}")
+    };
+    text.replace('-', "\u{2212}")
+}
+
+/// Value and standard deviation, rounded to two digits of the latter.
+pub(super) fn with_error(value: f64, error: f64) -> String {
+    if !(error > 0.0 && error.is_finite() && value.is_finite()) {
+        return number(value);
+    }
+    let exponent = value.abs().max(error).log10().floor();
+    let scale = if (-3.0..6.0).contains(&exponent) { 0.0 } else { exponent };
+    let (value, error) = (value / 10f64.powf(scale), error / 10f64.powf(scale));
+    let decimals = (1.0 - error.log10().floor()).clamp(0.0, 9.0) as usize;
+    let text = format!("{value:.decimals$} ± {error:.decimals$}");
+    let text = if scale == 0.0 { text } else { format!("({text}) × 10{}", super::axes::superscript(scale as i32)) };
+    text.replace('-', "\u{2212}")
+}
+
+/// Thousands apart, by thin spaces.
+pub(super) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (k, digit) in digits.chars().enumerate() {
+        if k > 0 && (digits.len() - k).is_multiple_of(3) {
+            out.push('\u{202F}');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+pub(super) fn bytes(n: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let power = (0..units.len() - 1).take_while(|k| n >> (10 * (k + 1)) > 0).count();
+    if power == 0 { format!("{n} B") } else { format!("{:.1} {}", n as f64 / f64::from(1u32 << 10).powi(power as i32), units[power]) }
+}
+
+/// One line per difference: what moved, what changed.
+pub(super) fn summary(run: &Run) -> String {
+    let mass = run.changes.iter().any(|c| c.record.mass.is_some());
+    let cubic = run.changes.first().map_or("voxels", |c| c.cubic().1);
+    let unit = run.changes.first().map_or("", |c| c.record.unit.as_str());
+    let (increase, decrease) = (format!("increase [{cubic}]"), format!("decrease [{cubic}]"));
+    let sums = format!("sum of the change within both [{unit} · voxel]");
+    let mut head = vec!["target − reference", increase.as_str(), decrease.as_str(), "grains + / −", sums.as_str()];
+    if mass {
+        head.extend(["net mass [µg]", "by charge [µg]"]);
+    }
+    head.extend(["shift x, y, z [voxel]", "confidence"]);
+    let rows: Vec<Vec<String>> = run
+        .changes
+        .iter()
+        .map(|c| {
+            let (r, a) = (&c.record, &c.alignment);
+            let voxel = c.cubic().0;
+            let net_err = r.increase_sum_err.hypot(r.decrease_sum_err);
+            let mut row = vec![
+                format!("{} − {}", r.target, r.reference),
+                number(r.increase_voxels as f64 * voxel),
+                number(r.decrease_voxels as f64 * voxel),
+                format!("{} / {}", count(r.increase_grains), count(r.decrease_grains)),
+                with_error(r.increase_sum - r.decrease_sum, net_err),
+            ];
+            if mass {
+                let m = r.mass.as_ref();
+                row.push(m.map_or("–".into(), |m| with_error(m.net_ug, m.net_err_ug)));
+                row.push(m.and_then(|m| m.faraday_ug).map_or("–".into(), number));
+            }
+            row.push(a.shift_voxel.map(|s| format!("{s:.2}")).join(", ").replace('-', "\u{2212}"));
+            row.push(format!("{:.2}", a.confidence));
+            row
+        })
+        .collect();
+    table(&head, &rows)
+}
+
+/// How the target lies.
+pub(super) fn alignment(a: &AlignmentRecord) -> String {
+    let three = |v: [f64; 3], digits: usize| v.map(|s| format!("{s:.digits$}")).join(", ").replace('-', "\u{2212}");
+    let rows = vec![
+        vec!["method".into(), a.method.clone()],
+        vec!["shift x, y, z [voxel]".into(), three(a.shift_voxel, 3)],
+        vec!["its standard deviation [voxel]".into(), three(a.shift_err_voxel, 3)],
+        vec!["rotation about x, y, z [degrees]".into(), three(a.rotation_deg, 3)],
+        vec!["confidence (0 chance, 1 certain)".into(), format!("{:.2}", a.confidence)],
+        vec!["root mean square of the difference, before".into(), number(a.residual_before)],
+        vec!["the same, after".into(), number(a.residual_after)],
+    ];
+    let mut out = table(&["alignment", ""], &rows);
+    if a.per_height.len() > 1 {
+        let rows: Vec<Vec<String>> =
+            a.per_height.iter().map(|h| vec![format!("{:.0}", h[0]), three([h[1], h[2], h[3]], 3)]).collect();
+        out += &table(&["slice", "shift found there alone, less the common one: x, y, z [voxel]"], &rows);
+    }
+    out
+}
+
+/// Totals of one difference.
+pub(super) fn totals(c: &Change) -> String {
+    let r = &c.record;
+    let (voxel, cubic) = c.cubic();
+    let unit = format!("{} · voxel", r.unit);
+    let mut rows = vec![
+        vec!["voxels measured".into(), count(r.voxels)],
+        vec![
+            "grey values: target = gain × reference + offset".into(),
+            format!("gain {}, offset {}", number(r.gain), number(r.offset)),
+        ],
+        vec![format!("noise of a voxel, one standard deviation [{}]", r.unit), number(r.noise)],
+        vec![format!("threshold [{}]", r.unit), format!("{} ({})", number(r.threshold), r.threshold_rule)],
+        vec!["voxels expected beyond it by noise alone, each side".into(), number(r.expected_by_noise)],
+        vec![
+            format!("increase: voxels; volume [{cubic}]; grains"),
+            format!("{}; {}; {}", count(r.increase_voxels), number(r.increase_voxels as f64 * voxel), count(r.increase_grains)),
+        ],
+        vec![
+            format!("decrease: voxels; volume [{cubic}]; grains"),
+            format!("{}; {}; {}", count(r.decrease_voxels), number(r.decrease_voxels as f64 * voxel), count(r.decrease_grains)),
+        ],
+        vec![format!("sum over the increase [{unit}]"), with_error(r.increase_sum, r.increase_sum_err)],
+        vec![format!("sum over the decrease [{unit}]"), with_error(r.decrease_sum, r.decrease_sum_err)],
+        vec![format!("sum over every voxel measured [{unit}]"), with_error(r.total_sum, r.total_sum_err)],
+        vec![
+            "grains below difference.min_grain_voxels, dropped".into(),
+            format!("{} with {} voxels", count(r.dropped_grains), count(r.dropped_voxels)),
+        ],
+    ];
+    if let Some(m) = &r.mass {
+        rows.push(vec!["mass of the increase; of the decrease [µg]".into(), format!("{}; {}", number(m.increase_ug), number(m.decrease_ug))]);
+        rows.push(vec!["net mass [µg]".into(), with_error(m.net_ug, m.net_err_ug)]);
+        if let Some(faraday) = m.faraday_ug {
+            let ratio = m.ratio.map_or("–".into(), number);
+            rows.push(vec!["mass moved by the charge (Faraday) [µg]; net over it".into(), format!("{}; {ratio}", number(faraday))]);
+        }
+    }
+    table(&["totals", ""], &rows)
+}
+
+/// Geometry and range of every scan.
+pub(super) fn scans(run: &Run) -> String {
+    let rows: Vec<Vec<String>> = run
+        .scans
+        .iter()
+        .map(|scan| {
+            let s = &scan.record;
+            vec![
+                s.name.clone(),
+                s.layout.clone(),
+                format!("{} × {} × {}", s.n_angles, s.n_rows, s.n_cols),
+                format!("{:.2} to {:.2} ({})", s.angle_range_deg[0], s.angle_range_deg[1], s.angle_source),
+                s.pixel_size_um.map_or("–".into(), number),
+                s.time.clone().unwrap_or_else(|| "–".into()),
+                s.charge_mah_cm2.map_or("–".into(), number),
+                format!("{} … {}, mean {} {}", number(s.value_range.min), number(s.value_range.max), number(s.value_range.mean), s.unit),
+            ]
+        })
+        .collect();
+    let head =
+        ["scan", "layout", "projections × rows × columns", "angles [degrees]", "pixel [µm]", "time", "charge [mAh/cm²]", "attenuation"];
+    table(&head, &rows)
+}
+
+/// The axis of every scan.
+pub(super) fn axes(run: &Run) -> String {
+    let rows: Vec<Vec<String>> = run
+        .scans
+        .iter()
+        .map(|scan| {
+            let fit = &scan.record.rotation_axis;
+            let methods: Vec<String> = fit
+                .methods
+                .iter()
+                .map(|(name, answers)| {
+                    let finite: Vec<f64> = answers.axis_px.iter().copied().filter(|v| v.is_finite()).collect();
+                    let mean = finite.iter().sum::<f64>() / finite.len().max(1) as f64;
+                    format!("{name} {mean:.2} ({} heights)", finite.len())
+                })
+                .collect();
+            vec![
+                scan.record.name.clone(),
+                with_error(fit.axis_px, fit.uncertainty_px),
+                number(fit.middle_row),
+                number(fit.slope_px_per_row),
+                methods.join("; "),
+                if fit.agree { "yes" } else { "no" }.into(),
+                fit.notes.join("; "),
+            ]
+        })
+        .collect();
+    table(&["scan", "axis [px]", "at row", "lean [px/row]", "mean of each method", "agree", "notes"], &rows)
+}
+
+/// Name and share of the samples of each kind of correction.
+fn shares(scan: &Scan) -> [(&'static str, u64, f64); 6] {
+    let c = &scan.record.corrections;
+    let samples = c.samples.max(1) as f64;
+    let pixels = (scan.record.n_rows * scan.record.n_cols).max(1) as f64;
+    [
+        ("pixels without signal", c.bad_pixels, c.bad_pixels as f64 / pixels),
+        ("not finite", c.not_finite, c.not_finite as f64 / samples),
+        ("transmission raised", c.clipped, c.clipped as f64 / samples),
+        ("zingers", c.zingers, c.zingers as f64 / samples),
+        ("columns with a large stripe", c.large_stripes, c.large_stripes as f64 / pixels),
+        ("columns dead or fluctuating", c.dead_stripes, c.dead_stripes as f64 / pixels),
+    ]
+}
+
+/// What the corrections touched in every scan.
+pub(super) fn corrections(run: &Run) -> String {
+    let mut head = vec!["scan", "samples"];
+    head.extend(run.scans.first().map(|scan| shares(scan).map(|s| s.0)).into_iter().flatten());
+    let rows: Vec<Vec<String>> = run
+        .scans
+        .iter()
+        .map(|scan| {
+            let mut row = vec![scan.record.name.clone(), count(scan.record.corrections.samples)];
+            row.extend(shares(scan).map(|(_, n, share)| if n == 0 { "0".into() } else { format!("{} ({} %)", count(n), number(100.0 * share)) }));
+            row
+        })
+        .collect();
+    table(&head, &rows)
+}
+
+/// Scans whose corrections touched far more, or far less, than those of the others: their difference may show it.
+pub(super) fn out_of_family(run: &Run) -> Vec<String> {
+    const RATIO: f64 = 3.0;
+    const LEAST: f64 = 1e-4;
+    let all: Vec<_> = run.scans.iter().map(shares).collect();
+    let mut out = Vec::new();
+    if all.len() < 2 {
+        return out;
+    }
+    for kind in 0..6 {
+        let mut sorted: Vec<f64> = all.iter().map(|s| s[kind].2).collect();
+        sorted.sort_by(f64::total_cmp);
+        // the lower of the two middles, so that of two scans the worse one is named
+        let median = sorted[(sorted.len() - 1) / 2];
+        for (scan, shares) in run.scans.iter().zip(&all) {
+            let (name, n, share) = shares[kind];
+            if (share - median).abs() > LEAST && (share > RATIO * median || share * RATIO < median) {
+                out.push(format!(
+                    "{}: {name}: {} ({} %), against {} % in the series; look at its projections before its difference is believed",
+                    scan.record.name,
+                    count(n),
+                    number(100.0 * share),
+                    number(100.0 * median)
+                ));
+            }
+        }
+    }
+    out
+}
+
+/// Inputs with size and hash.
+pub(super) fn inputs(run: &Run) -> String {
+    let rows: Vec<Vec<String>> = run
+        .record
+        .inputs
+        .iter()
+        .map(|i| vec![i.scan.clone(), i.path.clone(), bytes(i.bytes), i.blake3.chars().take(16).collect::<String>()])
+        .collect();
+    table(&["scan", "file", "size", "BLAKE3 (first 16 digits)"], &rows)
+}
+
+/// Machine and time.
+pub(super) fn machine(run: &Run) -> String {
+    let r = &run.record;
+    let mut rows = vec![
+        vec!["program".into(), format!("tomodelta {}", r.version)],
+        vec!["started".into(), r.started.clone()],
+        vec!["device".into(), r.device.clone()],
+        vec!["threads".into(), r.threads.to_string()],
+        vec!["cap on memory".into(), bytes(r.memory_cap_bytes)],
+    ];
+    let total: f64 = r.stages.iter().map(|s| s.1).sum();
+    rows.extend(r.stages.iter().map(|(name, seconds)| vec![name.clone(), format!("{seconds:.1} s")]));
+    rows.push(vec!["all stages".into(), format!("{total:.1} s")]);
+    table(&["", ""], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_for_readers() {
+        assert_eq!(number(0.0), "0");
+        assert_eq!(number(-12.3456), "\u{2212}12.35");
+        assert_eq!(number(4.2e8), "4.20 × 10⁸");
+        assert_eq!(number(f64::NAN), "\u{2013}");
+        assert_eq!(with_error(12.3456, 0.0213), "12.346 ± 0.021");
+        assert_eq!(with_error(-1234.5, 56.0), "\u{2212}1234 ± 56");
+        assert_eq!(count(1_234_567), "1\u{202F}234\u{202F}567");
+        assert_eq!(bytes(3 << 30), "3.0 GiB");
+        assert_eq!(escaped("<b> & \"c\""), "&lt;b&gt; &amp; &quot;c&quot;");
+    }
+}
