@@ -24,7 +24,7 @@ use super::SliceJob;
 use super::filter::FilterPlan;
 use super::geometry::{Grid, Ray};
 use crate::error::Result;
-use kernel::{ANGLES, RUN, Segment};
+use kernel::{ANGLES, Lines, RUN, Segment};
 use rows::{Buffer, RowFilter};
 use simd::Level;
 
@@ -152,39 +152,32 @@ impl CpuFbp {
         sums: &mut [f32],
         mut out: ArrayViewMut3<'_, f32>,
     ) {
-        let (n_z, n_y, n_x) = out.dim();
+        let (_, n_y, n_x) = out.dim();
         let inside: Vec<Range<usize>> = (0..n_y).map(|j| self.inside(y + j, x, n_x)).collect();
         if inside.iter().all(Range::is_empty) {
             return;
         }
         sums.fill(0.0);
         if first > 0 {
-            for z in 0..n_z {
-                for j in 0..n_y {
-                    for (i, &value) in out.slice(s![z, j, ..]).iter().enumerate() {
-                        sums[(j * TILE + i) * slices + z] = value;
-                    }
-                }
-            }
+            each_row(out.view_mut(), slices, sums, |value, sum| *sum = *value);
         }
         let stride = self.filter.stride(slices);
         let n_samples = self.filter.plan.n_out;
         for (pass, samples) in samples.chunks(ANGLES * stride).enumerate() {
-            let lines = Lines::new(self, first + pass * ANGLES);
+            let lines = lines(&self.rays, first + pass * ANGLES, &self.filter.plan, self.grid.step);
             // runs of one column of the tile before the next: the samples that they meet stay in the first-level cache
             for run in (0..n_x).step_by(RUN) {
                 for j in 0..n_y {
                     let from = inside[j].start.max(run);
                     let to = inside[j].end.min(run + RUN);
                     if from < to {
-                        let (whole, rest) = lines.start(&self.grid, x + run, y + j);
                         let segment = Segment {
                             samples,
                             stride,
                             n_samples,
-                            first: whole,
-                            rest,
-                            step: lines.step,
+                            lines: &lines,
+                            x: self.grid.x0 + (x + run) as f64 * self.grid.step,
+                            y: self.grid.y0 - (y + j) as f64 * self.grid.step,
                             voxels: from - run..to - run,
                         };
                         let at = (j * TILE + from) * slices;
@@ -193,13 +186,7 @@ impl CpuFbp {
                 }
             }
         }
-        for z in 0..n_z {
-            for j in 0..n_y {
-                for (i, value) in out.slice_mut(s![z, j, ..]).iter_mut().enumerate() {
-                    *value = sums[(j * TILE + i) * slices + z];
-                }
-            }
-        }
+        each_row(out, slices, sums, |value, sum| *value = *sum);
     }
 
     /// Which of the `n_x` voxels from `x` on in row `y` of the slice the mask leaves.
@@ -216,54 +203,21 @@ impl CpuFbp {
     }
 }
 
-/// Sixteen projections as the kernel wants them: sample = at_axis + x * along_x + y * along_y.
-struct Lines {
-    at_axis: [f64; ANGLES],
-    along_x: [f64; ANGLES],
-    along_y: [f64; ANGLES],
-    step: [f32; ANGLES],
-}
-
-impl Lines {
-    fn new(fbp: &CpuFbp, first: usize) -> Self {
-        let plan = &fbp.filter.plan;
-        let upsample = plan.upsample as f64;
-        let mut lines = Lines {
-            at_axis: [0.0; ANGLES],
-            along_x: [0.0; ANGLES],
-            along_y: [0.0; ANGLES],
-            step: [0.0; ANGLES],
-        };
-        // beyond the last projection the samples are 0 and it does not matter where they are read
-        for (angle, ray) in fbp.rays.iter().skip(first).take(ANGLES).enumerate() {
-            lines.at_axis[angle] = (ray.offset_px - plan.t0) * upsample;
-            lines.along_x[angle] = ray.cos * upsample;
-            lines.along_y[angle] = ray.sin * upsample;
-            lines.step[angle] = (ray.cos * upsample * fbp.grid.step) as f32;
+/// Projections `first..` as the kernel wants them; beyond the last one the samples are 0 and may be read anywhere.
+fn lines(rays: &[Ray], first: usize, plan: &FilterPlan, step: f64) -> Lines {
+    let upsample = plan.upsample as f64;
+    let zero = [0.0; ANGLES];
+    let mut lines = Lines { at_axis: zero, along_x: zero, along_y: zero, step: [0.0; ANGLES], back: zero };
+    for (angle, ray) in rays.iter().skip(first).take(ANGLES).enumerate() {
+        lines.at_axis[angle] = (ray.offset_px - plan.t0) * upsample;
+        lines.along_x[angle] = ray.cos * upsample;
+        lines.along_y[angle] = ray.sin * upsample;
+        lines.step[angle] = (ray.cos * upsample * step) as f32;
+        if lines.step[angle] < 0.0 {
+            lines.back[angle] = (RUN - 1) as f64 * step;
         }
-        lines
     }
-
-    /// Where the run from voxel (x, y) begins, at its end of the smallest coordinate: whole samples and the rest.
-    ///
-    /// In f64, so that the rest has the full precision of f32 however wide the detector is.
-    #[inline]
-    fn start(&self, grid: &Grid, x: usize, y: usize) -> ([i32; ANGLES], [f32; ANGLES]) {
-        let at_y = grid.y0 - y as f64 * grid.step;
-        let at_x = grid.x0 + x as f64 * grid.step;
-        let run = (RUN - 1) as f64 * grid.step;
-        let (mut whole, mut rest) = ([0; ANGLES], [0.0; ANGLES]);
-        for angle in 0..ANGLES {
-            let back = if self.step[angle] < 0.0 { run } else { 0.0 };
-            let sample = self.at_axis[angle] + (at_x + back) * self.along_x[angle] + at_y * self.along_y[angle];
-            // voxels behind the mask may stand left of sample 0; a shift keeps the conversion a truncation
-            let shifted = (sample + f64::from(1 << 22)) as i32;
-            let floor = shifted - (1 << 22);
-            whole[angle] = floor;
-            rest[angle] = (sample - f64::from(floor)) as f32;
-        }
-        (whole, rest)
-    }
+    lines
 }
 
 /// Slices interleaved when this many are left.
@@ -277,6 +231,19 @@ fn interleaved(level: Level, left: usize) -> usize {
         _ => 32,
     };
     narrow.min(level.widest())
+}
+
+/// Pairs the voxels of a tile `[z, y, x]` with their sums `[y, x, z]`, rows of [`TILE`].
+fn each_row(mut out: ArrayViewMut3<'_, f32>, slices: usize, sums: &mut [f32], pair: impl Fn(&mut f32, &mut f32)) {
+    for (z, mut slice) in out.outer_iter_mut().enumerate() {
+        for (mut row, sums) in slice.outer_iter_mut().zip(sums.chunks_exact_mut(TILE * slices)) {
+            let sums = sums[z..].iter_mut().step_by(slices);
+            match row.as_slice_mut() {
+                Some(row) => row.iter_mut().zip(sums).for_each(|(value, sum)| pair(value, sum)),
+                None => row.iter_mut().zip(sums).for_each(|(value, sum)| pair(value, sum)),
+            }
+        }
+    }
 }
 
 /// Cuts the slab `[z, y, x]` into tiles over y and x, each with the column and row where it begins.
