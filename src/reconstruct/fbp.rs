@@ -20,7 +20,7 @@ use std::ops::Range;
 use ndarray::{ArrayView3, ArrayViewMut3, Axis, s};
 use rayon::prelude::*;
 
-use super::SliceJob;
+use super::{SliceJob, inside};
 use super::filter::FilterPlan;
 use super::geometry::{Grid, Ray};
 use crate::error::Result;
@@ -153,8 +153,8 @@ impl CpuFbp {
         mut out: ArrayViewMut3<'_, f32>,
     ) {
         let (_, n_y, n_x) = out.dim();
-        let inside: Vec<Range<usize>> = (0..n_y).map(|j| self.inside(y + j, x, n_x)).collect();
-        if inside.iter().all(Range::is_empty) {
+        let rows_inside: Vec<Range<usize>> = (0..n_y).map(|j| inside(&self.grid, self.mask_radius_px, y + j, x, n_x)).collect();
+        if rows_inside.iter().all(Range::is_empty) {
             return;
         }
         sums.fill(0.0);
@@ -168,8 +168,8 @@ impl CpuFbp {
             // runs of one column of the tile before the next: the samples that they meet stay in the first-level cache
             for run in (0..n_x).step_by(RUN) {
                 for j in 0..n_y {
-                    let from = inside[j].start.max(run);
-                    let to = inside[j].end.min(run + RUN);
+                    let from = rows_inside[j].start.max(run);
+                    let to = rows_inside[j].end.min(run + RUN);
                     if from < to {
                         let segment = Segment {
                             samples,
@@ -187,19 +187,6 @@ impl CpuFbp {
             }
         }
         each_row(out, slices, sums, |value, sum| *value = *sum);
-    }
-
-    /// Which of the `n_x` voxels from `x` on in row `y` of the slice the mask leaves.
-    fn inside(&self, y: usize, x: usize, n_x: usize) -> Range<usize> {
-        let Some(radius) = self.mask_radius_px else { return 0..n_x };
-        let at_y = self.grid.y0 - y as f64 * self.grid.step;
-        let is_inside = |i: usize| {
-            let at_x = self.grid.x0 + (x + i) as f64 * self.grid.step;
-            at_x * at_x + at_y * at_y <= radius * radius
-        };
-        let from = (0..n_x).find(|&i| is_inside(i)).unwrap_or(n_x);
-        let to = (from..n_x).rev().find(|&i| is_inside(i)).map_or(from, |i| i + 1);
-        from..to
     }
 }
 
@@ -293,6 +280,14 @@ mod accuracy {
                 let out = out.index_axis_move(Axis(0), 0);
                 let (k, rmse) = factor_and_rmse(&out, &truth, 0.9);
                 println!("up {upsample} k {k:.5} rmse {:.5} {:?}", rmse * n as f64 / 2.0, start.elapsed());
+                let mut fourier = super::super::fourier::Fourier::new(&job).unwrap();
+                let start = std::time::Instant::now();
+                let mut out2 = Array3::zeros((1, n, n));
+                fourier.slab(stack(&[sino.clone()]).view(), &[axis], out2.view_mut());
+                let out2 = out2.index_axis_move(Axis(0), 0);
+                let (k, rmse) = factor_and_rmse(&out2, &truth, 0.9);
+                println!("fo {upsample} k {k:.5} rmse {:.5} {:?}", rmse * n as f64 / 2.0, start.elapsed());
+                println!("difference {} of {}", largest_difference(&out, &out2), peak(&out));
             }
         }
     }

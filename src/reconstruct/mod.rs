@@ -2,16 +2,20 @@
 
 mod fbp;
 pub mod filter;
+mod fourier;
 pub mod geometry;
 #[cfg(test)]
 mod testing;
 
+use std::ops::Range;
+
 use ndarray::{ArrayView3, ArrayViewMut3};
 
-use crate::config::ReconstructConfig;
+use crate::config::{ReconstructConfig, ReconstructMethod};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use fbp::CpuFbp;
+use fourier::Fourier;
 use geometry::{Grid, Ray};
 
 /// Everything about a slice that does not depend on its row.
@@ -44,6 +48,7 @@ pub struct Reconstructor {
 /// What does the work.
 enum Engine {
     Fbp(CpuFbp),
+    Fourier(Fourier),
 }
 
 impl Reconstructor {
@@ -53,7 +58,12 @@ impl Reconstructor {
     /// [`crate::Error::Gpu`] for limits of the device, [`crate::Error::Config`] for a method that does not fit.
     pub fn new(job: SliceJob, device: &Device) -> Result<Self> {
         let _ = device;
-        let engine = Engine::Fbp(CpuFbp::new(&job)?);
+        let engine = match job.config.method {
+            ReconstructMethod::Fbp => Engine::Fbp(CpuFbp::new(&job)?),
+            ReconstructMethod::Fourier => Engine::Fourier(Fourier::new(&job)?),
+            ReconstructMethod::Auto if Fourier::misfit(&job).is_none() => Engine::Fourier(Fourier::new(&job)?),
+            ReconstructMethod::Auto => Engine::Fbp(CpuFbp::new(&job)?),
+        };
         Ok(Reconstructor {
             n_cols: job.n_cols,
             n_angles: job.rays.len(),
@@ -79,6 +89,7 @@ impl Reconstructor {
         check("slices [z, y, x]", &[rows, self.n_y, self.n_x], out.shape())?;
         match &mut self.engine {
             Engine::Fbp(fbp) => fbp.slab(sinograms, axis_px, out),
+            Engine::Fourier(fourier) => fourier.slab(sinograms, axis_px, out),
         }
         Ok(())
     }
@@ -88,6 +99,7 @@ impl Reconstructor {
     pub fn scratch_bytes(&self, rows: usize) -> u64 {
         match &self.engine {
             Engine::Fbp(fbp) => fbp.scratch_bytes(rows),
+            Engine::Fourier(fourier) => fourier.scratch_bytes(rows),
         }
     }
 
@@ -96,9 +108,20 @@ impl Reconstructor {
     pub fn describe(&self) -> String {
         let engine = match &self.engine {
             Engine::Fbp(fbp) => fbp.describe(),
+            Engine::Fourier(fourier) => fourier.describe(),
         };
         format!("{engine}; {}", self.filter)
     }
+}
+
+/// Which of the `n_x` voxels from `x` on in row `y` of the slice stand within `radius` of the axis, counted from `x`.
+fn inside(grid: &Grid, radius: Option<f64>, y: usize, x: usize, n_x: usize) -> Range<usize> {
+    let Some(radius) = radius else { return 0..n_x };
+    let at_y = grid.y0 - y as f64 * grid.step;
+    let is_inside = |i: usize| (grid.x0 + (x + i) as f64 * grid.step).powi(2) + at_y.powi(2) <= radius.powi(2);
+    let from = (0..n_x).find(|&i| is_inside(i)).unwrap_or(n_x);
+    let to = (from..n_x).rev().find(|&i| is_inside(i)).map_or(from, |i| i + 1);
+    from..to
 }
 
 /// An error that names what does not fit.
