@@ -5,7 +5,7 @@ pub mod filter;
 mod fourier;
 pub mod geometry;
 #[cfg(test)]
-mod testing;
+pub(crate) mod tests;
 
 use std::ops::Range;
 
@@ -87,6 +87,9 @@ impl Reconstructor {
         let rows = axis_px.len();
         check("sinograms [row, angle, col]", &[rows, self.n_angles, self.n_cols], sinograms.shape())?;
         check("slices [z, y, x]", &[rows, self.n_y, self.n_x], out.shape())?;
+        if let Some(axis) = axis_px.iter().find(|axis| !(axis.abs() < 1e7)) {
+            return Err(Error::config("center.value", axis, "the rotation axis must be a detector column"));
+        }
         match &mut self.engine {
             Engine::Fbp(fbp) => fbp.slab(sinograms, axis_px, out),
             Engine::Fourier(fourier) => fourier.slab(sinograms, axis_px, out),
