@@ -16,10 +16,10 @@ fn main() {
     for rows in args[4].split(',').map(|r| r.parse::<usize>().unwrap()) {
         let angles: Vec<f64> = (0..na).map(|k| k as f64 * std::f64::consts::PI / (na - 1) as f64).collect();
         let mask = if args.get(5).is_some_and(|v| v == "mask") { Some(n as f64 / 2.0) } else { None };
-        let job = SliceJob { n_cols: n, rays: rays(&angles, InPlaneMotion::default()), grid: Grid::square(n),
+        let job = SliceJob { n_cols: n, rays: rays(&angles, InPlaneMotion::default()), grid: if let Some(c) = args.get(6) { let c: usize = c.parse().unwrap(); Grid::square(n).crop(&(0..c), &(0..c)) } else { Grid::square(n) },
             config: ReconstructConfig { method: m, ..Default::default() }, scale: 1.0, mask_radius_px: mask };
         let sino = Array3::from_shape_fn((rows, na, n), |(z, a, c)| ((z * 7 + a * 13 + c * 29) % 97) as f32 / 97.0);
-        let mut out = Array3::zeros((rows, n, n));
+        let mut out = Array3::zeros((rows, job.grid.n_y, job.grid.n_x));
         let axes = vec![(n as f64 - 1.0) / 2.0 + 7.3; rows];
         let mut r = Reconstructor::new(job, &Device::Cpu).unwrap();
         for _ in 0..2 {

@@ -32,6 +32,8 @@ use gridding::{HalfGrid, Line, MARGIN, Weights, window_transform};
 
 /// Slices are worked on at once while their grids take less than this \[bytes\].
 const AT_ONCE_BYTES: usize = 512 << 20;
+/// Voxels per sample of the extended row from which on this method is the faster one.
+const VOXELS_PER_FREQUENCY: usize = 64;
 /// Rows of the slice transformed together after transposition.
 const BAND: usize = 16;
 
@@ -69,6 +71,14 @@ impl Fourier {
         (job.grid.step > 1.0).then(|| {
             format!("a voxel of {} px is wider than a pixel; use fbp or auto, or bin the projections", job.grid.step)
         })
+    }
+
+    /// Whether this method fits and is the faster one on a CPU.
+    ///
+    /// Its work grows with angles * n_fft, that of back-projection with angles * voxels.
+    pub(crate) fn pays(job: &SliceJob) -> bool {
+        let n_fft = (job.config.padding.max(1.0) * job.n_cols as f64).max(4.0) as usize;
+        Self::misfit(job).is_none() && job.grid.n_x * job.grid.n_y >= VOXELS_PER_FREQUENCY * n_fft.next_power_of_two()
     }
 
     /// Plans the transforms.

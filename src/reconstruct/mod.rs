@@ -61,7 +61,7 @@ impl Reconstructor {
         let engine = match job.config.method {
             ReconstructMethod::Fbp => Engine::Fbp(CpuFbp::new(&job)?),
             ReconstructMethod::Fourier => Engine::Fourier(Fourier::new(&job)?),
-            ReconstructMethod::Auto if Fourier::misfit(&job).is_none() => Engine::Fourier(Fourier::new(&job)?),
+            ReconstructMethod::Auto if Fourier::pays(&job) => Engine::Fourier(Fourier::new(&job)?),
             ReconstructMethod::Auto => Engine::Fbp(CpuFbp::new(&job)?),
         };
         Ok(Reconstructor {

@@ -104,9 +104,9 @@ fn a_mirrored_slice_would_be_seen() {
     for method in METHODS {
         let slice = slice(&job, method, &sinogram, 50.0);
         let at = |x: i32, y: i32| slice[[(50 - y) as usize, (50 + x) as usize]];
-        assert!((at(25, 15) - 1.0).abs() < 0.02, "{method:?}");
+        assert!((at(25, 15) - 1.0).abs() < 0.1, "{method:?}");
         for (x, y) in [(-25, 15), (25, -15), (-25, -15), (15, 25)] {
-            assert!(at(x, y).abs() < 0.02, "{method:?} at {x}, {y}");
+            assert!(at(x, y).abs() < 0.1, "{method:?} at {x}, {y}");
         }
     }
 }

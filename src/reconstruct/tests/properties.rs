@@ -246,6 +246,10 @@ fn wrong_shapes_and_methods_that_do_not_fit_are_errors() {
     coarse.grid = coarse.grid.binned(2);
     coarse.config.method = ReconstructMethod::Fourier;
     assert!(Reconstructor::new(coarse.clone(), &Device::Cpu).is_err());
+    coarse.grid.step = 1.0;
+    assert!(Reconstructor::new(coarse.clone(), &Device::Cpu).unwrap().describe().contains("Fourier"));
     coarse.config.method = ReconstructMethod::Auto;
-    assert!(Reconstructor::new(coarse, &Device::Cpu).unwrap().describe().contains("back-projection"));
+    assert!(Reconstructor::new(coarse, &Device::Cpu).unwrap().describe().contains("back-projection"), "a small crop");
+    let whole = job(128, &angles);
+    assert!(Reconstructor::new(whole, &Device::Cpu).unwrap().describe().contains("Fourier"), "a whole slice");
 }
