@@ -28,10 +28,12 @@ use kernel::{ANGLES, Lines, RUN, Segment};
 use rows::{Buffer, RowFilter};
 use simd::Level;
 
-/// Side of a tile \[voxel\]: its sums for 32 slices are half a megabyte.
-const TILE: usize = 64;
-/// A block of filtered angles takes at most this \[bytes\], but never fewer than [`ANGLES`] angles.
-const BLOCK_BYTES: usize = 96 << 20;
+/// Columns and rows of a tile: its sums for 32 slices are half a megabyte, and a row of it is long enough to be
+/// fetched ahead from memory.
+const TILE: (usize, usize) = (128, 32);
+/// A block of filtered angles takes as much memory as the slices that it is added to, within these \[bytes\]: each
+/// block reads and writes all of them once. It is never shorter than [`ANGLES`] angles.
+const BLOCK_BYTES: (usize, usize) = (32 << 20, 256 << 20);
 
 /// Filtered back-projection of slabs.
 pub(crate) struct CpuFbp {
@@ -76,7 +78,6 @@ impl CpuFbp {
         axis_px: &[f64],
         mut out: ArrayViewMut3<'_, f32>,
     ) {
-        out.fill(0.0);
         let mut start = 0;
         while start < axis_px.len() {
             let slices = interleaved(self.level, axis_px.len() - start);
@@ -97,7 +98,7 @@ impl CpuFbp {
         let plan = &self.filter.plan;
         let block = self.block_angles(slices) * self.filter.stride(slices) * 4;
         let multipliers = slices * (plan.n_fft / 2 + 1) * 8;
-        let thread = self.filter.workspace_bytes(slices).max(TILE * TILE * slices * 4);
+        let thread = self.filter.workspace_bytes(slices).max(TILE.0 * TILE.1 * slices * 4);
         (block + multipliers + thread * rayon::current_num_threads()) as u64
     }
 
@@ -114,7 +115,8 @@ impl CpuFbp {
 
     /// Angles filtered at a time, a multiple of [`ANGLES`].
     fn block_angles(&self, slices: usize) -> usize {
-        let fit = BLOCK_BYTES / (self.filter.stride(slices) * 4);
+        let bytes = (slices * self.grid.n_x * self.grid.n_y * 4).clamp(BLOCK_BYTES.0, BLOCK_BYTES.1);
+        let fit = bytes / (self.filter.stride(slices) * 4);
         (fit / ANGLES * ANGLES).clamp(ANGLES, self.rays.len().next_multiple_of(ANGLES))
     }
 
@@ -135,7 +137,7 @@ impl CpuFbp {
             let samples = &block.as_slice()[..n * stride];
             tiles(out.view_mut()).into_par_iter().for_each_init(
                 Buffer::default,
-                |sums, (x, y, out)| self.tile(samples, first, slices, x, y, sums.at_least(TILE * TILE * slices), out),
+                |sums, (x, y, out)| self.tile(samples, first, slices, x, y, sums.at_least(TILE.0 * TILE.1 * slices), out),
             );
         }
         self.block = block;
@@ -152,12 +154,17 @@ impl CpuFbp {
         sums: &mut [f32],
         mut out: ArrayViewMut3<'_, f32>,
     ) {
-        let (_, n_y, n_x) = out.dim();
+        let (n_z, n_y, n_x) = out.dim();
         let rows_inside: Vec<Range<usize>> = (0..n_y).map(|j| inside(&self.grid, self.mask_radius_px, y + j, x, n_x)).collect();
         if rows_inside.iter().all(Range::is_empty) {
+            if first == 0 {
+                out.fill(0.0);
+            }
             return;
         }
-        sums.fill(0.0);
+        if first == 0 || n_z < slices {
+            sums.fill(0.0);
+        }
         if first > 0 {
             each_row(out.view_mut(), slices, sums, |value, sum| *sum = *value);
         }
@@ -180,8 +187,8 @@ impl CpuFbp {
                             y: self.grid.y0 - (y + j) as f64 * self.grid.step,
                             voxels: from - run..to - run,
                         };
-                        let at = (j * TILE + from) * slices;
-                        self.level.accumulate(slices, &segment, &mut sums[at..(j * TILE + to) * slices]);
+                        let at = (j * TILE.0 + from) * slices;
+                        self.level.accumulate(slices, &segment, &mut sums[at..(j * TILE.0 + to) * slices]);
                     }
                 }
             }
@@ -220,10 +227,10 @@ fn interleaved(level: Level, left: usize) -> usize {
     narrow.min(level.widest())
 }
 
-/// Pairs the voxels of a tile `[z, y, x]` with their sums `[y, x, z]`, rows of [`TILE`].
+/// Pairs the voxels of a tile `[z, y, x]` with their sums `[y, x, z]`, rows as long as those of a [`TILE`].
 fn each_row(mut out: ArrayViewMut3<'_, f32>, slices: usize, sums: &mut [f32], pair: impl Fn(&mut f32, &mut f32)) {
     for (z, mut slice) in out.outer_iter_mut().enumerate() {
-        for (mut row, sums) in slice.outer_iter_mut().zip(sums.chunks_exact_mut(TILE * slices)) {
+        for (mut row, sums) in slice.outer_iter_mut().zip(sums.chunks_exact_mut(TILE.0 * slices)) {
             let sums = sums[z..].iter_mut().step_by(slices);
             match row.as_slice_mut() {
                 Some(row) => row.iter_mut().zip(sums).for_each(|(value, sum)| pair(value, sum)),
@@ -239,12 +246,12 @@ fn tiles(out: ArrayViewMut3<'_, f32>) -> Vec<(usize, usize, ArrayViewMut3<'_, f3
     let mut below = out;
     let mut y = 0;
     while below.len_of(Axis(1)) > 0 {
-        let height = TILE.min(below.len_of(Axis(1)));
+        let height = TILE.1.min(below.len_of(Axis(1)));
         let (mut band, rest) = below.split_at(Axis(1), height);
         below = rest;
         let mut x = 0;
         while band.len_of(Axis(2)) > 0 {
-            let width = TILE.min(band.len_of(Axis(2)));
+            let width = TILE.0.min(band.len_of(Axis(2)));
             let (tile, rest) = band.split_at(Axis(2), width);
             band = rest;
             tiles.push((x, y, tile));

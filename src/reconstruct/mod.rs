@@ -87,7 +87,7 @@ impl Reconstructor {
         let rows = axis_px.len();
         check("sinograms [row, angle, col]", &[rows, self.n_angles, self.n_cols], sinograms.shape())?;
         check("slices [z, y, x]", &[rows, self.n_y, self.n_x], out.shape())?;
-        if let Some(axis) = axis_px.iter().find(|axis| !(axis.abs() < 1e7)) {
+        if let Some(axis) = axis_px.iter().find(|axis| !axis.is_finite() || axis.abs() > 1e7) {
             return Err(Error::config("center.value", axis, "the rotation axis must be a detector column"));
         }
         match &mut self.engine {

@@ -171,7 +171,7 @@ fn spread_stripe(
         let high = (stripe.first + columns + reach) as f64 / line.du.max(1e-300);
         let from = low.clamp(0.0, n_k as f64).floor() as usize;
         let to = high.clamp(0.0, (n_k - 1) as f64).ceil() as usize + 1;
-        for k in from..to.min(n_k) {
+        for (k, &sample) in samples.iter().enumerate().take(to).skip(from) {
             let (u, v) = (k as i64 * line.du_fixed, k as i64 * line.dv_fixed);
             let column = (u >> BITS) - (reach - 1) - stripe.first;
             let (begin, end) = ((-column).clamp(0, WIDTH as i64), (columns - column).clamp(0, WIDTH as i64));
@@ -180,7 +180,6 @@ fn spread_stripe(
             }
             let row = ((v >> BITS) - (reach - 1) + stripe.middle as i64) as usize;
             let (along_u, along_v) = (weights.at(u), weights.at(v));
-            let sample = samples[k];
             for cell in begin..end {
                 let weight = along_u[2 * cell as usize];
                 let (re, im) = (weight * sample.re, weight * sample.im);

@@ -1,3 +1,4 @@
+#![expect(clippy::print_stdout, reason = "tests print what they measured and what they skip")]
 //! What the tests of this folder share: an analytic object with exact strip integrals, and back-projection by definition.
 
 use std::f64::consts::PI;
