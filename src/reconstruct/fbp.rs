@@ -20,17 +20,16 @@ use std::ops::Range;
 use ndarray::{ArrayView3, ArrayViewMut3, Axis, s};
 use rayon::prelude::*;
 
-use super::{SliceJob, inside};
 use super::filter::FilterPlan;
 use super::geometry::{Grid, Ray};
+use super::{SliceJob, inside};
 use crate::error::Result;
 use kernel::{ANGLES, Lines, RUN, Segment};
 use rows::{Buffer, RowFilter};
 use simd::Level;
 
-/// Columns and rows of a tile: its sums for 32 slices are half a megabyte, and a row of it is long enough to be
-/// fetched ahead from memory.
-const TILE: (usize, usize) = (128, 32);
+/// Columns and rows of a tile: its sums for 32 slices are half a megabyte.
+const TILE: (usize, usize) = (64, 64);
 /// A block of filtered angles takes as much memory as the slices that it is added to, within these \[bytes\]: each
 /// block reads and writes all of them once. It is never shorter than [`ANGLES`] angles.
 const BLOCK_BYTES: (usize, usize) = (32 << 20, 256 << 20);
@@ -72,12 +71,7 @@ impl CpuFbp {
     }
 
     /// Slices `[z, y, x]` of sinograms `[row, angle, col]`; the shapes were checked by the caller.
-    pub(crate) fn slab(
-        &mut self,
-        sinograms: ArrayView3<'_, f32>,
-        axis_px: &[f64],
-        mut out: ArrayViewMut3<'_, f32>,
-    ) {
+    pub(crate) fn slab(&mut self, sinograms: ArrayView3<'_, f32>, axis_px: &[f64], mut out: ArrayViewMut3<'_, f32>) {
         let mut start = 0;
         while start < axis_px.len() {
             let slices = interleaved(self.level, axis_px.len() - start);
@@ -135,10 +129,9 @@ impl CpuFbp {
             let samples = block.at_least(n * stride);
             self.filter.block(sinograms, &multipliers, first, slices, samples);
             let samples = &block.as_slice()[..n * stride];
-            tiles(out.view_mut()).into_par_iter().for_each_init(
-                Buffer::default,
-                |sums, (x, y, out)| self.tile(samples, first, slices, x, y, sums.at_least(TILE.0 * TILE.1 * slices), out),
-            );
+            tiles(out.view_mut()).into_par_iter().for_each_init(Buffer::default, |sums, (x, y, out)| {
+                self.tile(samples, first, slices, x, y, sums.at_least(TILE.0 * TILE.1 * slices), out)
+            });
         }
         self.block = block;
     }
@@ -155,7 +148,8 @@ impl CpuFbp {
         mut out: ArrayViewMut3<'_, f32>,
     ) {
         let (n_z, n_y, n_x) = out.dim();
-        let rows_inside: Vec<Range<usize>> = (0..n_y).map(|j| inside(&self.grid, self.mask_radius_px, y + j, x, n_x)).collect();
+        let rows_inside: Vec<Range<usize>> =
+            (0..n_y).map(|j| inside(&self.grid, self.mask_radius_px, y + j, x, n_x)).collect();
         if rows_inside.iter().all(Range::is_empty) {
             if first == 0 {
                 out.fill(0.0);

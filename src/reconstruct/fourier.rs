@@ -24,15 +24,19 @@ use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftPlanner};
 
-use super::{SliceJob, inside};
 use super::filter::FilterPlan;
 use super::geometry::Ray;
+use super::{SliceJob, inside};
 use crate::error::{Error, Result};
 use gridding::{HalfGrid, Line, MARGIN, Weights, window_transform};
 
 /// Slices are worked on at once while their grids take less than this \[bytes\].
 const AT_ONCE_BYTES: usize = 512 << 20;
 /// Voxels per sample of the extended row from which on this method is the faster one.
+///
+/// CPU seconds per slice with AVX-512, slabs of 32 slices, 1501 projections x 1024 columns, back-projection / Fourier: crop of 128 x 128
+/// 0.015 / 0.030, of 256 x 256 0.022 / 0.031, of 512 x 512 0.052 / 0.035, whole slice 0.16 / 0.044. They meet at 52 voxels per
+/// sample (2048 of them); without AVX-512 and for slabs of a few slices earlier.
 const VOXELS_PER_FREQUENCY: usize = 64;
 /// Rows of the slice transformed together after transposition.
 const BAND: usize = 16;
@@ -133,12 +137,7 @@ impl Fourier {
     }
 
     /// Slices `[z, y, x]` of sinograms `[row, angle, col]`; the shapes were checked by the caller.
-    pub(crate) fn slab(
-        &mut self,
-        sinograms: ArrayView3<'_, f32>,
-        axis_px: &[f64],
-        mut out: ArrayViewMut3<'_, f32>,
-    ) {
+    pub(crate) fn slab(&mut self, sinograms: ArrayView3<'_, f32>, axis_px: &[f64], mut out: ArrayViewMut3<'_, f32>) {
         let mut workspaces = std::mem::take(&mut self.workspaces);
         let wanted = self.at_once(axis_px.len());
         workspaces.truncate(wanted);

@@ -78,12 +78,7 @@ impl Reconstructor {
     ///
     /// # Errors
     /// [`crate::Error::Shape`] when the shapes do not fit the job; [`crate::Error::Gpu`] for a lost device.
-    pub fn slab(
-        &mut self,
-        sinograms: ArrayView3<'_, f32>,
-        axis_px: &[f64],
-        out: ArrayViewMut3<'_, f32>,
-    ) -> Result<()> {
+    pub fn slab(&mut self, sinograms: ArrayView3<'_, f32>, axis_px: &[f64], out: ArrayViewMut3<'_, f32>) -> Result<()> {
         let rows = axis_px.len();
         check("sinograms [row, angle, col]", &[rows, self.n_angles, self.n_cols], sinograms.shape())?;
         check("slices [z, y, x]", &[rows, self.n_y, self.n_x], out.shape())?;

@@ -178,8 +178,7 @@ impl RowFilter {
             let end = (start + 16).min(n_out);
             for slice in 0..slices {
                 for sample in start..end {
-                    let value =
-                        if slice < used { filtered[slice * n_out + sample] } else { Complex::new(0.0, 0.0) };
+                    let value = if slice < used { filtered[slice * n_out + sample] } else { Complex::new(0.0, 0.0) };
                     even[sample * slices + slice] = value.re;
                     odd[sample * slices + slice] = value.im;
                 }

@@ -183,7 +183,17 @@ impl Lanes for Four {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::arch::x86_64::{_CMP_LT_OQ, __m128, __m256, __m512, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvttps_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_epi32, _mm256_min_epi32, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sll_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvttps_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_mov_ps, _mm512_max_epi32, _mm512_min_epi32, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sll_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm_add_ps, _mm_cvtsi32_si128, _mm_fmadd_ps, _mm_loadu_ps, _mm_set1_ps, _mm_storeu_ps};
+    use std::arch::x86_64::{
+        __m128, __m256, __m512, _CMP_LT_OQ, _mm_add_ps, _mm_cvtsi32_si128, _mm_fmadd_ps, _mm_loadu_ps, _mm_set1_ps,
+        _mm_storeu_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps,
+        _mm256_cvttps_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_epi32, _mm256_min_epi32,
+        _mm256_mul_ps, _mm256_mullo_epi32, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps,
+        _mm256_setzero_si256, _mm256_sll_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps, _mm512_add_epi32,
+        _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvttps_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_maskz_mov_ps, _mm512_max_epi32, _mm512_min_epi32, _mm512_mul_ps, _mm512_mullo_epi32,
+        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_setzero_si512,
+        _mm512_sll_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    };
 
     use super::{Lanes, RUN, Segment, Table, Tabulate, accumulate};
 
@@ -241,10 +251,8 @@ mod x86 {
                     let first = _mm256_loadu_si256(start.whole.as_ptr().add(half).cast());
                     let falls = _mm256_cmp_ps::<_CMP_LT_OQ>(step, _mm256_setzero_ps());
                     let back = _mm256_and_ps(falls, _mm256_set1_ps((RUN - 1) as f32));
-                    let lanes = _mm256_add_epi32(
-                        _mm256_set1_epi32(half as i32),
-                        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-                    );
+                    let lanes =
+                        _mm256_add_epi32(_mm256_set1_epi32(half as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
                     let row = _mm256_mullo_epi32(lanes, _mm256_set1_epi32(segment.stride as i32));
                     for (k, voxel) in segment.voxels.clone().enumerate() {
                         let from = _mm256_sub_ps(_mm256_set1_ps(voxel as f32), back);

@@ -44,7 +44,8 @@ fn every_instruction_set_gives_the_sum_written_out_in_f64() {
         let expected = by_definition(&job, &sinogram, axis, true);
         let limit = ROUNDING * peak(&expected);
         for level in Level::available() {
-            let found = with_level(&job, level, &stack(std::slice::from_ref(&sinogram)), &[axis]).index_axis_move(Axis(0), 0);
+            let found =
+                with_level(&job, level, &stack(std::slice::from_ref(&sinogram)), &[axis]).index_axis_move(Axis(0), 0);
             let off = largest_difference(&found, &expected);
             assert!(off < limit, "{level:?}, {upsample} samples per pixel: {off} of {limit}");
         }

@@ -7,8 +7,8 @@ use ndarray::{Array2, Array3, Axis};
 use rayon::prelude::*;
 
 use super::filter::FilterPlan;
-use super::{Reconstructor, SliceJob};
 use super::geometry::{Grid, InPlaneMotion, rays};
+use super::{Reconstructor, SliceJob};
 use crate::config::{ReconstructConfig, ReconstructMethod};
 use crate::gpu::Device;
 
@@ -74,8 +74,8 @@ pub(crate) fn sinogram(ellipses: &[Ellipse], angles: &[f64], n_cols: usize, axis
             };
             let from = (middle - half - 0.5).floor().clamp(0.0, n_cols as f64) as usize;
             let to = (middle + half + 1.5).ceil().clamp(0.0, n_cols as f64) as usize;
-            for column in from..to {
-                sums[column] += integral(column as f64 + 0.5) - integral(column as f64 - 0.5);
+            for (column, sum) in sums.iter_mut().enumerate().take(to).skip(from) {
+                *sum += integral(column as f64 + 0.5) - integral(column as f64 - 0.5);
             }
         }
         for (value, sum) in row.iter_mut().zip(sums) {
@@ -288,7 +288,11 @@ pub(crate) fn by_definition(job: &SliceJob, sinogram: &Array2<f32>, axis_px: f64
             .collect();
         let filtered = |t: f64| -> f64 {
             let turn = 2.0 * PI * (t + axis_px + plan.n_left as f64) / n as f64;
-            spectrum.iter().enumerate().map(|(k, (re, im))| re * (k as f64 * turn).cos() - im * (k as f64 * turn).sin()).sum()
+            spectrum
+                .iter()
+                .enumerate()
+                .map(|(k, (re, im))| re * (k as f64 * turn).cos() - im * (k as f64 * turn).sin())
+                .sum()
         };
         let fine: Vec<f64> = if linear {
             (0..plan.n_out).map(|m| filtered(plan.t0 + m as f64 / plan.upsample as f64)).collect()
