@@ -20,18 +20,19 @@ use std::ops::Range;
 use ndarray::{ArrayView3, ArrayViewMut3, Axis, s};
 use rayon::prelude::*;
 
-use super::SliceJob;
 use super::filter::FilterPlan;
 use super::geometry::{Grid, Ray};
+use super::{SliceJob, inside};
 use crate::error::Result;
-use kernel::{ANGLES, RUN, Segment};
+use kernel::{ANGLES, Lines, RUN, Segment};
 use rows::{Buffer, RowFilter};
 use simd::Level;
 
-/// Side of a tile \[voxel\]: its sums for 32 slices are half a megabyte.
-const TILE: usize = 64;
-/// A block of filtered angles takes at most this \[bytes\], but never fewer than [`ANGLES`] angles.
-const BLOCK_BYTES: usize = 96 << 20;
+/// Columns and rows of a tile: its sums for 32 slices are half a megabyte.
+const TILE: (usize, usize) = (64, 64);
+/// A block of filtered angles takes as much memory as the slices that it is added to, within these \[bytes\]: each
+/// block reads and writes all of them once. It is never shorter than [`ANGLES`] angles.
+const BLOCK_BYTES: (usize, usize) = (32 << 20, 256 << 20);
 
 /// Filtered back-projection of slabs.
 pub(crate) struct CpuFbp {
@@ -70,13 +71,7 @@ impl CpuFbp {
     }
 
     /// Slices `[z, y, x]` of sinograms `[row, angle, col]`; the shapes were checked by the caller.
-    pub(crate) fn slab(
-        &mut self,
-        sinograms: ArrayView3<'_, f32>,
-        axis_px: &[f64],
-        mut out: ArrayViewMut3<'_, f32>,
-    ) {
-        out.fill(0.0);
+    pub(crate) fn slab(&mut self, sinograms: ArrayView3<'_, f32>, axis_px: &[f64], mut out: ArrayViewMut3<'_, f32>) {
         let mut start = 0;
         while start < axis_px.len() {
             let slices = interleaved(self.level, axis_px.len() - start);
@@ -97,7 +92,7 @@ impl CpuFbp {
         let plan = &self.filter.plan;
         let block = self.block_angles(slices) * self.filter.stride(slices) * 4;
         let multipliers = slices * (plan.n_fft / 2 + 1) * 8;
-        let thread = self.filter.workspace_bytes(slices).max(TILE * TILE * slices * 4);
+        let thread = self.filter.workspace_bytes(slices).max(TILE.0 * TILE.1 * slices * 4);
         (block + multipliers + thread * rayon::current_num_threads()) as u64
     }
 
@@ -114,7 +109,8 @@ impl CpuFbp {
 
     /// Angles filtered at a time, a multiple of [`ANGLES`].
     fn block_angles(&self, slices: usize) -> usize {
-        let fit = BLOCK_BYTES / (self.filter.stride(slices) * 4);
+        let bytes = (slices * self.grid.n_x * self.grid.n_y * 4).clamp(BLOCK_BYTES.0, BLOCK_BYTES.1);
+        let fit = bytes / (self.filter.stride(slices) * 4);
         (fit / ANGLES * ANGLES).clamp(ANGLES, self.rays.len().next_multiple_of(ANGLES))
     }
 
@@ -133,10 +129,9 @@ impl CpuFbp {
             let samples = block.at_least(n * stride);
             self.filter.block(sinograms, &multipliers, first, slices, samples);
             let samples = &block.as_slice()[..n * stride];
-            tiles(out.view_mut()).into_par_iter().for_each_init(
-                Buffer::default,
-                |sums, (x, y, out)| self.tile(samples, first, slices, x, y, sums.at_least(TILE * TILE * slices), out),
-            );
+            tiles(out.view_mut()).into_par_iter().for_each_init(Buffer::default, |sums, (x, y, out)| {
+                self.tile(samples, first, slices, x, y, sums.at_least(TILE.0 * TILE.1 * slices), out)
+            });
         }
         self.block = block;
     }
@@ -153,117 +148,64 @@ impl CpuFbp {
         mut out: ArrayViewMut3<'_, f32>,
     ) {
         let (n_z, n_y, n_x) = out.dim();
-        let inside: Vec<Range<usize>> = (0..n_y).map(|j| self.inside(y + j, x, n_x)).collect();
-        if inside.iter().all(Range::is_empty) {
+        let rows_inside: Vec<Range<usize>> =
+            (0..n_y).map(|j| inside(&self.grid, self.mask_radius_px, y + j, x, n_x)).collect();
+        if rows_inside.iter().all(Range::is_empty) {
+            if first == 0 {
+                out.fill(0.0);
+            }
             return;
         }
-        sums.fill(0.0);
+        if first == 0 || n_z < slices {
+            sums.fill(0.0);
+        }
         if first > 0 {
-            for z in 0..n_z {
-                for j in 0..n_y {
-                    for (i, &value) in out.slice(s![z, j, ..]).iter().enumerate() {
-                        sums[(j * TILE + i) * slices + z] = value;
-                    }
-                }
-            }
+            each_row(out.view_mut(), slices, sums, |value, sum| *sum = *value);
         }
         let stride = self.filter.stride(slices);
         let n_samples = self.filter.plan.n_out;
         for (pass, samples) in samples.chunks(ANGLES * stride).enumerate() {
-            let lines = Lines::new(self, first + pass * ANGLES);
+            let lines = lines(&self.rays, first + pass * ANGLES, &self.filter.plan, self.grid.step);
             // runs of one column of the tile before the next: the samples that they meet stay in the first-level cache
             for run in (0..n_x).step_by(RUN) {
                 for j in 0..n_y {
-                    let from = inside[j].start.max(run);
-                    let to = inside[j].end.min(run + RUN);
+                    let from = rows_inside[j].start.max(run);
+                    let to = rows_inside[j].end.min(run + RUN);
                     if from < to {
-                        let (whole, rest) = lines.start(&self.grid, x + run, y + j);
                         let segment = Segment {
                             samples,
                             stride,
                             n_samples,
-                            first: whole,
-                            rest,
-                            step: lines.step,
+                            lines: &lines,
+                            x: self.grid.x0 + (x + run) as f64 * self.grid.step,
+                            y: self.grid.y0 - (y + j) as f64 * self.grid.step,
                             voxels: from - run..to - run,
                         };
-                        let at = (j * TILE + from) * slices;
-                        self.level.accumulate(slices, &segment, &mut sums[at..(j * TILE + to) * slices]);
+                        let at = (j * TILE.0 + from) * slices;
+                        self.level.accumulate(slices, &segment, &mut sums[at..(j * TILE.0 + to) * slices]);
                     }
                 }
             }
         }
-        for z in 0..n_z {
-            for j in 0..n_y {
-                for (i, value) in out.slice_mut(s![z, j, ..]).iter_mut().enumerate() {
-                    *value = sums[(j * TILE + i) * slices + z];
-                }
-            }
-        }
-    }
-
-    /// Which of the `n_x` voxels from `x` on in row `y` of the slice the mask leaves.
-    fn inside(&self, y: usize, x: usize, n_x: usize) -> Range<usize> {
-        let Some(radius) = self.mask_radius_px else { return 0..n_x };
-        let at_y = self.grid.y0 - y as f64 * self.grid.step;
-        let is_inside = |i: usize| {
-            let at_x = self.grid.x0 + (x + i) as f64 * self.grid.step;
-            at_x * at_x + at_y * at_y <= radius * radius
-        };
-        let from = (0..n_x).find(|&i| is_inside(i)).unwrap_or(n_x);
-        let to = (from..n_x).rev().find(|&i| is_inside(i)).map_or(from, |i| i + 1);
-        from..to
+        each_row(out, slices, sums, |value, sum| *value = *sum);
     }
 }
 
-/// Sixteen projections as the kernel wants them: sample = at_axis + x * along_x + y * along_y.
-struct Lines {
-    at_axis: [f64; ANGLES],
-    along_x: [f64; ANGLES],
-    along_y: [f64; ANGLES],
-    step: [f32; ANGLES],
-}
-
-impl Lines {
-    fn new(fbp: &CpuFbp, first: usize) -> Self {
-        let plan = &fbp.filter.plan;
-        let upsample = plan.upsample as f64;
-        let mut lines = Lines {
-            at_axis: [0.0; ANGLES],
-            along_x: [0.0; ANGLES],
-            along_y: [0.0; ANGLES],
-            step: [0.0; ANGLES],
-        };
-        // beyond the last projection the samples are 0 and it does not matter where they are read
-        for (angle, ray) in fbp.rays.iter().skip(first).take(ANGLES).enumerate() {
-            lines.at_axis[angle] = (ray.offset_px - plan.t0) * upsample;
-            lines.along_x[angle] = ray.cos * upsample;
-            lines.along_y[angle] = ray.sin * upsample;
-            lines.step[angle] = (ray.cos * upsample * fbp.grid.step) as f32;
+/// Projections `first..` as the kernel wants them; beyond the last one the samples are 0 and may be read anywhere.
+fn lines(rays: &[Ray], first: usize, plan: &FilterPlan, step: f64) -> Lines {
+    let upsample = plan.upsample as f64;
+    let zero = [0.0; ANGLES];
+    let mut lines = Lines { at_axis: zero, along_x: zero, along_y: zero, step: [0.0; ANGLES], back: zero };
+    for (angle, ray) in rays.iter().skip(first).take(ANGLES).enumerate() {
+        lines.at_axis[angle] = (ray.offset_px - plan.t0) * upsample;
+        lines.along_x[angle] = ray.cos * upsample;
+        lines.along_y[angle] = ray.sin * upsample;
+        lines.step[angle] = (ray.cos * upsample * step) as f32;
+        if lines.step[angle] < 0.0 {
+            lines.back[angle] = (RUN - 1) as f64 * step;
         }
-        lines
     }
-
-    /// Where the run from voxel (x, y) begins, at its end of the smallest coordinate: whole samples and the rest.
-    ///
-    /// In f64, so that the rest has the full precision of f32 however wide the detector is.
-    #[inline]
-    fn start(&self, grid: &Grid, x: usize, y: usize) -> ([i32; ANGLES], [f32; ANGLES]) {
-        let at_y = grid.y0 - y as f64 * grid.step;
-        let at_x = grid.x0 + x as f64 * grid.step;
-        let run = (RUN - 1) as f64 * grid.step;
-        let (mut whole, mut rest) = ([0; ANGLES], [0.0; ANGLES]);
-        for angle in 0..ANGLES {
-            let back = if self.step[angle] < 0.0 { run } else { 0.0 };
-            let sample = self.at_axis[angle] + (at_x + back) * self.along_x[angle] + at_y * self.along_y[angle];
-            // voxels behind the mask may stand left of sample 0; a shift keeps the conversion a truncation
-            let shifted = (sample + f64::from(1 << 22)) as i32;
-            let floor = shifted - (1 << 22);
-            whole[angle] = floor;
-            rest[angle] = (sample - f64::from(floor)) as f32;
-        }
-        (whole, rest)
-    }
+    lines
 }
 
 /// Slices interleaved when this many are left.
@@ -279,18 +221,31 @@ fn interleaved(level: Level, left: usize) -> usize {
     narrow.min(level.widest())
 }
 
+/// Pairs the voxels of a tile `[z, y, x]` with their sums `[y, x, z]`, rows as long as those of a [`TILE`].
+fn each_row(mut out: ArrayViewMut3<'_, f32>, slices: usize, sums: &mut [f32], pair: impl Fn(&mut f32, &mut f32)) {
+    for (z, mut slice) in out.outer_iter_mut().enumerate() {
+        for (mut row, sums) in slice.outer_iter_mut().zip(sums.chunks_exact_mut(TILE.0 * slices)) {
+            let sums = sums[z..].iter_mut().step_by(slices);
+            match row.as_slice_mut() {
+                Some(row) => row.iter_mut().zip(sums).for_each(|(value, sum)| pair(value, sum)),
+                None => row.iter_mut().zip(sums).for_each(|(value, sum)| pair(value, sum)),
+            }
+        }
+    }
+}
+
 /// Cuts the slab `[z, y, x]` into tiles over y and x, each with the column and row where it begins.
 fn tiles(out: ArrayViewMut3<'_, f32>) -> Vec<(usize, usize, ArrayViewMut3<'_, f32>)> {
     let mut tiles = Vec::new();
     let mut below = out;
     let mut y = 0;
     while below.len_of(Axis(1)) > 0 {
-        let height = TILE.min(below.len_of(Axis(1)));
+        let height = TILE.1.min(below.len_of(Axis(1)));
         let (mut band, rest) = below.split_at(Axis(1), height);
         below = rest;
         let mut x = 0;
         while band.len_of(Axis(2)) > 0 {
-            let width = TILE.min(band.len_of(Axis(2)));
+            let width = TILE.0.min(band.len_of(Axis(2)));
             let (tile, rest) = band.split_at(Axis(2), width);
             band = rest;
             tiles.push((x, y, tile));
@@ -299,34 +254,4 @@ fn tiles(out: ArrayViewMut3<'_, f32>) -> Vec<(usize, usize, ArrayViewMut3<'_, f3
         y += height;
     }
     tiles
-}
-
-#[cfg(test)]
-mod accuracy {
-    use super::super::testing::*;
-    use super::*;
-    use ndarray::Array3;
-
-    #[test]
-    fn scratch_experiment() {
-        for (n_angles, n) in [(721, 512)] {
-            let angles = half_turn(n_angles);
-            let axis = (n as f64 - 1.0) / 2.0 + 7.3;
-            let phantom = cloth_phantom(n);
-            assert_eq!(phantom.len(), 1280);
-            let sino = sinogram(&phantom, &angles, n, axis);
-            let truth = truth(&phantom, &Grid::square(n));
-            for upsample in [1, 2, 4] {
-                let mut job = job(n, &angles);
-                job.config.upsample = upsample;
-                let mut fbp = CpuFbp::new(&job).unwrap();
-                let mut out = Array3::zeros((1, n, n));
-                let start = std::time::Instant::now();
-                fbp.slab(stack(&[sino.clone()]).view(), &[axis], out.view_mut());
-                let out = out.index_axis_move(Axis(0), 0);
-                let (k, rmse) = factor_and_rmse(&out, &truth, 0.9);
-                println!("up {upsample} k {k:.5} rmse {:.5} {:?}", rmse * n as f64 / 2.0, start.elapsed());
-            }
-        }
-    }
 }

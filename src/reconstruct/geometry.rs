@@ -129,8 +129,8 @@ pub fn arc_weights(angles_rad: &[f64]) -> Vec<f64> {
         }
     }
     if groups.len() > 1 && groups[0].0 + PI - groups[groups.len() - 1].0 < 1e-6 * PI {
-        let (_, members) = groups.pop().expect("there are at least two");
-        groups[0].1.extend(members);
+        let last = groups.swap_remove(groups.len() - 1);
+        groups[0].1.extend(last.1);
     }
     let n_groups = groups.len();
     if n_groups == 1 {

@@ -3,20 +3,24 @@
 pub mod backproject;
 mod fbp;
 pub mod filter;
+mod fourier;
 pub mod geometry;
 pub mod gpu_fbp;
 pub mod ramp_filter;
 pub mod self_test;
 #[cfg(test)]
-mod testing;
+pub(crate) mod tests;
+
+use std::ops::Range;
 
 use ndarray::{ArrayView3, ArrayViewMut3};
 
-use crate::config::ReconstructConfig;
+use crate::config::{ReconstructConfig, ReconstructMethod};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use fbp::CpuFbp;
 use gpu_fbp::GpuFbp;
+use fourier::Fourier;
 use geometry::{Grid, Ray};
 
 /// Everything about a slice that does not depend on its row.
@@ -50,6 +54,7 @@ pub struct Reconstructor {
 enum Engine {
     Fbp(CpuFbp),
     Gpu(Box<GpuFbp>),
+    Fourier(Fourier),
 }
 
 impl Reconstructor {
@@ -58,9 +63,22 @@ impl Reconstructor {
     /// # Errors
     /// [`crate::Error::Gpu`] for limits of the device, [`crate::Error::Config`] for a method that does not fit.
     pub fn new(job: SliceJob, device: &Device) -> Result<Self> {
+        let method = job.config.method;
         let engine = match device {
-            Device::Cpu => Engine::Fbp(CpuFbp::new(&job)?),
+            Device::Gpu(_) if method == ReconstructMethod::Fourier => {
+                return Err(Error::config(
+                    "reconstruct.method",
+                    "fourier",
+                    "the Fourier method runs on the CPU: give --device cpu, or --method fbp for the GPU",
+                ));
+            }
             Device::Gpu(gpu) => Engine::Gpu(Box::new(GpuFbp::new(gpu.clone(), &job)?)),
+            Device::Cpu => match method {
+                ReconstructMethod::Fbp => Engine::Fbp(CpuFbp::new(&job)?),
+                ReconstructMethod::Fourier => Engine::Fourier(Fourier::new(&job)?),
+                ReconstructMethod::Auto if Fourier::pays(&job) => Engine::Fourier(Fourier::new(&job)?),
+                ReconstructMethod::Auto => Engine::Fbp(CpuFbp::new(&job)?),
+            },
         };
         Ok(Reconstructor {
             n_cols: job.n_cols,
@@ -76,18 +94,17 @@ impl Reconstructor {
     ///
     /// # Errors
     /// [`crate::Error::Shape`] when the shapes do not fit the job; [`crate::Error::Gpu`] for a lost device.
-    pub fn slab(
-        &mut self,
-        sinograms: ArrayView3<'_, f32>,
-        axis_px: &[f64],
-        out: ArrayViewMut3<'_, f32>,
-    ) -> Result<()> {
+    pub fn slab(&mut self, sinograms: ArrayView3<'_, f32>, axis_px: &[f64], out: ArrayViewMut3<'_, f32>) -> Result<()> {
         let rows = axis_px.len();
         check("sinograms [row, angle, col]", &[rows, self.n_angles, self.n_cols], sinograms.shape())?;
         check("slices [z, y, x]", &[rows, self.n_y, self.n_x], out.shape())?;
+        if let Some(axis) = axis_px.iter().find(|axis| !axis.is_finite() || axis.abs() > 1e7) {
+            return Err(Error::config("center.value", axis, "the rotation axis must be a detector column"));
+        }
         match &mut self.engine {
             Engine::Fbp(fbp) => fbp.slab(sinograms, axis_px, out),
             Engine::Gpu(fbp) => fbp.slab(sinograms, axis_px, out)?,
+            Engine::Fourier(fourier) => fourier.slab(sinograms, axis_px, out),
         }
         Ok(())
     }
@@ -98,6 +115,7 @@ impl Reconstructor {
         match &self.engine {
             Engine::Fbp(fbp) => fbp.scratch_bytes(rows),
             Engine::Gpu(fbp) => fbp.scratch_bytes(rows),
+            Engine::Fourier(fourier) => fourier.scratch_bytes(rows),
         }
     }
 
@@ -107,9 +125,20 @@ impl Reconstructor {
         let engine = match &self.engine {
             Engine::Fbp(fbp) => fbp.describe(),
             Engine::Gpu(fbp) => fbp.describe(),
+            Engine::Fourier(fourier) => fourier.describe(),
         };
         format!("{engine}; {}", self.filter)
     }
+}
+
+/// Which of the `n_x` voxels from `x` on in row `y` of the slice stand within `radius` of the axis, counted from `x`.
+fn inside(grid: &Grid, radius: Option<f64>, y: usize, x: usize, n_x: usize) -> Range<usize> {
+    let Some(radius) = radius else { return 0..n_x };
+    let at_y = grid.y0 - y as f64 * grid.step;
+    let is_inside = |i: usize| (grid.x0 + (x + i) as f64 * grid.step).powi(2) + at_y.powi(2) <= radius.powi(2);
+    let from = (0..n_x).find(|&i| is_inside(i)).unwrap_or(n_x);
+    let to = (from..n_x).rev().find(|&i| is_inside(i)).map_or(from, |i| i + 1);
+    from..to
 }
 
 /// An error that names what does not fit.

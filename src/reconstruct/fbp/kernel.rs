@@ -9,8 +9,23 @@ use super::simd::{Lanes, Tabulate};
 
 /// Projections added in one pass.
 pub(crate) const ANGLES: usize = 16;
-/// Voxels of a run at most.
-pub(crate) const RUN: usize = 16;
+/// Voxels of a run at most: what 8 voxels meet in 16 projections of 32 slices, sampled twice per pixel, is 25 KB and stays in the
+/// first-level cache for the next row.
+pub(crate) const RUN: usize = 8;
+
+/// Sixteen projections: the voxel at (x, y) meets sample at_axis + x * along_x + y * along_y.
+pub(crate) struct Lines {
+    /// Sample of the rotation axis.
+    pub(crate) at_axis: [f64; ANGLES],
+    /// Samples per pixel along x.
+    pub(crate) along_x: [f64; ANGLES],
+    /// Samples per pixel along y, upwards.
+    pub(crate) along_y: [f64; ANGLES],
+    /// Samples from one voxel of a row to the next.
+    pub(crate) step: [f32; ANGLES],
+    /// x from the first to the last voxel of a run where the coordinate falls along the row, else 0 \[px\].
+    pub(crate) back: [f64; ANGLES],
+}
 
 /// A run of voxels and the projections that they meet.
 pub(crate) struct Segment<'a> {
@@ -20,14 +35,39 @@ pub(crate) struct Segment<'a> {
     pub(crate) stride: usize,
     /// Samples of a row.
     pub(crate) n_samples: usize,
-    /// Where the voxel with the smallest coordinate of the run [`RUN`] stands, per angle: whole samples ...
-    pub(crate) first: [i32; ANGLES],
-    /// ... and the rest, 0 to 1.
-    pub(crate) rest: [f32; ANGLES],
-    /// Samples from one voxel to the next, per angle.
-    pub(crate) step: [f32; ANGLES],
+    /// Where the samples stand.
+    pub(crate) lines: &'a Lines,
+    /// x of voxel 0 of the run \[px\].
+    pub(crate) x: f64,
+    /// y of the row \[px\], upwards.
+    pub(crate) y: f64,
     /// The voxels wanted, within 0..[`RUN`].
     pub(crate) voxels: std::ops::Range<usize>,
+}
+
+/// Where the end of the run with the smallest coordinate stands, per angle: whole samples and the rest, 0 to 1.
+pub(crate) struct Start {
+    pub(crate) whole: [i32; ANGLES],
+    pub(crate) rest: [f32; ANGLES],
+}
+
+impl Segment<'_> {
+    /// In f64, so that the rest has the full precision of f32 however wide the detector is.
+    #[inline(always)]
+    pub(crate) fn start(&self) -> Start {
+        // adding it rounds to whole numbers and leaves them in the low bits; conversions would not be vectorised
+        const ROUND: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52
+        let lines = self.lines;
+        let mut start = Start { whole: [0; ANGLES], rest: [0.0; ANGLES] };
+        for angle in 0..ANGLES {
+            let x = self.x + lines.back[angle];
+            let sample = lines.at_axis[angle] + x * lines.along_x[angle] + self.y * lines.along_y[angle];
+            let rounded = (sample - 0.5) + ROUND;
+            start.whole[angle] = rounded.to_bits() as i32;
+            start.rest[angle] = (sample - (rounded - ROUND)) as f32;
+        }
+        start
+    }
 }
 
 /// Where each voxel wanted meets each projection, `[voxel, angle]`.
@@ -46,10 +86,13 @@ pub(crate) struct Table {
 /// `sums` is `[voxel, slice]` and begins with the first voxel wanted. `V` registers hold the slices, `P` voxels are
 /// worked on at once.
 #[inline(always)]
-pub(crate) fn accumulate<L: Lanes, T: Tabulate, const V: usize, const P: usize>(segment: &Segment<'_>, sums: &mut [f32]) {
+pub(crate) fn accumulate<L: Lanes, T: Tabulate, const V: usize, const P: usize>(
+    segment: &Segment<'_>,
+    sums: &mut [f32],
+) {
     let slices = L::WIDTH * V;
     let n_voxels = segment.voxels.len();
-    assert!(segment.voxels.end <= RUN && sums.len() >= n_voxels * slices, "a run of at most {RUN} voxels");
+    assert!(segment.voxels.end <= RUN && sums.len() >= n_voxels * slices, "a run of {RUN} voxels or fewer");
     assert!(segment.n_samples >= 2 && segment.stride >= segment.n_samples * slices, "rows of two samples or more");
     assert!(
         segment.samples.len() >= (ANGLES - 1) * segment.stride + segment.n_samples * slices,

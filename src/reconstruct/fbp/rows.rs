@@ -84,7 +84,7 @@ impl RowFilter {
         out: &mut [f32],
     ) {
         let stride = self.stride(slices);
-        assert!(first % 2 == 0 && out.len() % stride == 0, "whole pairs of projections");
+        assert!(first.is_multiple_of(2) && out.len().is_multiple_of(stride), "whole pairs of projections");
         out.par_chunks_mut(2 * stride).enumerate().for_each_init(
             || self.workspace(slices),
             |work, (pair, out)| {
@@ -178,8 +178,7 @@ impl RowFilter {
             let end = (start + 16).min(n_out);
             for slice in 0..slices {
                 for sample in start..end {
-                    let value =
-                        if slice < used { filtered[slice * n_out + sample] } else { Complex::new(0.0, 0.0) };
+                    let value = if slice < used { filtered[slice * n_out + sample] } else { Complex::new(0.0, 0.0) };
                     even[sample * slices + slice] = value.re;
                     odd[sample * slices + slice] = value.im;
                 }

@@ -113,7 +113,7 @@ pub(crate) trait Lanes: Copy {
     unsafe fn plus(self, other: Self) -> Self;
 }
 
-/// Fills the table of a run: p = rest + from * step, the sample first + floor(p) and its fraction.
+/// Fills the table of a run: p = rest + from * step, the sample whole + floor(p) and its fraction.
 ///
 /// `from` counts from the end where the coordinate falls along the row, so p is not negative and truncation is floor.
 /// All levels round alike.
@@ -129,15 +129,15 @@ struct Plain;
 impl Tabulate for Plain {
     #[inline(always)]
     unsafe fn fill(segment: &Segment<'_>, slices: usize, table: &mut Table) {
-        let last = segment.n_samples as i32 - 2;
+        let (start, last) = (segment.start(), segment.n_samples as i32 - 2);
         for (k, voxel) in segment.voxels.clone().enumerate() {
             for angle in 0..ANGLES {
-                let step = segment.step[angle];
+                let step = segment.lines.step[angle];
                 let from = if step < 0.0 { voxel as f32 - (RUN - 1) as f32 } else { voxel as f32 };
-                let p = segment.rest[angle] + from * step;
+                let p = start.rest[angle] + from * step;
                 let whole = p as i32;
                 let share = p - whole as f32;
-                let sample = segment.first[angle].saturating_add(whole).clamp(0, last);
+                let sample = start.whole[angle].saturating_add(whole).clamp(0, last);
                 table.offset[k][angle] = angle as i32 * segment.stride as i32 + sample * slices as i32;
                 table.right[k][angle] = share;
                 table.left[k][angle] = 1.0 - share;
@@ -183,7 +183,17 @@ impl Lanes for Four {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::arch::x86_64::{_CMP_LT_OQ, __m128, __m256, __m512, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvttps_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_epi32, _mm256_min_epi32, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sll_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvttps_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_mov_ps, _mm512_max_epi32, _mm512_min_epi32, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sll_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm_add_ps, _mm_cvtsi32_si128, _mm_fmadd_ps, _mm_loadu_ps, _mm_set1_ps, _mm_storeu_ps};
+    use std::arch::x86_64::{
+        __m128, __m256, __m512, _CMP_LT_OQ, _mm_add_ps, _mm_cvtsi32_si128, _mm_fmadd_ps, _mm_loadu_ps, _mm_set1_ps,
+        _mm_storeu_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps,
+        _mm256_cvttps_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_epi32, _mm256_min_epi32,
+        _mm256_mul_ps, _mm256_mullo_epi32, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps,
+        _mm256_setzero_si256, _mm256_sll_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps, _mm512_add_epi32,
+        _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvttps_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_maskz_mov_ps, _mm512_max_epi32, _mm512_min_epi32, _mm512_mul_ps, _mm512_mullo_epi32,
+        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_setzero_si512,
+        _mm512_sll_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    };
 
     use super::{Lanes, RUN, Segment, Table, Tabulate, accumulate};
 
@@ -231,19 +241,18 @@ mod x86 {
         unsafe fn fill(segment: &Segment<'_>, slices: usize, table: &mut Table) {
             // SAFETY: every pointer is to eight of the sixteen angles of an array.
             unsafe {
+                let start = segment.start();
                 let last = _mm256_set1_epi32(segment.n_samples as i32 - 2);
                 let zero = _mm256_setzero_si256();
                 let shift = _mm_cvtsi32_si128(slices.trailing_zeros() as i32);
                 for half in [0, 8] {
-                    let rest = _mm256_loadu_ps(segment.rest.as_ptr().add(half));
-                    let step = _mm256_loadu_ps(segment.step.as_ptr().add(half));
-                    let first = _mm256_loadu_si256(segment.first.as_ptr().add(half).cast());
+                    let rest = _mm256_loadu_ps(start.rest.as_ptr().add(half));
+                    let step = _mm256_loadu_ps(segment.lines.step.as_ptr().add(half));
+                    let first = _mm256_loadu_si256(start.whole.as_ptr().add(half).cast());
                     let falls = _mm256_cmp_ps::<_CMP_LT_OQ>(step, _mm256_setzero_ps());
                     let back = _mm256_and_ps(falls, _mm256_set1_ps((RUN - 1) as f32));
-                    let lanes = _mm256_add_epi32(
-                        _mm256_set1_epi32(half as i32),
-                        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-                    );
+                    let lanes =
+                        _mm256_add_epi32(_mm256_set1_epi32(half as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
                     let row = _mm256_mullo_epi32(lanes, _mm256_set1_epi32(segment.stride as i32));
                     for (k, voxel) in segment.voxels.clone().enumerate() {
                         let from = _mm256_sub_ps(_mm256_set1_ps(voxel as f32), back);
@@ -271,12 +280,13 @@ mod x86 {
         unsafe fn fill(segment: &Segment<'_>, slices: usize, table: &mut Table) {
             // SAFETY: every pointer is to the sixteen angles of an array.
             unsafe {
+                let start = segment.start();
                 let last = _mm512_set1_epi32(segment.n_samples as i32 - 2);
                 let zero = _mm512_setzero_si512();
                 let shift = _mm_cvtsi32_si128(slices.trailing_zeros() as i32);
-                let rest = _mm512_loadu_ps(segment.rest.as_ptr());
-                let step = _mm512_loadu_ps(segment.step.as_ptr());
-                let first = _mm512_loadu_si512(segment.first.as_ptr().cast());
+                let rest = _mm512_loadu_ps(start.rest.as_ptr());
+                let step = _mm512_loadu_ps(segment.lines.step.as_ptr());
+                let first = _mm512_loadu_si512(start.whole.as_ptr().cast());
                 let falls = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(step, _mm512_setzero_ps());
                 let back = _mm512_maskz_mov_ps(falls, _mm512_set1_ps((RUN - 1) as f32));
                 let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

@@ -1,3 +1,4 @@
+#![expect(clippy::print_stdout, reason = "tests print what they measured and what they skip")]
 //! What the tests of this folder share: an analytic object with exact strip integrals, and back-projection by definition.
 
 use std::f64::consts::PI;
@@ -5,9 +6,20 @@ use std::f64::consts::PI;
 use ndarray::{Array2, Array3, Axis};
 use rayon::prelude::*;
 
-use super::SliceJob;
+use super::filter::FilterPlan;
 use super::geometry::{Grid, InPlaneMotion, rays};
-use crate::config::ReconstructConfig;
+use super::{Reconstructor, SliceJob};
+use crate::config::{ReconstructConfig, ReconstructMethod};
+use crate::gpu::Device;
+
+mod accuracy;
+mod against_definition;
+mod goldens;
+mod properties;
+mod truncation;
+
+/// Both methods of the CPU.
+pub(crate) const METHODS: [ReconstructMethod; 2] = [ReconstructMethod::Fbp, ReconstructMethod::Fourier];
 
 /// An ellipse of constant attenuation \[1/px\]; lengths in pixels from the axis, y up, turned by `phi` \[rad\].
 #[derive(Debug, Clone, Copy)]
@@ -62,8 +74,8 @@ pub(crate) fn sinogram(ellipses: &[Ellipse], angles: &[f64], n_cols: usize, axis
             };
             let from = (middle - half - 0.5).floor().clamp(0.0, n_cols as f64) as usize;
             let to = (middle + half + 1.5).ceil().clamp(0.0, n_cols as f64) as usize;
-            for column in from..to {
-                sums[column] += integral(column as f64 + 0.5) - integral(column as f64 - 0.5);
+            for (column, sum) in sums.iter_mut().enumerate().take(to).skip(from) {
+                *sum += integral(column as f64 + 0.5) - integral(column as f64 - 0.5);
             }
         }
         for (value, sum) in row.iter_mut().zip(sums) {
@@ -233,4 +245,75 @@ pub(crate) fn largest_difference<D: ndarray::Dimension>(a: &ndarray::Array<f32, 
 /// Largest absolute value.
 pub(crate) fn peak<D: ndarray::Dimension>(a: &ndarray::Array<f32, D>) -> f32 {
     a.iter().fold(0.0, |peak, value| peak.max(value.abs()))
+}
+
+/// Slices of one slab on the CPU.
+pub(crate) fn reconstruct(job: &SliceJob, sinograms: &Array3<f32>, axis_px: &[f64]) -> Array3<f32> {
+    let mut out = Array3::from_elem((axis_px.len(), job.grid.n_y, job.grid.n_x), f32::NAN);
+    let mut engine = Reconstructor::new(job.clone(), &Device::Cpu).expect("a valid job");
+    engine.slab(sinograms.view(), axis_px, out.view_mut()).expect("shapes fit");
+    out
+}
+
+/// One slice by one method.
+pub(crate) fn slice(job: &SliceJob, method: ReconstructMethod, sinogram: &Array2<f32>, axis_px: f64) -> Array2<f32> {
+    let mut job = job.clone();
+    job.config.method = method;
+    reconstruct(&job, &sinogram.clone().insert_axis(Axis(0)), &[axis_px]).index_axis_move(Axis(0), 0)
+}
+
+/// The slice by the definition in f64, angle after angle and frequency after frequency.
+///
+/// With `linear`, rows are sampled `upsample` times per pixel and interpolated, as the fast path does; else every
+/// voxel is given the exact value of the band-limited row, times the same [`FilterPlan::transfer`].
+pub(crate) fn by_definition(job: &SliceJob, sinogram: &Array2<f32>, axis_px: f64, linear: bool) -> Array2<f32> {
+    let plan = FilterPlan::new(job).expect("a valid job");
+    let (n, half) = (plan.n_fft, plan.n_fft / 2);
+    let grid = &job.grid;
+    let mut sums = Array2::<f64>::zeros((grid.n_y, grid.n_x));
+    let mut padded = vec![0.0; n];
+    for (ray, row) in job.rays.iter().zip(sinogram.outer_iter()) {
+        plan.pad_row(row.as_slice().expect("rows are contiguous"), &mut padded);
+        let spectrum: Vec<(f64, f64)> = (0..=half)
+            .map(|k| {
+                let both = if k == 0 || (k == half && plan.upsample == 1) { 1.0 } else { 2.0 };
+                let gain = both * f64::from(plan.response[k]) * if linear { 1.0 } else { plan.transfer(k).powi(2) };
+                let terms = padded.iter().enumerate().map(|(index, &value)| {
+                    let (sin, cos) = (2.0 * PI * ((k * index) % n) as f64 / n as f64).sin_cos();
+                    (f64::from(value) * cos, -f64::from(value) * sin)
+                });
+                let (re, im) = terms.fold((0.0, 0.0), |sum, term| (sum.0 + term.0, sum.1 + term.1));
+                (gain * re, gain * im)
+            })
+            .collect();
+        let filtered = |t: f64| -> f64 {
+            let turn = 2.0 * PI * (t + axis_px + plan.n_left as f64) / n as f64;
+            spectrum
+                .iter()
+                .enumerate()
+                .map(|(k, (re, im))| re * (k as f64 * turn).cos() - im * (k as f64 * turn).sin())
+                .sum()
+        };
+        let fine: Vec<f64> = if linear {
+            (0..plan.n_out).map(|m| filtered(plan.t0 + m as f64 / plan.upsample as f64)).collect()
+        } else {
+            Vec::new()
+        };
+        for ((j, i), sum) in sums.indexed_iter_mut() {
+            let (x, y) = (grid.x0 + i as f64 * grid.step, grid.y0 - j as f64 * grid.step);
+            if job.mask_radius_px.is_some_and(|radius| x * x + y * y > radius * radius) {
+                continue;
+            }
+            let t = ray.offset_px + x * ray.cos + y * ray.sin;
+            let value = if linear {
+                let m = (t - plan.t0) * plan.upsample as f64;
+                let (left, share) = (m.floor() as usize, m - m.floor());
+                fine[left] * (1.0 - share) + fine[left + 1] * share
+            } else {
+                filtered(t)
+            };
+            *sum += ray.weight * value;
+        }
+    }
+    sums.mapv(|sum| sum as f32)
 }
