@@ -224,12 +224,7 @@ impl Gpu {
             uncaught(kind, error.to_string());
         }));
         let lost = keep(&faults);
-        device.set_device_lost_callback(move |reason, text| {
-            // our own end of use is no fault
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                lost(FaultKind::Lost, text);
-            }
-        });
+        device.set_device_lost_callback(move |_, text| lost(FaultKind::Lost, text));
         Ok(Gpu { device, queue, limits, info, faults })
     }
 
@@ -262,7 +257,11 @@ impl Gpu {
     /// # Errors
     /// [`Error::Gpu`] for memory that ran out, a lost device, or a call that was refused.
     pub fn check(&self, what: &str) -> Result<()> {
-        let faults = std::mem::take(&mut *self.faults.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut kept = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let faults = kept.clone();
+        // a lost device stays lost, and the driver reports nothing more about it
+        kept.retain(|fault| fault.kind == FaultKind::Lost);
+        drop(kept);
         // what follows from a loss says less than the loss
         let Some(fault) = faults.iter().find(|fault| fault.kind == FaultKind::Lost).or(faults.first()) else {
             return Ok(());
@@ -282,6 +281,12 @@ impl Gpu {
             }
             .into(),
         })
+    }
+
+    /// What a driver does when it resets the GPU.
+    #[cfg(test)]
+    pub(crate) fn lose(&self) {
+        self.device.destroy();
     }
 
     /// Waits until everything submitted is done.
@@ -355,15 +360,30 @@ mod tests {
 
     #[test]
     fn a_buffer_beyond_the_limits_is_an_error_that_names_the_limit() {
-        let Ok(Some(gpu)) = open(DeviceChoice::Gpu(None)) else {
-            println!("SKIPPED: no adapter");
-            return;
-        };
+        let Some(gpu) = crate::gpu::for_tests() else { return };
         let Err(error) = gpu.storage::<f32>("too large", (gpu.max_bytes() / 4 + 1) as usize) else {
             panic!("this is beyond the limit")
         };
         assert!(error.to_string().contains("max_"), "{error}");
         gpu.check("nothing else").expect("the driver was not bothered");
         gpu.storage::<f32>("fits", 1000).expect("this is within the limit");
+    }
+
+    #[test]
+    fn a_lost_device_is_an_error_wherever_it_is_noticed() {
+        let Some(gpu) = crate::gpu::for_tests() else { return };
+        let buffer = gpu.storage_from::<f32>("values", &[1.0, 2.0]).expect("the device is there");
+        assert_eq!(gpu.read::<f32>(&buffer).expect("the device is there"), [1.0, 2.0]);
+        gpu.lose();
+        let errors = [
+            gpu.wait("work"),
+            gpu.storage::<f32>("more", 10).map(drop),
+            gpu.read::<f32>(&buffer).map(drop),
+            gpu.write::<f32>(&buffer, 0, &[3.0]),
+        ];
+        for error in errors {
+            let text = error.expect_err("the device is gone").to_string();
+            assert!(text.contains("--device cpu"), "{text}");
+        }
     }
 }

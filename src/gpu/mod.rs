@@ -67,3 +67,16 @@ fn instruction_set() -> &'static str {
         std::env::consts::ARCH
     }
 }
+
+/// A GPU, software ones included; without one a test says so and passes, or fails where `TOMODELTA_REQUIRE_GPU` is set.
+#[cfg(test)]
+pub(crate) fn for_tests() -> Option<std::sync::Arc<Gpu>> {
+    match Device::open(DeviceChoice::Gpu(None)) {
+        Ok(Device::Gpu(gpu)) => Some(gpu),
+        _ => {
+            assert!(std::env::var_os("TOMODELTA_REQUIRE_GPU").is_none(), "TOMODELTA_REQUIRE_GPU is set, but there is no GPU");
+            eprintln!("SKIPPED: no GPU, not even a software one");
+            None
+        }
+    }
+}
