@@ -27,9 +27,12 @@ fn ramp_filter_layout() -> Layout {
 
 fn backproject_layout() -> Layout {
     layout!(backproject::BackprojectParams {
-        n_rays, first_ray, n_angles, row_stride, n_x, n_y, y_first, y_start, y_end, n_slices, start, u_max, x_middle,
-        y_middle,
+        n_rays, first_ray, n_angles, row_stride, n_x, n_y, y_first, y_start, y_end, n_slices, start, u_max,
     })
+}
+
+fn ray_layout() -> Layout {
+    layout!(backproject::RayConstants { along_x, along_y, origin, tile_x, tile_y })
 }
 
 fn parsed(source: &str) -> Result<naga::Module, String> {
@@ -81,6 +84,7 @@ fn parameters_have_the_same_names_places_and_sizes_on_both_sides() {
     for (source, name, layout) in [
         (ramp_filter::SOURCE, "RampFilterParams", ramp_filter_layout()),
         (backproject::SOURCE, "BackprojectParams", backproject_layout()),
+        (backproject::SOURCE, "RayConstants", ray_layout()),
     ] {
         let module = parsed(source).unwrap();
         assert_eq!(difference(&module, name, &layout), None);
@@ -95,5 +99,6 @@ fn parameters_have_the_same_names_places_and_sizes_on_both_sides() {
 #[test]
 fn constants_of_the_shaders_are_those_of_the_host() {
     assert!(ramp_filter::SOURCE.contains(&format!("const LOCAL: u32 = {}u;", ramp_filter::LOCAL)));
-    assert!(backproject::SOURCE.contains(&format!("array<vec4<f32>, {}>", backproject::MAX_RAYS)));
+    assert!(backproject::SOURCE.contains(&format!("array<RayConstants, {}>", backproject::MAX_RAYS)));
+    assert!(backproject::SOURCE.contains(&format!("tile.x * {}u + at.x", backproject::TILE)));
 }

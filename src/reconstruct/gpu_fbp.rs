@@ -11,10 +11,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytemuck::Zeroable;
 use ndarray::{ArrayView3, ArrayViewMut3, s};
 
 use super::SliceJob;
-use super::backproject::{Backproject, BackprojectParams, MAX_RAYS, ray_constants, spans};
+use super::backproject::{Backproject, BackprojectParams, MAX_RAYS, RayConstants, TILE, ray_constants, spans};
 use super::filter::FilterPlan;
 use super::ramp_filter::{LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers};
 use crate::error::{Error, Result};
@@ -49,7 +50,7 @@ struct Cut {
     packs: usize,
     /// Angles of a block; even where there are several blocks, so that the same two angles share a transform in any cut.
     angles: usize,
-    /// Slice rows of a band: one buffer of slices holds no more.
+    /// Slice rows of a band: one buffer of slices holds no more. Whole tiles.
     band_rows: usize,
     /// Voxel updates of a dispatch at most, so that it ends well within a second.
     updates: u64,
@@ -87,11 +88,11 @@ impl Cut {
         while angles > 2 && !fits(1, angles) {
             angles = (angles / 2).next_multiple_of(2);
         }
-        let band_rows = ((max_bytes / (16 * grid.n_x as u64)) as usize).clamp(1, grid.n_y.min(65_535));
+        let band_rows = ((max_bytes / (16 * grid.n_x as u64)) as usize / TILE * TILE).clamp(TILE, 65_504);
         // 65535 workgroups along an axis are always there; along z they count rows times phases
         let most = if band_rows < grid.n_y { 1 } else { 64 };
         let mut packs = (VOXELS_PER_DISPATCH / (grid.n_x * grid.n_y)).clamp(1, most);
-        let slice_bytes = |packs: usize| 16 * (packs * grid.n_x * band_rows) as u64;
+        let slice_bytes = |packs: usize| 16 * (packs * grid.n_x * band_rows.min(grid.n_y)) as u64;
         while packs > 1 && !(fits(packs, angles) && slice_bytes(packs) <= max_bytes) {
             packs -= 1;
         }
@@ -149,7 +150,7 @@ impl GpuFbp {
         let blocks = (0..job.rays.len()).step_by(cut.angles).map(|first| {
             let angles = first..(first + cut.angles).min(job.rays.len());
             let mut rays = constants[angles.clone()].to_vec();
-            rays.resize(MAX_RAYS, [0.0; 4]);
+            rays.resize(MAX_RAYS, RayConstants::zeroed());
             let weights: Vec<f32> = job.rays[angles.clone()].iter().map(|ray| ray.weight as f32).collect();
             Ok(AngleBlock {
                 angles,
@@ -360,7 +361,7 @@ impl GpuFbp {
 fn rows_per_dispatch(params: &BackprojectParams, packs: usize, updates: u64) -> u32 {
     let per_row = params.updates(packs) / u64::from(params.n_y);
     let rows = (updates / per_row.max(1)).clamp(1, u64::from(params.n_y));
-    (rows as u32).next_multiple_of(32)
+    (rows as u32).next_multiple_of(TILE as u32)
 }
 
 fn check_shape(what: &str, expected: [usize; 3], found: &[usize]) -> Result<()> {

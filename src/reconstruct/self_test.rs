@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytemuck::Zeroable;
 use ndarray::Array3;
 use serde::Serialize;
 
 use super::SliceJob;
 use super::backproject::{
-    Backproject, BackprojectParams, MAX_RAYS, backproject_cpu, ray_constants, spans, unpack_slices_cpu,
+    Backproject, BackprojectParams, MAX_RAYS, RayConstants, TILE, backproject_cpu, ray_constants, spans, unpack_slices_cpu,
 };
 use super::filter::FilterPlan;
 use super::geometry::{Grid, InPlaneMotion, rays};
@@ -172,7 +173,7 @@ impl Case {
             params.n_rays = constants.len() as u32;
             params.start = u32::from(block == 0);
             let mut rays = constants.to_vec();
-            rays.resize(MAX_RAYS, [f32::NAN; 4]);
+            rays.resize(MAX_RAYS, RayConstants { along_x: f32::NAN, ..RayConstants::zeroed() });
             let rays = gpu.uniform_from("rays", &rays)?;
             backproject.launch(&mut batch, &params, self.n_packs(), &rays, &buffers.filtered, &spans, &slices)?;
         }
@@ -185,8 +186,8 @@ impl Case {
     /// How far a kernel may be from its twin, for filtered rows and for slices.
     ///
     /// Both sides do the same operations in the same order; a driver may fuse a multiplication and an addition, which
-    /// rounds once instead of twice. The transform has log2(n) + 1 such steps. A coordinate is rounded
-    /// to a unit in its last place of its largest value; the error of a sum grows with the root of its terms, and 4 of
+    /// rounds once instead of twice. The transform has log2(n) + 1 such steps. A coordinate within a tile is rounded
+    /// to two units in the last place of the largest; the error of a sum grows with the root of its terms, and 4 of
     /// its standard deviations hold for every voxel.
     ///
     /// # Errors
@@ -195,7 +196,7 @@ impl Case {
         let plan = FilterPlan::new(&self.job())?;
         let largest = peak(&reference.filtered);
         let filtered = 4.0 * f32::EPSILON * (plan.n_fft.ilog2() + 1) as f32 * largest;
-        let coordinate = 2.0 * f32::EPSILON * (plan.n_out + 3) as f32;
+        let coordinate = 2.0 * f32::EPSILON * (2.0 * self.grid.step * (TILE * self.upsample) as f64) as f32;
         // neighbours differ by twice the largest value at most
         let per_angle = filtered + coordinate * 2.0 * largest;
         let sum = f32::EPSILON * peak(&reference.volume);
