@@ -11,33 +11,52 @@ use tomodelta::reconstruct::self_test::self_test;
 
 fn size(text: &str) -> Option<(usize, usize)> {
     let (side, projections) = text.split_once('x')?;
-    Some((side.parse().ok().filter(|&n| n > 0)?, projections.parse().ok().filter(|&n| n > 0)?))
+    Some((
+        side.parse().ok().filter(|&n| n > 0)?,
+        projections.parse().ok().filter(|&n| n > 0)?,
+    ))
 }
 
 fn run() -> Result<bool, String> {
     let mut choice = DeviceChoice::Gpu(None);
     let mut sizes = Vec::new();
     // cargo adds --bench
-    for argument in std::env::args().skip(1).filter(|argument| !argument.starts_with("--")) {
+    for argument in std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+    {
         if let Some(size) = size(&argument) {
             sizes.push(size);
         } else {
-            let config = RunConfig { device: argument.clone(), ..RunConfig::default() };
-            choice = config
-                .device_choice()
-                .map_err(|_| format!("{argument} is neither gpu, gpu:N nor a size such as 1024x1501"))?;
+            let config = RunConfig {
+                device: argument.clone(),
+                ..RunConfig::default()
+            };
+            choice = config.device_choice().map_err(|_| {
+                format!("{argument} is neither gpu, gpu:N nor a size such as 1024x1501")
+            })?;
         }
     }
     for adapter in list() {
-        eprintln!("gpu:{} {} ({}, {}), {:?}", adapter.number, adapter.name, adapter.backend, adapter.driver, adapter.kind);
-        eprintln!("      {:?}; {}", adapter.limits, adapter.features.join(", "));
+        eprintln!(
+            "gpu:{} {} ({}, {}), {:?}",
+            adapter.number, adapter.name, adapter.backend, adapter.driver, adapter.kind
+        );
+        eprintln!(
+            "      {:?}; {}",
+            adapter.limits,
+            adapter.features.join(", ")
+        );
     }
     let Device::Gpu(gpu) = Device::open(choice).map_err(|error| error.to_string())? else {
         return Err("cpu has no kernels to test; give gpu or gpu:N".into());
     };
     let report = self_test(&gpu, &sizes).map_err(|error| error.to_string())?;
     eprint!("{report}");
-    println!("{}", serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?);
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?
+    );
     Ok(report.passed())
 }
 

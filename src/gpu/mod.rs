@@ -57,7 +57,8 @@ fn instruction_set() -> &'static str {
         if std::arch::is_x86_feature_detected!("avx512f") {
             return "AVX-512";
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
             return "AVX2";
         }
         "SSE2"
@@ -74,7 +75,10 @@ pub(crate) fn for_tests() -> Option<std::sync::Arc<Gpu>> {
     match Device::open(DeviceChoice::Gpu(None)) {
         Ok(Device::Gpu(gpu)) => Some(gpu),
         _ => {
-            assert!(std::env::var_os("TOMODELTA_REQUIRE_GPU").is_none(), "TOMODELTA_REQUIRE_GPU is set, but there is no GPU");
+            assert!(
+                std::env::var_os("TOMODELTA_REQUIRE_GPU").is_none(),
+                "TOMODELTA_REQUIRE_GPU is set, but there is no GPU"
+            );
             eprintln!("SKIPPED: no GPU, not even a software one");
             None
         }

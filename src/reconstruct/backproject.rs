@@ -69,7 +69,13 @@ pub struct RayConstants {
 impl BackprojectParams {
     /// For the slice rows `y` of a block of `n_angles`, all of them summed at once.
     #[must_use]
-    pub fn new(grid: &Grid, plan: &FilterPlan, y: Range<usize>, n_angles: usize, n_slices: usize) -> Self {
+    pub fn new(
+        grid: &Grid,
+        plan: &FilterPlan,
+        y: Range<usize>,
+        n_angles: usize,
+        n_slices: usize,
+    ) -> Self {
         BackprojectParams {
             n_rays: n_angles as u32,
             first_ray: 0,
@@ -89,7 +95,11 @@ impl BackprojectParams {
     /// Voxel updates of this dispatch, of `n_groups` of four slices.
     #[must_use]
     pub fn updates(&self, n_groups: usize) -> u64 {
-        u64::from(self.n_x) * u64::from(self.y_end - self.y_start) * u64::from(self.n_rays) * 4 * n_groups as u64
+        u64::from(self.n_x)
+            * u64::from(self.y_end - self.y_start)
+            * u64::from(self.n_rays)
+            * 4
+            * n_groups as u64
     }
 }
 
@@ -105,8 +115,12 @@ pub fn ray_constants(job: &SliceJob, plan: &FilterPlan) -> Vec<RayConstants> {
     job.rays
         .iter()
         .map(|ray| {
-            let origin = (ray.offset_px + grid.x0 * ray.cos + grid.y0 * ray.sin - plan.t0) * upsample + 1.0;
-            let (along_x, along_y) = (grid.step * ray.cos * upsample, -grid.step * ray.sin * upsample);
+            let origin =
+                (ray.offset_px + grid.x0 * ray.cos + grid.y0 * ray.sin - plan.t0) * upsample + 1.0;
+            let (along_x, along_y) = (
+                grid.step * ray.cos * upsample,
+                -grid.step * ray.sin * upsample,
+            );
             RayConstants {
                 along_x: along_x as f32,
                 along_y: along_y as f32,
@@ -123,7 +137,9 @@ pub fn ray_constants(job: &SliceJob, plan: &FilterPlan) -> Vec<RayConstants> {
 pub fn spans(grid: &Grid, mask_radius_px: Option<f64>) -> Vec<[u32; 2]> {
     (0..grid.n_y)
         .map(|j| {
-            let Some(radius) = mask_radius_px else { return [0, grid.n_x as u32] };
+            let Some(radius) = mask_radius_px else {
+                return [0, grid.n_x as u32];
+            };
             let y = grid.y0 - j as f64 * grid.step;
             let inside = |i: &usize| {
                 let x = grid.x0 + *i as f64 * grid.step;
@@ -157,12 +173,18 @@ pub fn backproject_cpu(
             let span = spans[(params.y_first + y) as usize];
             for x in span[0]..span[1] {
                 let voxel = (group * n_y + y as usize) * params.n_x as usize + x as usize;
-                let mut sum = if params.start == 0 { slices[voxel] } else { [0.0; 4] };
+                let mut sum = if params.start == 0 {
+                    slices[voxel]
+                } else {
+                    [0.0; 4]
+                };
                 let row = params.y_first + y;
                 let (fx, fy) = ((x % 32) as f32, (row % 32) as f32);
-                let mut first = (group * params.n_angles as usize + params.first_ray as usize) * params.row_stride as usize;
+                let mut first = (group * params.n_angles as usize + params.first_ray as usize)
+                    * params.row_stride as usize;
                 for ray in &rays[..params.n_rays as usize] {
-                    let [along_x, along_y, part, whole] = tile_place(ray, (x / 32) as i32, (row / 32) as i32);
+                    let [along_x, along_y, part, whole] =
+                        tile_place(ray, (x / 32) as i32, (row / 32) as i32);
                     let u = fx.mul_add(along_x, fy.mul_add(along_y, part));
                     sum = add_sample(params, filtered, sum, first, whole, u);
                     first += params.row_stride as usize;
@@ -174,8 +196,10 @@ pub fn backproject_cpu(
 }
 
 fn tile_place(ray: &RayConstants, x: i32, y: i32) -> [f32; 4] {
-    let low = x * (ray.tile_x[1] & 0x3fff) + y * (ray.tile_y[1] & 0x3fff) + (ray.origin[1] & 0x3fff);
-    let high = x * (ray.tile_x[1] >> 14) + y * (ray.tile_y[1] >> 14) + (ray.origin[1] >> 14) + (low >> 14);
+    let low =
+        x * (ray.tile_x[1] & 0x3fff) + y * (ray.tile_y[1] & 0x3fff) + (ray.origin[1] & 0x3fff);
+    let high =
+        x * (ray.tile_x[1] >> 14) + y * (ray.tile_y[1] >> 14) + (ray.origin[1] >> 14) + (low >> 14);
     let whole = x * ray.tile_x[0] + y * ray.tile_y[0] + ray.origin[0] + (high >> 14);
     let part = (((high & 0x3fff) << 14) | (low & 0x3fff)) as f32 / (1 << 28) as f32;
     [ray.along_x, ray.along_y, part, whole as f32]
@@ -194,14 +218,21 @@ fn add_sample(
     let share = u - lower;
     let at = first + (corner as i32 + lower as i32) as usize;
     let (here, next) = (filtered[at], filtered[at + 1]);
-    std::array::from_fn(|lane| next[lane].mul_add(share, here[lane].mul_add(1.0 - share, sum[lane])))
+    std::array::from_fn(|lane| {
+        next[lane].mul_add(share, here[lane].mul_add(1.0 - share, sum[lane]))
+    })
 }
 
 /// Twin of `unpack_slices`: `volume` `[slice, y, x]` of `slices` `[group, y, x]`, 0 outside the mask.
 ///
 /// # Panics
 /// When a slice is too short.
-pub fn unpack_slices_cpu(params: &BackprojectParams, spans: &[[u32; 2]], slices: &[[f32; 4]], volume: &mut [f32]) {
+pub fn unpack_slices_cpu(
+    params: &BackprojectParams,
+    spans: &[[u32; 2]],
+    slices: &[[f32; 4]],
+    volume: &mut [f32],
+) {
     let (n_x, n_y) = (params.n_x as usize, params.n_y as usize);
     for slice in 0..params.n_slices as usize {
         for y in 0..n_y {
@@ -251,7 +282,11 @@ impl Backproject {
             &self.backproject,
             params,
             &[(1, rays), (2, filtered), (3, spans), (4, slices)],
-            [params.n_x.div_ceil(32), (params.y_end - params.y_start).div_ceil(32), n_groups as u32],
+            [
+                params.n_x.div_ceil(32),
+                (params.y_end - params.y_start).div_ceil(32),
+                n_groups as u32,
+            ],
         )
     }
 
@@ -271,7 +306,11 @@ impl Backproject {
             &self.unpack_slices,
             params,
             &[(3, spans), (4, slices), (5, volume)],
-            [params.n_x.div_ceil(256), params.n_y, params.n_slices.div_ceil(4)],
+            [
+                params.n_x.div_ceil(256),
+                params.n_y,
+                params.n_slices.div_ceil(4),
+            ],
         )
     }
 }
@@ -283,12 +322,24 @@ mod tests {
     use crate::reconstruct::geometry::{InPlaneMotion, rays};
 
     fn job(n_cols: usize, n_angles: usize) -> SliceJob {
-        let angles: Vec<f64> = (0..n_angles).map(|k| k as f64 * std::f64::consts::PI / n_angles as f64).collect();
-        let motion = InPlaneMotion { shift_x_px: 1.3, shift_y_px: -0.4, rotation_rad: 0.1 };
+        let angles: Vec<f64> = (0..n_angles)
+            .map(|k| k as f64 * std::f64::consts::PI / n_angles as f64)
+            .collect();
+        let motion = InPlaneMotion {
+            shift_x_px: 1.3,
+            shift_y_px: -0.4,
+            rotation_rad: 0.1,
+        };
         SliceJob {
             n_cols,
             rays: rays(&angles, motion),
-            grid: Grid { n_x: n_cols + 2, n_y: n_cols.div_ceil(2), x0: -3.25, y0: 4.5, step: 0.75 },
+            grid: Grid {
+                n_x: n_cols + 2,
+                n_y: n_cols.div_ceil(2),
+                x0: -3.25,
+                y0: 4.5,
+                step: 0.75,
+            },
             config: ReconstructConfig::default(),
             scale: 1.0,
             mask_radius_px: None,
@@ -302,7 +353,9 @@ mod tests {
         let params = BackprojectParams::new(&job.grid, &plan, 0..job.grid.n_y, 19, 4);
         let stride = params.row_stride as usize;
         let mut filtered: Vec<[f32; 4]> = (0..19 * stride)
-            .map(|i| std::array::from_fn(|lane| ((i * i * 13 + 29 * lane) % 97) as f32 / 97.0 - 0.5))
+            .map(|i| {
+                std::array::from_fn(|lane| ((i * i * 13 + 29 * lane) % 97) as f32 / 97.0 - 0.5)
+            })
             .collect();
         for row in filtered.chunks_mut(stride) {
             for zero in [0, plan.n_out + 1, plan.n_out + 2] {
@@ -310,7 +363,13 @@ mod tests {
             }
         }
         let mut slices = vec![[f32::NAN; 4]; job.grid.n_x * job.grid.n_y];
-        backproject_cpu(&params, &ray_constants(&job, &plan), &filtered, &spans(&job.grid, None), &mut slices);
+        backproject_cpu(
+            &params,
+            &ray_constants(&job, &plan),
+            &filtered,
+            &spans(&job.grid, None),
+            &mut slices,
+        );
         // a coordinate within a tile, below 128, is off by a few units of 2^-17, at slopes of at most 1 per sample
         let tolerance = 19.0 * (4.0 * 128.0 * f64::from(f32::EPSILON) + f64::from(f32::EPSILON));
         let (mut worst, mut blind): (f64, f64) = (0.0, 0.0);
@@ -327,7 +386,11 @@ mod tests {
                             let sample = |m: f64| f64::from(row[m as usize + 1][lane]);
                             (1.0 - share) * sample(m.floor()) + share * sample(m.floor() + 1.0)
                         };
-                        job.rays.iter().enumerate().map(|(angle, ray)| value(angle, ray)).sum()
+                        job.rays
+                            .iter()
+                            .enumerate()
+                            .map(|(angle, ray)| value(angle, ray))
+                            .sum()
                     };
                     let found = f64::from(slices[j * job.grid.n_x + i][lane]);
                     worst = worst.max((found - at(0.0)).abs());
@@ -336,33 +399,54 @@ mod tests {
             }
         }
         assert!(worst < tolerance, "{worst} > {tolerance}");
-        assert!(blind > 10.0 * tolerance, "a shift of 0.1 px must be seen: {blind}");
+        assert!(
+            blind > 10.0 * tolerance,
+            "a shift of 0.1 px must be seen: {blind}"
+        );
     }
 
     #[test]
     fn spans_hold_exactly_the_voxels_within_the_radius() {
         let grid = Grid::square(7);
         assert_eq!(spans(&grid, None), vec![[0, 7]; 7]);
-        assert_eq!(spans(&grid, Some(3.0)), [[3, 4], [1, 6], [1, 6], [0, 7], [1, 6], [1, 6], [3, 4]]);
+        assert_eq!(
+            spans(&grid, Some(3.0)),
+            [[3, 4], [1, 6], [1, 6], [0, 7], [1, 6], [1, 6], [3, 4]]
+        );
         assert_eq!(spans(&grid, Some(0.5))[0], [0, 0]);
     }
 
     #[test]
     fn a_tile_stands_where_f64_puts_it_however_wide_the_slice() {
         let mut job = job(6000, 37);
-        job.grid = Grid { n_x: 6000, n_y: 6000, x0: -3001.3, y0: 2988.7, step: 1.0 };
+        job.grid = Grid {
+            n_x: 6000,
+            n_y: 6000,
+            x0: -3001.3,
+            y0: 2988.7,
+            step: 1.0,
+        };
         let plan = FilterPlan::new(&job).unwrap();
         let mut naive: f64 = 0.0;
         for (ray, constants) in job.rays.iter().zip(ray_constants(&job, &plan)) {
             for (tile_x, tile_y) in [(0, 0), (187, 187), (0, 187), (93, 11)] {
-                let (x, y) = (job.grid.x0 + f64::from(32 * tile_x), job.grid.y0 - f64::from(32 * tile_y));
-                let at = |y: f64| (ray.offset_px + x * ray.cos + y * ray.sin - plan.t0) * plan.upsample as f64 + 1.0;
+                let (x, y) = (
+                    job.grid.x0 + f64::from(32 * tile_x),
+                    job.grid.y0 - f64::from(32 * tile_y),
+                );
+                let at = |y: f64| {
+                    (ray.offset_px + x * ray.cos + y * ray.sin - plan.t0) * plan.upsample as f64
+                        + 1.0
+                };
                 let [_, _, part, whole] = tile_place(&constants, tile_x, tile_y);
                 let found = f64::from(whole) + f64::from(part);
                 // three numbers rounded to 2^-29, two of them times 188; and the part as f32, to 2^-25
                 let tolerance = 377.0 * 0.5_f64.powi(29) + 0.5_f64.powi(25);
                 assert!((found - at(y)).abs() < tolerance, "{found} {}", at(y));
-                assert!((found - at(y + 1e-3)).abs() > tolerance || ray.sin.abs() < 1e-3, "blind");
+                assert!(
+                    (found - at(y + 1e-3)).abs() > tolerance || ray.sin.abs() < 1e-3,
+                    "blind"
+                );
                 naive = naive.max((f64::from(at(y) as f32) - at(y)).abs());
             }
         }
