@@ -12,7 +12,9 @@ use tomodelta::correct::stripe::{Scratch, StripeRemoval};
 fn sinogram(n_angles: usize, n_cols: usize) -> Vec<f32> {
     let mut state = 7u64;
     let mut uniform = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u64 << 24) as f32
     };
     let mut sinogram = Vec::with_capacity(n_angles * n_cols);
@@ -20,7 +22,9 @@ fn sinogram(n_angles: usize, n_cols: usize) -> Vec<f32> {
         let turn = angle as f32 / n_angles as f32;
         for col in 0..n_cols {
             let t = 2.0 * col as f32 / n_cols as f32 - 1.0;
-            let chord = (0.8 - (t - 0.1 * (3.1 * turn).cos()).powi(2)).max(0.0).sqrt();
+            let chord = (0.8 - (t - 0.1 * (3.1 * turn).cos()).powi(2))
+                .max(0.0)
+                .sqrt();
             let gain = match col % 173 {
                 31 => 0.95,
                 60 | 61 if turn < 0.45 => 1.06,
@@ -28,8 +32,11 @@ fn sinogram(n_angles: usize, n_cols: usize) -> Vec<f32> {
                 _ => 1.0 + 0.004 * ((col * 7919 % 101) as f32 / 101.0 - 0.5),
             };
             let zinger = if uniform() < 2e-5 { 1.0 } else { 0.0 };
-            let dead =
-                if col % 431 == 120 { 0.35 } else { (-chord * (1.0 + 0.1 * (9.0 * t + 5.0 * turn).sin())).exp() };
+            let dead = if col % 431 == 120 {
+                0.35
+            } else {
+                (-chord * (1.0 + 0.1 * (9.0 * t + 5.0 * turn).sin())).exp()
+            };
             sinogram.push(dead * gain + 0.02 * (uniform() + uniform() - 1.0) + zinger);
         }
     }
@@ -61,8 +68,13 @@ fn corrections(criterion: &mut Criterion) {
             ("normalization", StripeMethod::Normalization),
         ];
         for (name, method) in methods {
-            let config = StripeConfig { method, ..StripeConfig::default() };
-            let Some(removal) = StripeRemoval::from_config(&config) else { continue };
+            let config = StripeConfig {
+                method,
+                ..StripeConfig::default()
+            };
+            let Some(removal) = StripeRemoval::from_config(&config) else {
+                continue;
+            };
             let mut scratch = Scratch::default();
             group.bench_function(BenchmarkId::new(name, &size), |bencher| {
                 bencher.iter_batched_ref(

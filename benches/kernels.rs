@@ -13,12 +13,17 @@ use tomodelta::reconstruct::{Reconstructor, SliceJob};
 
 /// Half a turn of `n_angles`, the full square slice without a mask.
 fn job(n_angles: usize, n_cols: usize, method: ReconstructMethod) -> SliceJob {
-    let angles: Vec<f64> = (0..n_angles).map(|k| k as f64 * std::f64::consts::PI / (n_angles - 1) as f64).collect();
+    let angles: Vec<f64> = (0..n_angles)
+        .map(|k| k as f64 * std::f64::consts::PI / (n_angles - 1) as f64)
+        .collect();
     SliceJob {
         n_cols,
         rays: rays(&angles, InPlaneMotion::default()),
         grid: Grid::square(n_cols),
-        config: ReconstructConfig { method, ..ReconstructConfig::default() },
+        config: ReconstructConfig {
+            method,
+            ..ReconstructConfig::default()
+        },
         scale: 1.0,
         mask_radius_px: None,
     }
@@ -26,7 +31,9 @@ fn job(n_angles: usize, n_cols: usize, method: ReconstructMethod) -> SliceJob {
 
 fn slabs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("reconstruct");
-    group.sample_size(10).measurement_time(Duration::from_secs(8));
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(8));
     for (n_angles, n_cols) in [(721, 512), (1501, 1024), (3001, 2048)] {
         for method in [ReconstructMethod::Fbp, ReconstructMethod::Fourier] {
             for rows in [1, 2, 5, 16, 32] {
@@ -39,11 +46,18 @@ fn slabs(criterion: &mut Criterion) {
                 });
                 let axes = vec![(n_cols as f64 - 1.0) / 2.0 + 7.3; rows];
                 let mut out = Array3::zeros((rows, n_cols, n_cols));
-                let mut engine = Reconstructor::new(job(n_angles, n_cols, method), &Device::Cpu).expect("a valid job");
-                group.throughput(Throughput::Elements((rows * n_angles * n_cols * n_cols) as u64));
+                let mut engine = Reconstructor::new(job(n_angles, n_cols, method), &Device::Cpu)
+                    .expect("a valid job");
+                group.throughput(Throughput::Elements(
+                    (rows * n_angles * n_cols * n_cols) as u64,
+                ));
                 let name = format!("{method:?} {n_angles}x{n_cols}");
                 group.bench_function(BenchmarkId::new(name, rows), |bencher| {
-                    bencher.iter(|| engine.slab(sinograms.view(), &axes, out.view_mut()).expect("shapes fit"));
+                    bencher.iter(|| {
+                        engine
+                            .slab(sinograms.view(), &axes, out.view_mut())
+                            .expect("shapes fit")
+                    });
                 });
             }
         }

@@ -4,6 +4,8 @@
 // One invocation sums four voxels (16 apart in x and y) of four slices, so the constants of an angle are read once per
 // 16 updates, each coordinate is computed once per four, and eight loads of 16 bytes are under way at once. 32 neighbouring
 // invocations cover 8 x 4 voxels, whatever the angle: their loads fall into few cache lines.
+// Coordinates stay exact however wide the detector is: where the corner of a tile stands in each row is summed in
+// integers (28 bits behind the point) once per workgroup, and f32 only has to span the 32 voxels of the tile.
 // Linear interpolation; the zeros around each stored row make rays beyond it add 0 without a branch.
 // Angles come in blocks: a dispatch adds to what those before it left, in the order of the angles, so the result does
 // not depend on how the angles were cut.
@@ -16,23 +18,32 @@ struct BackprojectParams {
     row_stride: u32,     // samples of a stored row
     n_x: u32,
     n_y: u32,            // rows in `slices`
-    y_first: u32,        // slice row of the first of them
-    y_start: u32,        // rows [y_start, y_end) of `slices` are summed here
+    y_first: u32,        // slice row of the first of them, a multiple of 32
+    y_start: u32,        // rows [y_start, y_end) of `slices` are summed here; a multiple of 32
     y_end: u32,
     n_slices: u32,       // slices wanted
     start: u32,          // 1: nothing was summed yet
     u_max: f32,          // largest coordinate that may be read, n_out + 1
-    x_middle: f32,       // coordinates count from here [voxel]
-    y_middle: f32,
+}
+
+// Coordinates are samples of the stored row; pairs are whole samples and 2^-28 parts of one.
+struct RayConstants {
+    along_x: f32,            // samples per voxel to the right
+    along_y: f32,            // samples per voxel downwards
+    origin: vec2<i32>,       // coordinate of voxel (0, 0)
+    tile_x: vec2<i32>,       // samples per tile to the right
+    tile_y: vec2<i32>,       // samples per tile downwards
 }
 
 @group(0) @binding(0) var<uniform> params: BackprojectParams;
-// x: samples per voxel along x; y: along y; z: coordinate in the stored row of the voxel in the middle
-@group(0) @binding(1) var<uniform> rays: array<vec4<f32>, 256>;
+@group(0) @binding(1) var<uniform> rays: array<RayConstants, 256>;
 @group(0) @binding(2) var<storage, read> filtered: array<vec4<f32>>;        // [group, angle, sample]
 @group(0) @binding(3) var<storage, read> spans: array<vec2<u32>>;           // [slice row], columns inside the mask
 @group(0) @binding(4) var<storage, read_write> slices: array<vec4<f32>>;    // [group, y, x]
 @group(0) @binding(5) var<storage, read_write> volume: array<f32>;          // [slice, y, x]
+
+// per ray: samples along x and along y, and where the corner of the tile stands: part of a sample, whole samples
+var<workgroup> places: array<vec4<f32>, 256>;
 
 fn inside(x: u32, y: u32) -> bool {
     if x >= params.n_x || y >= params.y_end {
@@ -42,12 +53,22 @@ fn inside(x: u32, y: u32) -> bool {
     return x >= span.x && x < span.y;
 }
 
-// `sum` and the value at coordinate `u_free` of the row that begins at `first`
-fn add_sample(sum: vec4<f32>, first: u32, u_free: f32) -> vec4<f32> {
-    let u = clamp(u_free, 0.0, params.u_max);
-    let lower = u32(u);
-    let share = u - f32(lower);
-    return fma(filtered[first + lower + 1u], vec4(share), fma(filtered[first + lower], vec4(1.0 - share), sum));
+// where the corner of tile (x, y) stands in the row of `ray`
+fn tile_place(ray: RayConstants, x: i32, y: i32) -> vec4<f32> {
+    let low = x * (ray.tile_x.y & 0x3fff) + y * (ray.tile_y.y & 0x3fff) + (ray.origin.y & 0x3fff);
+    let high = x * (ray.tile_x.y >> 14u) + y * (ray.tile_y.y >> 14u) + (ray.origin.y >> 14u) + (low >> 14u);
+    let whole = x * ray.tile_x.x + y * ray.tile_y.x + ray.origin.x + (high >> 14u);
+    let part = f32(((high & 0x3fff) << 14u) | (low & 0x3fff)) * 0x1p-28f;
+    return vec4(ray.along_x, ray.along_y, part, f32(whole));
+}
+
+// `sum` and the value `u_free` samples behind `corner`, the corner of the tile, in the row that begins at `first`
+fn add_sample(sum: vec4<f32>, first: u32, corner: f32, u_free: f32) -> vec4<f32> {
+    let u = clamp(u_free, -corner, params.u_max - corner);
+    let lower = floor(u);
+    let share = u - lower;
+    let at = first + u32(i32(corner) + i32(lower));
+    return fma(filtered[at + 1u], vec4(share), fma(filtered[at], vec4(1.0 - share), sum));
 }
 
 // the x and y of invocation `thread` in its 16 x 16 tile: bits in turn, so that neighbours in number are neighbours in place
@@ -62,6 +83,11 @@ fn place(thread: u32) -> vec2<u32> {
 // x, y: tile of 32 x 32 voxels, z: group of four slices
 @compute @workgroup_size(256)
 fn backproject(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let tile_row = (params.y_first + params.y_start) / 32u + tile.y;
+    if thread < params.n_rays {
+        places[thread] = tile_place(rays[thread], i32(tile.x), i32(tile_row));
+    }
+    workgroupBarrier();
     let at = place(thread);
     let x0 = tile.x * 32u + at.x;
     let x1 = x0 + 16u;
@@ -87,19 +113,17 @@ fn backproject(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation
         if in10 { sum10 = slices[i10]; }
         if in11 { sum11 = slices[i10 + 16u]; }
     }
-    let fx0 = f32(x0) - params.x_middle;
-    let fx1 = f32(x1) - params.x_middle;
-    let fy0 = f32(params.y_first + y0) - params.y_middle;
-    let fy1 = f32(params.y_first + y1) - params.y_middle;
+    let fx = f32(at.x);
+    let fy = f32(at.y);
     var first = (tile.z * params.n_angles + params.first_ray) * params.row_stride;
     for (var a = 0u; a < params.n_rays; a += 1u) {
-        let ray = rays[a];
-        let u0 = fma(fy0, ray.y, ray.z);
-        let u1 = fma(fy1, ray.y, ray.z);
-        sum00 = add_sample(sum00, first, fma(fx0, ray.x, u0));
-        sum01 = add_sample(sum01, first, fma(fx1, ray.x, u0));
-        sum10 = add_sample(sum10, first, fma(fx0, ray.x, u1));
-        sum11 = add_sample(sum11, first, fma(fx1, ray.x, u1));
+        let p = places[a];
+        let u0 = fma(fy, p.y, p.z);
+        let u1 = fma(fy + 16.0, p.y, p.z);
+        sum00 = add_sample(sum00, first, p.w, fma(fx, p.x, u0));
+        sum01 = add_sample(sum01, first, p.w, fma(fx + 16.0, p.x, u0));
+        sum10 = add_sample(sum10, first, p.w, fma(fx, p.x, u1));
+        sum11 = add_sample(sum11, first, p.w, fma(fx + 16.0, p.x, u1));
         first += params.row_stride;
     }
     if in00 { slices[i00] = sum00; }

@@ -63,7 +63,7 @@ fn extended(row: u32, angle: u32, index: u32) -> f32 {
     }
     let left = line_integrals[first];
     let right = line_integrals[first + params.n_cols - 1u];
-    return (right + (left - right) * roll_off[column - params.n_cols]) * weights[angle];
+    return (right * roll_off[column - params.n_cols] + left * roll_off[params.n_fft - 1u - column]) * weights[angle];
 }
 
 // x: sample, y: pair, z: row

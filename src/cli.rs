@@ -8,7 +8,12 @@ use tomodelta::simulate::Preset;
 
 /// From raw micro-CT scans to measured change.
 #[derive(Debug, Parser)]
-#[command(name = "tomodelta", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "tomodelta",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -18,7 +23,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Simulate a small in-situ series, run the whole chain on it and write the report
-    #[command(after_help = "Example: tomodelta demo\n         tomodelta demo /tmp/demo --device gpu")]
+    #[command(
+        after_help = "Example: tomodelta demo\n         tomodelta demo /tmp/demo --device gpu"
+    )]
     Demo {
         /// Folder for the simulated scans and the results
         #[arg(default_value = "tomodelta-demo")]
@@ -30,7 +37,9 @@ pub(crate) enum Command {
         shared: Shared,
     },
     /// The main job: correct, reconstruct, align, subtract and measure every scan of a series
-    #[command(after_help = "Example: tomodelta run series.toml --dry-run\n         tomodelta run series.toml --memory 12GiB --set difference.sigma=4")]
+    #[command(
+        after_help = "Example: tomodelta run series.toml --dry-run\n         tomodelta run series.toml --memory 12GiB --set difference.sigma=4"
+    )]
     Run {
         /// The series
         series: PathBuf,
@@ -63,7 +72,9 @@ pub(crate) enum Command {
         shared: Shared,
     },
     /// The rotation axis, with each method's answer and a fit over height
-    #[command(after_help = "Example: tomodelta center scan.nxs --montage trial.png\nExit code 3 when the methods disagree.")]
+    #[command(
+        after_help = "Example: tomodelta center scan.nxs --montage trial.png\nExit code 3 when the methods disagree."
+    )]
     Center {
         /// HDF5 file, folder of TIFF files, or .npy of line integrals
         scan: PathBuf,
@@ -85,7 +96,9 @@ pub(crate) enum Command {
         shared: Shared,
     },
     /// Corrected sinograms (line integrals), HDF5 dataset /sinograms [row, angle, col]
-    #[command(after_help = "Example: tomodelta correct scan.nxs --output sinograms.h5 --rows 100..140")]
+    #[command(
+        after_help = "Example: tomodelta correct scan.nxs --output sinograms.h5 --rows 100..140"
+    )]
     Correct {
         /// HDF5 file or folder of TIFF files
         scan: PathBuf,
@@ -104,7 +117,9 @@ pub(crate) enum Command {
         shared: Shared,
     },
     /// One scan to one volume
-    #[command(after_help = "Example: tomodelta reconstruct scan.nxs --output volume.ome.zarr\n         tomodelta reconstruct sino.npy --angles 0:180:721 --axis 262.8 --format npy --output slices.npy")]
+    #[command(
+        after_help = "Example: tomodelta reconstruct scan.nxs --output volume.ome.zarr\n         tomodelta reconstruct sino.npy --angles 0:180:721 --axis 262.8 --format npy --output slices.npy"
+    )]
     Reconstruct {
         /// HDF5 file, folder of TIFF files, or .npy of line integrals [row, angle, col]
         scan: PathBuf,
@@ -135,7 +150,9 @@ pub(crate) enum Command {
         shared: Shared,
     },
     /// Two existing volumes: align, subtract, measure
-    #[command(after_help = "Example: tomodelta difference pristine.ome.zarr stripped.ome.zarr --output change\n         tomodelta difference a_slices/ b_slices/ --unit 1/cm --pixel-size 1.3 --output change")]
+    #[command(
+        after_help = "Example: tomodelta difference pristine.ome.zarr stripped.ome.zarr --output change\n         tomodelta difference a_slices/ b_slices/ --unit 1/cm --pixel-size 1.3 --output change"
+    )]
     Difference {
         /// Reference volume (any output format, or a TIFF stack of other software)
         reference: PathBuf,
@@ -189,7 +206,9 @@ pub(crate) enum Command {
         shared: Shared,
     },
     /// Print the complete commented config, or check a file and print it resolved
-    #[command(after_help = "Example: tomodelta config --default > series.toml\n         tomodelta config series.toml")]
+    #[command(
+        after_help = "Example: tomodelta config --default > series.toml\n         tomodelta config series.toml"
+    )]
     Config {
         /// File to check
         file: Option<PathBuf>,
@@ -293,16 +312,23 @@ pub(crate) fn quoted(text: impl std::fmt::Display) -> String {
 
 /// The name that clap and the config share for a value of an enum.
 pub(crate) fn word(value: &impl clap::ValueEnum) -> String {
-    value.to_possible_value().map_or_else(String::new, |value| quoted(value.get_name()))
+    value
+        .to_possible_value()
+        .map_or_else(String::new, |value| quoted(value.get_name()))
 }
 
 impl Shared {
     /// These flags as overrides of the config; `--set` first, so that a named flag wins.
     pub(crate) fn overrides(&self) -> Vec<(String, String)> {
         let mut list = self.set.clone();
-        let mut push = |key: &str, value: Option<String>| list.extend(value.map(|value| (key.to_string(), value)));
+        let mut push = |key: &str, value: Option<String>| {
+            list.extend(value.map(|value| (key.to_string(), value)))
+        };
         push("run.device", self.device.as_ref().map(quoted));
-        push("run.threads", self.threads.map(|threads| threads.to_string()));
+        push(
+            "run.threads",
+            self.threads.map(|threads| threads.to_string()),
+        );
         push("run.memory", self.memory.as_ref().map(quoted));
         push("run.format", self.format.as_ref().map(word));
         list
@@ -312,10 +338,22 @@ impl Shared {
 impl Input {
     /// These flags as overrides of the config.
     pub(crate) fn overrides(&self) -> Vec<(String, String)> {
-        [("data", &self.data), ("flats", &self.flats), ("darks", &self.darks), ("angles", &self.angles)]
-            .into_iter()
-            .filter_map(|(key, value)| value.as_ref().map(|value| (format!("input.{key}"), quoted(value))))
-            .chain(self.pixel_size.map(|size| ("series.pixel_size_um".to_string(), format!("{size:?}"))))
-            .collect()
+        [
+            ("data", &self.data),
+            ("flats", &self.flats),
+            ("darks", &self.darks),
+            ("angles", &self.angles),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| {
+            value
+                .as_ref()
+                .map(|value| (format!("input.{key}"), quoted(value)))
+        })
+        .chain(
+            self.pixel_size
+                .map(|size| ("series.pixel_size_um".to_string(), format!("{size:?}"))),
+        )
+        .collect()
     }
 }

@@ -60,7 +60,12 @@ pub struct SeriesConfig {
 
 impl Default for SeriesConfig {
     fn default() -> Self {
-        SeriesConfig { name: "series".into(), output: "out".into(), reference: String::new(), pixel_size_um: None }
+        SeriesConfig {
+            name: "series".into(),
+            output: "out".into(),
+            reference: String::new(),
+            pixel_size_um: None,
+        }
     }
 }
 
@@ -143,7 +148,12 @@ pub struct RunConfig {
 
 impl Default for RunConfig {
     fn default() -> Self {
-        RunConfig { device: "auto".into(), threads: 0, memory: String::new(), format: VolumeFormat::Zarr }
+        RunConfig {
+            device: "auto".into(),
+            threads: 0,
+            memory: String::new(),
+            format: VolumeFormat::Zarr,
+        }
     }
 }
 
@@ -230,7 +240,11 @@ pub struct ZingerConfig {
 
 impl Default for ZingerConfig {
     fn default() -> Self {
-        ZingerConfig { enabled: true, threshold: 0.08, size: 2 }
+        ZingerConfig {
+            enabled: true,
+            threshold: 0.08,
+            size: 2,
+        }
     }
 }
 
@@ -405,7 +419,10 @@ pub enum ReconstructMethod {
 /// Window on the ramp filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the names say it; the formulas stand in reconstruct::filter")]
+#[expect(
+    missing_docs,
+    reason = "the names say it; the formulas stand in reconstruct::filter"
+)]
 pub enum FilterWindow {
     Ramp,
     SheppLogan,
@@ -436,7 +453,13 @@ pub struct AlignConfig {
 
 impl Default for AlignConfig {
     fn default() -> Self {
-        AlignConfig { method: AlignMethod::Translation, shift: None, rotation: None, search: 0.25, min_confidence: 0.5 }
+        AlignConfig {
+            method: AlignMethod::Translation,
+            shift: None,
+            rotation: None,
+            search: 0.25,
+            min_confidence: 0.5,
+        }
     }
 }
 
@@ -557,9 +580,10 @@ impl Config {
     /// [`Error::Io`], [`Error::Input`] (not TOML), [`Error::UnknownKey`], [`Error::Config`].
     pub fn load(path: Option<&Path>, overrides: &[(String, String)]) -> Result<Config> {
         let (text, origin) = match path {
-            Some(path) => {
-                (std::fs::read_to_string(path).map_err(Error::io("read", path))?, path.display().to_string())
-            }
+            Some(path) => (
+                std::fs::read_to_string(path).map_err(Error::io("read", path))?,
+                path.display().to_string(),
+            ),
             None => (String::new(), "the flags".to_string()),
         };
         let mut config = parse(&text, &origin, overrides)?;
@@ -594,7 +618,11 @@ impl Config {
                 image_key: own.image_key.clone().or_else(|| common.image_key.clone()),
                 detector: own.detector.clone().or_else(|| common.detector.clone()),
                 angle_unit: own.angle_unit.or(common.angle_unit),
-                exclude: if own.exclude.is_empty() { common.exclude.clone() } else { own.exclude.clone() },
+                exclude: if own.exclude.is_empty() {
+                    common.exclude.clone()
+                } else {
+                    own.exclude.clone()
+                },
             },
         }
     }
@@ -617,58 +645,146 @@ impl Config {
     /// [`Error::Config`] with the key, the value and the rule.
     pub fn validate(&self) -> Result<()> {
         let positive = |key: &str, value: f64| {
-            if value > 0.0 && value.is_finite() { Ok(()) } else { Err(Error::config(key, value, "must be above 0")) }
+            if value > 0.0 && value.is_finite() {
+                Ok(())
+            } else {
+                Err(Error::config(key, value, "must be above 0"))
+            }
         };
         let within = |key: &str, value: f64, low: f64, high: f64| {
             if (low..=high).contains(&value) {
                 Ok(())
             } else {
-                Err(Error::config(key, value, format!("must lie between {low} and {high}")))
+                Err(Error::config(
+                    key,
+                    value,
+                    format!("must lie between {low} and {high}"),
+                ))
             }
         };
         if let Some(size) = self.series.pixel_size_um {
             positive("series.pixel_size_um", size)?;
         }
-        within("correct.floor_counts", f64::from(self.correct.floor_counts), 0.0, 1e9)?;
-        within("correct.min_transmission", f64::from(self.correct.min_transmission), 1e-12, 0.5)?;
-        positive("correct.zinger.threshold", f64::from(self.correct.zinger.threshold))?;
-        within("correct.zinger.size", self.correct.zinger.size as f64, 1.0, 64.0)?;
+        within(
+            "correct.floor_counts",
+            f64::from(self.correct.floor_counts),
+            0.0,
+            1e9,
+        )?;
+        within(
+            "correct.min_transmission",
+            f64::from(self.correct.min_transmission),
+            1e-12,
+            0.5,
+        )?;
+        positive(
+            "correct.zinger.threshold",
+            f64::from(self.correct.zinger.threshold),
+        )?;
+        within(
+            "correct.zinger.size",
+            self.correct.zinger.size as f64,
+            1.0,
+            64.0,
+        )?;
         positive("correct.stripe.snr", f64::from(self.correct.stripe.snr))?;
-        within("correct.stripe.large_size", self.correct.stripe.large_size as f64, 1.0, 1001.0)?;
-        within("correct.stripe.small_size", self.correct.stripe.small_size as f64, 1.0, 1001.0)?;
-        within("correct.stripe.drop_ratio", f64::from(self.correct.stripe.drop_ratio), 0.0, 0.9)?;
-        within("correct.stripe.fit_order", self.correct.stripe.fit_order as f64, 0.0, 9.0)?;
-        positive("correct.stripe.filter_sigma", f64::from(self.correct.stripe.filter_sigma))?;
-        positive("correct.stripe.fit_sigma", f64::from(self.correct.stripe.fit_sigma))?;
-        positive("correct.stripe.normalize_sigma", f64::from(self.correct.stripe.normalize_sigma))?;
+        within(
+            "correct.stripe.large_size",
+            self.correct.stripe.large_size as f64,
+            1.0,
+            1001.0,
+        )?;
+        within(
+            "correct.stripe.small_size",
+            self.correct.stripe.small_size as f64,
+            1.0,
+            1001.0,
+        )?;
+        within(
+            "correct.stripe.drop_ratio",
+            f64::from(self.correct.stripe.drop_ratio),
+            0.0,
+            0.9,
+        )?;
+        within(
+            "correct.stripe.fit_order",
+            self.correct.stripe.fit_order as f64,
+            0.0,
+            9.0,
+        )?;
+        positive(
+            "correct.stripe.filter_sigma",
+            f64::from(self.correct.stripe.filter_sigma),
+        )?;
+        positive(
+            "correct.stripe.fit_sigma",
+            f64::from(self.correct.stripe.fit_sigma),
+        )?;
+        positive(
+            "correct.stripe.normalize_sigma",
+            f64::from(self.correct.stripe.normalize_sigma),
+        )?;
         within("center.search_px", self.center.search_px, 0.0, 1e6)?;
         within("center.heights", self.center.heights as f64, 1.0, 1000.0)?;
-        within("center.rows_per_height", self.center.rows_per_height as f64, 1.0, 1000.0)?;
+        within(
+            "center.rows_per_height",
+            self.center.rows_per_height as f64,
+            1.0,
+            1000.0,
+        )?;
         within("center.max_lean_deg", self.center.max_lean_deg, 0.0, 45.0)?;
         positive("center.tolerance_px", self.center.tolerance_px)?;
         within("reconstruct.cutoff", self.reconstruct.cutoff, 0.01, 1.0)?;
         within("reconstruct.padding", self.reconstruct.padding, 1.0, 8.0)?;
         if ![1, 2, 4].contains(&self.reconstruct.upsample) {
-            return Err(Error::config("reconstruct.upsample", self.reconstruct.upsample, "must be 1, 2 or 4"));
+            return Err(Error::config(
+                "reconstruct.upsample",
+                self.reconstruct.upsample,
+                "must be 1, 2 or 4",
+            ));
         }
-        within("reconstruct.mask_radius", self.reconstruct.mask_radius, 0.0, 2.0)?;
+        within(
+            "reconstruct.mask_radius",
+            self.reconstruct.mask_radius,
+            0.0,
+            2.0,
+        )?;
         self.reconstruct.row_range(usize::MAX)?;
         self.reconstruct.crop_ranges()?;
         within("align.search", self.align.search, 0.01, 0.5)?;
         within("align.min_confidence", self.align.min_confidence, 0.0, 1.0)?;
         positive("difference.sigma", self.difference.sigma)?;
-        within("difference.smooth_sigma", self.difference.smooth_sigma, 0.0, 20.0)?;
+        within(
+            "difference.smooth_sigma",
+            self.difference.smooth_sigma,
+            0.0,
+            20.0,
+        )?;
         if let Some(absolute) = self.difference.absolute {
             positive("difference.absolute", absolute)?;
         }
         if ![6, 18, 26].contains(&self.difference.connectivity) {
-            return Err(Error::config("difference.connectivity", self.difference.connectivity, "must be 6, 18 or 26"));
+            return Err(Error::config(
+                "difference.connectivity",
+                self.difference.connectivity,
+                "must be 6, 18 or 26",
+            ));
         }
         within("difference.radius", self.difference.radius, 0.01, 2.0)?;
-        within("difference.histogram_bins", self.difference.histogram_bins as f64, 2.0, 100_000.0)?;
+        within(
+            "difference.histogram_bins",
+            self.difference.histogram_bins as f64,
+            2.0,
+            100_000.0,
+        )?;
         if let Some(mass) = &self.mass {
             positive("mass.mass_attenuation_cm2_g", mass.mass_attenuation_cm2_g)?;
-            within("mass.mass_attenuation_rel_err", mass.mass_attenuation_rel_err, 0.0, 1.0)?;
+            within(
+                "mass.mass_attenuation_rel_err",
+                mass.mass_attenuation_rel_err,
+                0.0,
+                1.0,
+            )?;
             within("mass.electrode_area_cm2", mass.electrode_area_cm2, 0.0, 1e6)?;
             positive("mass.molar_mass_g_mol", mass.molar_mass_g_mol)?;
             within("mass.valence", f64::from(mass.valence), 1.0, 8.0)?;
@@ -684,7 +800,10 @@ impl Config {
             let plain = !scan.name.is_empty()
                 && scan.name != "."
                 && scan.name != ".."
-                && scan.name.chars().all(|c| c.is_alphanumeric() || "-_.+ ".contains(c));
+                && scan
+                    .name
+                    .chars()
+                    .all(|c| c.is_alphanumeric() || "-_.+ ".contains(c));
             if !plain {
                 return Err(Error::config(
                     format!("scan[{index}].name"),
@@ -693,10 +812,18 @@ impl Config {
                 ));
             }
             if names[..index].contains(&scan.name.as_str()) {
-                return Err(Error::config(format!("scan[{index}].name"), &scan.name, "is used twice; names must differ"));
+                return Err(Error::config(
+                    format!("scan[{index}].name"),
+                    &scan.name,
+                    "is used twice; names must differ",
+                ));
             }
             if scan.path.as_os_str().is_empty() {
-                return Err(Error::config(format!("scan[{index}].path"), "\"\"", "give the file or folder of the scan"));
+                return Err(Error::config(
+                    format!("scan[{index}].path"),
+                    "\"\"",
+                    "give the file or folder of the scan",
+                ));
             }
             if let Some(reference) = self.reference_of(scan)
                 && !names.contains(&reference)
@@ -722,7 +849,9 @@ impl RunConfig {
         if text.is_empty() {
             return Ok(None);
         }
-        let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let split = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
         let (number, unit) = text.split_at(split);
         let factor = match unit.trim().to_ascii_lowercase().as_str() {
             "" | "b" => 1.0,
@@ -737,8 +866,14 @@ impl RunConfig {
             _ => f64::NAN,
         };
         match number.parse::<f64>() {
-            Ok(number) if (number * factor).is_finite() && number * factor >= 1.0 => Ok(Some((number * factor) as u64)),
-            _ => Err(Error::config("run.memory", text, "must be a size such as 12GiB, 500MB or 8e9 written as 8GB")),
+            Ok(number) if (number * factor).is_finite() && number * factor >= 1.0 => {
+                Ok(Some((number * factor) as u64))
+            }
+            _ => Err(Error::config(
+                "run.memory",
+                text,
+                "must be a size such as 12GiB, 500MB or 8e9 written as 8GB",
+            )),
         }
     }
 
@@ -756,7 +891,13 @@ impl RunConfig {
                 .strip_prefix("gpu:")
                 .and_then(|number| number.parse().ok())
                 .map(|number| DeviceChoice::Gpu(Some(number)))
-                .ok_or_else(|| Error::config("run.device", text, "must be auto, cpu, gpu or gpu:N (see `tomodelta devices`)")),
+                .ok_or_else(|| {
+                    Error::config(
+                        "run.device",
+                        text,
+                        "must be auto, cpu, gpu or gpu:N (see `tomodelta devices`)",
+                    )
+                }),
         }
     }
 }
@@ -781,8 +922,13 @@ impl ReconstructConfig {
         if self.rows.trim().is_empty() {
             return Ok(0..n_rows);
         }
-        let range = parse_range(&self.rows)
-            .ok_or_else(|| Error::config("reconstruct.rows", &self.rows, "must be A..B, e.g. 100..200, with A below B"))?;
+        let range = parse_range(&self.rows).ok_or_else(|| {
+            Error::config(
+                "reconstruct.rows",
+                &self.rows,
+                "must be A..B, e.g. 100..200, with A below B",
+            )
+        })?;
         if n_rows != usize::MAX && range.end > n_rows {
             return Err(Error::config(
                 "reconstruct.rows",
@@ -804,14 +950,22 @@ impl ReconstructConfig {
         let mut parts = self.crop.split(',').map(parse_range);
         match (parts.next().flatten(), parts.next().flatten(), parts.next()) {
             (Some(x), Some(y), None) => Ok(Some([x, y])),
-            _ => Err(Error::config("reconstruct.crop", &self.crop, "must be X0..X1,Y0..Y1, e.g. 100..900,100..900")),
+            _ => Err(Error::config(
+                "reconstruct.crop",
+                &self.crop,
+                "must be X0..X1,Y0..Y1, e.g. 100..900,100..900",
+            )),
         }
     }
 }
 
 fn parse_range(text: &str) -> Option<std::ops::Range<usize>> {
     let (start, end) = text.trim().split_once("..")?;
-    let start = if start.trim().is_empty() { 0 } else { start.trim().parse().ok()? };
+    let start = if start.trim().is_empty() {
+        0
+    } else {
+        start.trim().parse().ok()?
+    };
     let end = end.trim().parse().ok()?;
     (start < end).then_some(start..end)
 }
@@ -821,14 +975,15 @@ fn parse_range(text: &str) -> Option<std::ops::Range<usize>> {
 /// # Errors
 /// As for [`Config::load`].
 pub fn parse(text: &str, origin: &str, overrides: &[(String, String)]) -> Result<Config> {
-    let mut table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| Error::input(origin, one_line(&error), "correct the TOML"))?;
+    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        Error::input(origin, one_line(&error), "correct the TOML")
+    })?;
     for (key, value) in overrides {
         set(&mut table, key, value)?;
     }
     check_keys(&table, origin)?;
-    Config::deserialize(toml::Value::Table(table.clone())).map_err(|error| blame(&table, origin, &error))
+    Config::deserialize(toml::Value::Table(table.clone()))
+        .map_err(|error| blame(&table, origin, &error))
 }
 
 /// Finds the table that does not fit, so that the error names its key.
@@ -842,7 +997,9 @@ fn blame(table: &toml::Table, origin: &str, error: &toml::de::Error) -> Error {
         if let toml::Value::Table(inner) = value {
             for (key, value) in inner {
                 let leaf: toml::Table = [(key.clone(), value.clone())].into_iter().collect();
-                let alone: toml::Table = [(name.clone(), toml::Value::Table(leaf))].into_iter().collect();
+                let alone: toml::Table = [(name.clone(), toml::Value::Table(leaf))]
+                    .into_iter()
+                    .collect();
                 if Config::deserialize(toml::Value::Table(alone)).is_err() {
                     return Error::config(format!("{name}.{key}"), value, text);
                 }
@@ -855,7 +1012,11 @@ fn blame(table: &toml::Table, origin: &str, error: &toml::de::Error) -> Error {
 
 fn one_line(error: &impl std::fmt::Display) -> String {
     let text = error.to_string();
-    let mut lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     lines.retain(|line| !line.starts_with('|') && !line.chars().all(|c| "^| ".contains(c)));
     lines.join(" ")
 }
@@ -871,10 +1032,16 @@ fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<()> {
     let last = parts.pop().unwrap_or_default();
     let mut here = table;
     for part in parts {
-        let next = here.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        here = next
-            .as_table_mut()
-            .ok_or_else(|| Error::config(key, value, format!("{part} is not a table; see `tomodelta config --default`")))?;
+        let next = here
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        here = next.as_table_mut().ok_or_else(|| {
+            Error::config(
+                key,
+                value,
+                format!("{part} is not a table; see `tomodelta config --default`"),
+            )
+        })?;
     }
     here.insert(last.to_string(), parsed);
     Ok(())
@@ -885,14 +1052,19 @@ fn known_keys() -> toml::Table {
     let mut text = String::new();
     for line in DEFAULT_TOML.lines() {
         // optional keys stand in the default text as `#key = example`, without a space behind the hash
-        let optional = line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['));
+        let optional = line
+            .strip_prefix('#')
+            .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['));
         text.push_str(optional.unwrap_or(line));
         text.push('\n');
     }
     let mut known: toml::Table = text.parse().expect("default.toml is tested");
     // `input` of a scan takes the keys of [input], which the text explains once
     let input = known.get("input").cloned();
-    let scan = known.get_mut("scan").and_then(|scans| scans.get_mut(0)).and_then(toml::Value::as_table_mut);
+    let scan = known
+        .get_mut("scan")
+        .and_then(|scans| scans.get_mut(0))
+        .and_then(toml::Value::as_table_mut);
     if let (Some(input), Some(scan)) = (input, scan) {
         scan.insert("input".into(), input);
     }
@@ -911,7 +1083,11 @@ fn check_keys(table: &toml::Table, origin: &str) -> Result<()> {
                     .filter(|(score, _)| *score > 0.6)
                     .map(|(_, candidate)| format!(", the nearest known key is {prefix}{candidate}"))
                     .unwrap_or_default();
-                return Err(Error::UnknownKey { origin: origin.to_string(), key: full, nearest });
+                return Err(Error::UnknownKey {
+                    origin: origin.to_string(),
+                    key: full,
+                    nearest,
+                });
             };
             match (value, known_value) {
                 (toml::Value::Table(value), toml::Value::Table(known)) => {
@@ -940,12 +1116,18 @@ mod tests {
 
     #[test]
     fn the_default_text_gives_the_defaults() {
-        assert_eq!(parse(DEFAULT_TOML, "default.toml", &[]).unwrap(), Config::default());
+        assert_eq!(
+            parse(DEFAULT_TOML, "default.toml", &[]).unwrap(),
+            Config::default()
+        );
     }
 
     #[test]
     fn the_default_text_names_every_key() {
-        let mut full = Config { mass: Some(MassConfig::default()), ..Config::default() };
+        let mut full = Config {
+            mass: Some(MassConfig::default()),
+            ..Config::default()
+        };
         full.electrochemistry = Some(ElectrochemistryConfig::default());
         let text = toml::to_string(&full).unwrap();
         fn keys(table: &toml::Table, prefix: &str, out: &mut Vec<String>) {
@@ -970,7 +1152,8 @@ mod tests {
         assert!(error.to_string().contains("difference.sigma"), "{error}");
         let error = parse("[[scan]]\nname = 'a'\npth = 'b'\n", "a.toml", &[]).unwrap_err();
         assert!(error.to_string().contains("scan[0].path"), "{error}");
-        let scan = |input: &str| format!("[[scan]]\nname = 'a'\npath = 'b'\ninput = {{ {input} }}\n");
+        let scan =
+            |input: &str| format!("[[scan]]\nname = 'a'\npath = 'b'\ninput = {{ {input} }}\n");
         assert!(parse(&scan("flats = 'flats'"), "a.toml", &[]).is_ok());
         let error = parse(&scan("flat = 'flats'"), "a.toml", &[]).unwrap_err();
         assert!(error.to_string().contains("scan[0].input.flats"), "{error}");
@@ -984,14 +1167,26 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file() {
-        let over = [("difference.sigma".to_string(), "4".to_string()), ("run.device".to_string(), "cpu".to_string())];
+        let over = [
+            ("difference.sigma".to_string(), "4".to_string()),
+            ("run.device".to_string(), "cpu".to_string()),
+        ];
         let config = parse("[difference]\nsigma = 3.0\n", "a.toml", &over).unwrap();
-        assert_eq!((config.difference.sigma, config.run.device.as_str()), (4.0, "cpu"));
+        assert_eq!(
+            (config.difference.sigma, config.run.device.as_str()),
+            (4.0, "cpu")
+        );
     }
 
     #[test]
     fn memory_has_units() {
-        let bytes = |text: &str| RunConfig { memory: text.into(), ..RunConfig::default() }.memory_bytes();
+        let bytes = |text: &str| {
+            RunConfig {
+                memory: text.into(),
+                ..RunConfig::default()
+            }
+            .memory_bytes()
+        };
         assert_eq!(bytes("12GiB").unwrap(), Some(12 << 30));
         assert_eq!(bytes("500MB").unwrap(), Some(500_000_000));
         assert!(bytes("lots").is_err() && bytes("-3GiB").is_err() && bytes("0").is_err());
@@ -999,7 +1194,13 @@ mod tests {
 
     #[test]
     fn a_resolved_config_reads_back_the_same() {
-        let config = Config { mass: Some(MassConfig::default()), ..Config::default() };
-        assert_eq!(parse(&toml::to_string(&config).unwrap(), "again", &[]).unwrap(), config);
+        let config = Config {
+            mass: Some(MassConfig::default()),
+            ..Config::default()
+        };
+        assert_eq!(
+            parse(&toml::to_string(&config).unwrap(), "again", &[]).unwrap(),
+            config
+        );
     }
 }

@@ -115,14 +115,29 @@ pub enum Error {
 
 impl Error {
     /// An operating-system error with its path, for `map_err`.
-    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+    pub fn io(
+        action: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.as_ref().to_path_buf();
-        move |source| Error::Io { action, path, source }
+        move |source| Error::Io {
+            action,
+            path,
+            source,
+        }
     }
 
     /// An unusable file.
-    pub fn input(path: impl AsRef<Path>, problem: impl Into<String>, hint: impl Into<String>) -> Error {
-        Error::Input { path: path.as_ref().to_path_buf(), problem: problem.into(), hint: hint.into() }
+    pub fn input(
+        path: impl AsRef<Path>,
+        problem: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Error {
+        Error::Input {
+            path: path.as_ref().to_path_buf(),
+            problem: problem.into(),
+            hint: hint.into(),
+        }
     }
 
     /// A missing or unusable dataset.
@@ -141,8 +156,16 @@ impl Error {
     }
 
     /// A config value that breaks a rule.
-    pub fn config(key: impl Into<String>, value: impl std::fmt::Display, rule: impl Into<String>) -> Error {
-        Error::Config { key: key.into(), value: value.to_string(), rule: rule.into() }
+    pub fn config(
+        key: impl Into<String>,
+        value: impl std::fmt::Display,
+        rule: impl Into<String>,
+    ) -> Error {
+        Error::Config {
+            key: key.into(),
+            value: value.to_string(),
+            rule: rule.into(),
+        }
     }
 
     /// The process exit code: 2 for wrong usage or input, 3 for a rotation axis in doubt, 1 for a failure.
@@ -152,7 +175,9 @@ impl Error {
             Error::Io { source, .. }
                 if !matches!(
                     source.kind(),
-                    std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::InvalidInput
+                    std::io::ErrorKind::NotFound
+                        | std::io::ErrorKind::PermissionDenied
+                        | std::io::ErrorKind::InvalidInput
                 ) =>
             {
                 1

@@ -22,7 +22,9 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");
-            let code = error.downcast_ref::<tomodelta::Error>().map_or(1, tomodelta::Error::exit_code);
+            let code = error
+                .downcast_ref::<tomodelta::Error>()
+                .map_or(1, tomodelta::Error::exit_code);
             ExitCode::from(code)
         }
     }

@@ -107,17 +107,32 @@ impl SlabNeed {
     ///
     /// # Errors
     /// [`Error::Memory`] when not even one slice fits.
-    pub fn slab_under(&self, cap: u64, rows: usize, what: &str, scratch: impl Fn(usize) -> u64) -> Result<Slab> {
-        let peak = |rows: usize| BASE_BYTES + self.fixed + self.per_slice * rows as u64 + scratch(rows);
+    pub fn slab_under(
+        &self,
+        cap: u64,
+        rows: usize,
+        what: &str,
+        scratch: impl Fn(usize) -> u64,
+    ) -> Result<Slab> {
+        let peak =
+            |rows: usize| BASE_BYTES + self.fixed + self.per_slice * rows as u64 + scratch(rows);
         let most = rows.min(MOST_SLAB_ROWS).max(1);
         // whole groups of sixteen keep the interleaved kernels full
-        let heights = std::iter::once(most).chain((1..most).rev().filter(|rows| *rows <= 16 || rows % 16 == 0));
+        let heights = std::iter::once(most)
+            .chain((1..most).rev().filter(|rows| *rows <= 16 || rows % 16 == 0));
         for rows in heights {
             if peak(rows) <= cap {
-                return Ok(Slab { rows, peak_bytes: peak(rows) });
+                return Ok(Slab {
+                    rows,
+                    peak_bytes: peak(rows),
+                });
             }
         }
-        Err(Error::Memory { what: what.to_string(), needed: human_bytes(peak(1)), cap: human_bytes(cap) })
+        Err(Error::Memory {
+            what: what.to_string(),
+            needed: human_bytes(peak(1)),
+            cap: human_bytes(cap),
+        })
     }
 }
 
@@ -159,11 +174,21 @@ pub fn slice_grid(config: &ReconstructConfig, n_cols: usize) -> Result<Grid> {
 ///
 /// `moved`: the scan is put on the grid of another, so rows are held beside the interpolated ones.
 #[must_use]
-pub fn reconstruct_need(shape: [usize; 3], grid: &Grid, volume_rows: usize, format: VolumeFormat, moved: bool) -> SlabNeed {
+pub fn reconstruct_need(
+    shape: [usize; 3],
+    grid: &Grid,
+    volume_rows: usize,
+    format: VolumeFormat,
+    moved: bool,
+) -> SlabNeed {
     let [n_angles, _, n_cols] = shape;
     let sinogram = (n_angles * n_cols * 4) as u64;
     let slice = (grid.n_x * grid.n_y * 4) as u64;
-    let (copies, halo) = if moved { (3, 2 * HALO_ROWS as u64) } else { (1, 0) };
+    let (copies, halo) = if moved {
+        (3, 2 * HALO_ROWS as u64)
+    } else {
+        (1, 0)
+    };
     SlabNeed {
         fixed: crate::correct::fixed_bytes(shape)
             + volume::writer_bytes(format, [volume_rows, grid.n_y, grid.n_x])
@@ -176,13 +201,20 @@ pub fn reconstruct_need(shape: [usize; 3], grid: &Grid, volume_rows: usize, form
 ///
 /// # Errors
 /// [`Error::Memory`]; those of [`Reconstructor::new`].
-pub fn single_slab(config: &Config, shape: [usize; 3], angles_rad: &[f64], device: &Device) -> Result<Slab> {
+pub fn single_slab(
+    config: &Config,
+    shape: [usize; 3],
+    angles_rad: &[f64],
+    device: &Device,
+) -> Result<Slab> {
     let rows = config.reconstruct.row_range(shape[1])?;
     let grid = slice_grid(&config.reconstruct, shape[2])?;
     let need = reconstruct_need(shape, &grid, rows.len(), config.run.format, false);
     let reconstructor = Reconstructor::new(slice_job(config, shape[2], angles_rad, grid), device)?;
     need.slab_under(memory_cap(config)?, rows.len(), "reconstructing", |rows| {
-        reconstructor.scratch_bytes(rows).max(crate::correct::scratch_bytes(shape, rows, &config.correct))
+        reconstructor
+            .scratch_bytes(rows)
+            .max(crate::correct::scratch_bytes(shape, rows, &config.correct))
     })
 }
 
@@ -202,8 +234,11 @@ fn slice_job(config: &Config, n_cols: usize, angles_rad: &[f64], grid: Grid) -> 
 #[must_use]
 pub fn pilot_binning(shape: [usize; 3], cap: u64) -> usize {
     let bytes = crate::align::bytes_per_pilot_voxel();
-    let most = PILOT_VOXELS.min((cap.saturating_sub(BASE_BYTES) / 2 / bytes.max(1)) as usize).max(4096);
-    (1..64).find(|b| shape.iter().map(|n| n / b).product::<usize>() <= most).unwrap_or(64)
+    let room = cap.saturating_sub(BASE_BYTES + crate::align::fixed_bytes()) / 2;
+    let most = PILOT_VOXELS.min((room / bytes) as usize).max(4096);
+    (1..64)
+        .find(|b| shape.iter().map(|n| n / b).product::<usize>() <= most)
+        .unwrap_or(64)
 }
 
 impl Plan {
@@ -237,16 +272,24 @@ impl Plan {
                 plan.differences.push(DifferencePlan {
                     target: planned.name.clone(),
                     reference,
-                    slab: difference_need([planned.rows.len(), planned.slice[1], planned.slice[0]], config.run.format)
-                        .slab_under(cap, planned.rows.len(), &format!("the difference of {}", planned.name), |_| 0)?
-                        .rows,
+                    slab: difference_slab(
+                        [planned.rows.len(), planned.slice[1], planned.slice[0]],
+                        config,
+                        cap,
+                        &format!("the difference of {}", planned.name),
+                    )?
+                    .rows,
                     volume_bytes: voxels * 8,
                 });
             }
             plan.scans.push(planned);
         }
         plan.disk_bytes = plan.scans.iter().map(|scan| scan.volume_bytes).sum::<u64>()
-            + plan.differences.iter().map(|difference| difference.volume_bytes).sum::<u64>();
+            + plan
+                .differences
+                .iter()
+                .map(|difference| difference.volume_bytes)
+                .sum::<u64>();
         Ok(plan)
     }
 }
@@ -264,17 +307,33 @@ fn plan_scan(
     let grid = slice_grid(&config.reconstruct, scan.n_cols())?;
     let shape = [rows.len(), grid.n_y, grid.n_x];
     let full = [scan.n_angles(), scan.n_rows(), scan.n_cols()];
-    let need = reconstruct_need(full, &grid, rows.len(), config.run.format, reference.is_some());
-    let reconstructor = Reconstructor::new(slice_job(config, scan.n_cols(), &scan.angles_rad, grid), device)?;
-    let Slab { rows: slab, peak_bytes } =
-        need.slab_under(cap, rows.len(), &format!("reconstructing {name}"), |rows| {
-            // one after the other, never both
-            reconstructor.scratch_bytes(rows).max(crate::correct::scratch_bytes(full, rows, &config.correct))
-        })?;
+    let need = reconstruct_need(
+        full,
+        &grid,
+        rows.len(),
+        config.run.format,
+        reference.is_some(),
+    );
+    let reconstructor = Reconstructor::new(
+        slice_job(config, scan.n_cols(), &scan.angles_rad, grid),
+        device,
+    )?;
+    let Slab {
+        rows: slab,
+        peak_bytes,
+    } = need.slab_under(cap, rows.len(), &format!("reconstructing {name}"), |rows| {
+        // one after the other, never both
+        reconstructor
+            .scratch_bytes(rows)
+            .max(crate::correct::scratch_bytes(full, rows, &config.correct))
+    })?;
     let per_frame: u64 = rows
         .clone()
         .step_by(slab)
-        .map(|start| scan.projections.decoded_bytes(start..(start + slab).min(rows.end)))
+        .map(|start| {
+            scan.projections
+                .decoded_bytes(start..(start + slab).min(rows.end))
+        })
         .sum();
     Ok(ScanPlan {
         index,
@@ -286,19 +345,28 @@ fn plan_scan(
         peak_bytes,
         decoded_bytes: per_frame * scan.n_angles() as u64,
         volume_bytes: (rows.len() * grid.n_x * grid.n_y * 4) as u64,
-        pilot_binning: if config.align.method == AlignMethod::None { 1 } else { pilot_binning(shape, cap) },
+        pilot_binning: if config.align.method == AlignMethod::None {
+            1
+        } else {
+            pilot_binning(shape, cap)
+        },
         rows,
         name,
     })
 }
 
-/// Memory of the difference of volumes of `shape` `[z, y, x]`.
-#[must_use]
-pub fn difference_need(shape: [usize; 3], format: VolumeFormat) -> SlabNeed {
-    SlabNeed {
-        fixed: 2 * volume::writer_bytes(format, shape) + crate::difference::fixed_bytes(shape),
-        per_slice: (shape[1] * shape[2]) as u64 * crate::difference::BYTES_PER_VOXEL,
-    }
+/// The largest slab of a difference of volumes of `shape` `[z, y, x]` under `cap`.
+///
+/// # Errors
+/// [`Error::Memory`] when not even one slice fits.
+pub fn difference_slab(shape: [usize; 3], config: &Config, cap: u64, what: &str) -> Result<Slab> {
+    let need = SlabNeed {
+        fixed: 0,
+        per_slice: 0,
+    };
+    need.slab_under(cap, shape[0], what, |rows| {
+        crate::difference::bytes(shape, rows, config.run.format, &config.difference)
+    })
 }
 
 fn check_pair(target: &ScanPlan, reference: &ScanPlan) -> Result<()> {
@@ -319,14 +387,21 @@ fn order_of_work(config: &Config) -> Result<Vec<usize>> {
     let mut order: Vec<usize> = Vec::new();
     let mut left: Vec<usize> = (0..config.scan.len()).collect();
     while !left.is_empty() {
-        let ready = left.iter().position(|&index| match config.reference_of(&config.scan[index]) {
-            None => true,
-            Some(reference) => order.iter().any(|&done| config.scan[done].name == reference),
-        });
+        let ready = left
+            .iter()
+            .position(|&index| match config.reference_of(&config.scan[index]) {
+                None => true,
+                Some(reference) => order
+                    .iter()
+                    .any(|&done| config.scan[done].name == reference),
+            });
         match ready {
             Some(position) => order.push(left.remove(position)),
             None => {
-                let names: Vec<&str> = left.iter().map(|&index| config.scan[index].name.as_str()).collect();
+                let names: Vec<&str> = left
+                    .iter()
+                    .map(|&index| config.scan[index].name.as_str())
+                    .collect();
                 return Err(Error::config(
                     "scan.reference",
                     names.join(", "),
@@ -344,7 +419,11 @@ pub fn human_bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {
-            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+            return if unit == "B" {
+                format!("{bytes} B")
+            } else {
+                format!("{value:.1} {unit}")
+            };
         }
         value /= 1024.0;
     }
@@ -355,12 +434,24 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "device   {} ({} threads)", self.device, self.threads)?;
         writeln!(f, "memory   at most {}", human_bytes(self.memory_cap))?;
-        writeln!(f, "disk     at most {} written, before compression", human_bytes(self.disk_bytes))?;
+        writeln!(
+            f,
+            "disk     at most {} written, before compression",
+            human_bytes(self.disk_bytes)
+        )?;
         for scan in &self.scans {
             let [angles, rows, cols] = scan.shape;
-            writeln!(f, "scan     {} ({}): {angles} projections of {rows} x {cols}", scan.name, scan.layout)?;
+            writeln!(
+                f,
+                "scan     {} ({}): {angles} projections of {rows} x {cols}",
+                scan.name, scan.layout
+            )?;
             if let Some(reference) = &scan.reference {
-                writeln!(f, "         put on the grid of {reference}; pilot volumes binned by {}", scan.pilot_binning)?;
+                writeln!(
+                    f,
+                    "         put on the grid of {reference}; pilot volumes binned by {}",
+                    scan.pilot_binning
+                )?;
             }
             writeln!(
                 f,
@@ -405,12 +496,19 @@ mod tests {
                 ..ScanConfig::default()
             })
             .collect();
-        Config { scan, ..Config::default() }
+        Config {
+            scan,
+            ..Config::default()
+        }
     }
 
     #[test]
     fn references_come_first() {
-        let mut config = series(&[("late", Some("plated")), ("plated", Some("pristine")), ("pristine", None)]);
+        let mut config = series(&[
+            ("late", Some("plated")),
+            ("plated", Some("pristine")),
+            ("pristine", None),
+        ]);
         config.series.reference = "pristine".into();
         assert_eq!(order_of_work(&config).unwrap(), [2, 1, 0]);
         config.scan[2].reference = Some("late".into());
@@ -419,12 +517,18 @@ mod tests {
 
     #[test]
     fn a_slab_never_exceeds_the_cap() {
-        let need = SlabNeed { fixed: 10 << 20, per_slice: 37 << 20 };
+        let need = SlabNeed {
+            fixed: 10 << 20,
+            per_slice: 37 << 20,
+        };
         let scratch = |rows: usize| (rows as u64) << 20;
         for cap in [200u64 << 20, 512 << 20, 3 << 30, 64 << 30] {
             let slab = need.slab_under(cap, 1000, "x", scratch).unwrap();
             assert!(slab.peak_bytes <= cap, "{slab:?} under {cap}");
-            assert_eq!(slab.peak_bytes, BASE_BYTES + (10 << 20) + slab.rows as u64 * (38 << 20));
+            assert_eq!(
+                slab.peak_bytes,
+                BASE_BYTES + (10 << 20) + slab.rows as u64 * (38 << 20)
+            );
         }
         assert!(need.slab_under(150 << 20, 1000, "x", scratch).is_err());
         assert_eq!(need.slab_under(64 << 30, 5, "x", scratch).unwrap().rows, 5);

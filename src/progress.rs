@@ -15,8 +15,15 @@ impl Progress {
     /// Draws on stderr; `quiet` draws nothing.
     #[must_use]
     pub fn new(quiet: bool) -> Self {
-        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        Progress { bars: MultiProgress::with_draw_target(target), times: std::sync::Arc::default() }
+        let target = if quiet {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
+        Progress {
+            bars: MultiProgress::with_draw_target(target),
+            times: std::sync::Arc::default(),
+        }
     }
 
     /// The bars, for a logger that has to draw above them.
@@ -31,14 +38,21 @@ impl Progress {
     /// Never: the template is a constant.
     #[must_use]
     pub fn stage(&self, name: &str, total: u64, unit: &str) -> Stage {
-        let style = ProgressStyle::with_template("{msg:<36} [{bar:30}] {pos}/{len} {prefix} {elapsed} (left {eta})")
-            .expect("the template is a constant")
-            .progress_chars("=> ");
+        let style = ProgressStyle::with_template(
+            "{msg:<36} [{bar:30}] {pos}/{len} {prefix} {elapsed} (left {eta})",
+        )
+        .expect("the template is a constant")
+        .progress_chars("=> ");
         let bar = self.bars.add(ProgressBar::new(total).with_style(style));
         bar.set_message(name.to_string());
         bar.set_prefix(unit.to_string());
         bar.enable_steady_tick(Duration::from_millis(250));
-        Stage { bar, name: name.to_string(), started: Instant::now(), times: self.times.clone() }
+        Stage {
+            bar,
+            name: name.to_string(),
+            started: Instant::now(),
+            times: self.times.clone(),
+        }
     }
 
     /// Name and wall time of every finished stage, in order of finishing.
@@ -47,7 +61,10 @@ impl Progress {
     /// If a thread panicked while it finished a stage.
     #[must_use]
     pub fn times(&self) -> Vec<(String, Duration)> {
-        self.times.lock().expect("no stage panics while it holds the lock").clone()
+        self.times
+            .lock()
+            .expect("no stage panics while it holds the lock")
+            .clone()
     }
 }
 

@@ -205,7 +205,10 @@ pub struct MassRecord {
 
 /// One row of `per_height.csv`, the columns in their order. A decrease is given as a positive number.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the columns of the file, explained in the README")]
+#[expect(
+    missing_docs,
+    reason = "the names are the columns of the file, explained in the README"
+)]
 pub struct PerHeightRow {
     pub z: usize,
     pub height_um: f64,
@@ -236,7 +239,10 @@ pub struct PerHeightRow {
 
 /// One row of `grains.csv`; bounds are inclusive.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the columns of the file, explained in the README")]
+#[expect(
+    missing_docs,
+    reason = "the names are the columns of the file, explained in the README"
+)]
 pub struct GrainRow {
     pub id: u32,
     pub sign: i8,
@@ -260,7 +266,10 @@ pub struct GrainRow {
 
 /// One row of `histogram.csv`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the columns of the file, explained in the README")]
+#[expect(
+    missing_docs,
+    reason = "the names are the columns of the file, explained in the README"
+)]
 pub struct HistogramRow {
     pub low_per_cm: f64,
     pub high_per_cm: f64,

@@ -12,9 +12,18 @@ fn axis(args: &[&str]) -> f64 {
     all.extend_from_slice(args);
     let output = tomodelta(&all);
     let fit: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!("{error}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+        panic!(
+            "{error}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
     });
-    for key in ["slope_px_per_row", "uncertainty_px", "middle_row", "methods"] {
+    for key in [
+        "slope_px_per_row",
+        "uncertainty_px",
+        "middle_row",
+        "methods",
+    ] {
         assert!(!fit[key].is_null(), "{key} is missing from {fit}");
     }
     fit["axis_px"].as_f64().expect("a number")
@@ -31,7 +40,9 @@ fn i13_angles(folder: &std::path::Path, into: &std::path::Path) -> std::path::Pa
 
 #[test]
 fn i13_gives_its_axis_and_the_same_volume_from_nxtomo_and_tiff() {
-    let Some(folder) = real_data("i13_24737") else { return };
+    let Some(folder) = real_data("i13_24737") else {
+        return;
+    };
     let scratch = tempfile::tempdir().unwrap();
     let nxs = folder.join("24737.nxs");
     let tiff = folder.join("tiff");
@@ -39,34 +50,53 @@ fn i13_gives_its_axis_and_the_same_volume_from_nxtomo_and_tiff() {
     let from_nxs = axis(&[text(&nxs)]);
     let from_tiff = axis(&[text(&tiff), "--angles", text(&angles)]);
     assert!((from_nxs - 85.5).abs() <= 0.5, "{from_nxs}");
-    assert!((from_nxs - from_tiff).abs() < 1e-9, "{from_nxs} {from_tiff}");
+    assert!(
+        (from_nxs - from_tiff).abs() < 1e-9,
+        "{from_nxs} {from_tiff}"
+    );
 
     let (a, b) = (scratch.path().join("a.npy"), scratch.path().join("b.npy"));
-    let common = ["--rows", "60..64", "--axis", "85.5", "--device", "cpu", "-q"];
+    let common = [
+        "--rows", "60..64", "--axis", "85.5", "--device", "cpu", "-q",
+    ];
     let mut first = vec!["reconstruct", text(&nxs), "--output", text(&a)];
     first.extend_from_slice(&common);
     succeeds(&first);
-    let mut second = vec!["reconstruct", text(&tiff), "--angles", text(&angles), "--output", text(&b)];
+    let mut second = vec![
+        "reconstruct",
+        text(&tiff),
+        "--angles",
+        text(&angles),
+        "--output",
+        text(&b),
+    ];
     second.extend_from_slice(&common);
     succeeds(&second);
     let (shape, from_nxs) = read_npy(&a);
     assert_eq!(shape, [4, 160, 160]);
     let (_, from_tiff) = read_npy(&b);
-    assert!(from_nxs == from_tiff, "the two containers hold the same frames");
+    assert!(
+        from_nxs == from_tiff,
+        "the two containers hold the same frames"
+    );
     let spread = from_nxs.iter().fold(0f32, |most, v| most.max(v.abs()));
     assert!(spread > 0.01, "the slices hold something");
 }
 
 #[test]
 fn neutron_rods_over_a_full_turn_give_their_axis() {
-    let Some(folder) = real_data("neutron_rods_tiff") else { return };
+    let Some(folder) = real_data("neutron_rods_tiff") else {
+        return;
+    };
     let found = axis(&[text(&folder)]);
     assert!((found - 399.0).abs() <= 1.0, "{found}");
 }
 
 #[test]
 fn the_tooth_gives_its_axis() {
-    let Some(folder) = real_data("tooth_dxchange") else { return };
+    let Some(folder) = real_data("tooth_dxchange") else {
+        return;
+    };
     let file = std::fs::read_dir(&folder)
         .unwrap()
         .flatten()
@@ -79,11 +109,23 @@ fn the_tooth_gives_its_axis() {
 
 #[test]
 fn a_file_full_of_links_reads_and_reconstructs() {
-    let Some(folder) = real_data("k11_diad_nexus") else { return };
+    let Some(folder) = real_data("k11_diad_nexus") else {
+        return;
+    };
     let scratch = tempfile::tempdir().unwrap();
     let file = folder.join("k11-18014.nxs");
     let out = scratch.path().join("k11.npy");
-    succeeds(["reconstruct", text(&file), "--output", text(&out), "--axis", "12.5", "--device", "cpu", "-q"]);
+    succeeds([
+        "reconstruct",
+        text(&file),
+        "--output",
+        text(&out),
+        "--axis",
+        "12.5",
+        "--device",
+        "cpu",
+        "-q",
+    ]);
     let (shape, values) = read_npy(&out);
     assert_eq!(shape, [22, 26, 26]);
     assert!(values.iter().all(|v| v.is_finite()) && values.iter().any(|&v| v != 0.0));
@@ -91,12 +133,26 @@ fn a_file_full_of_links_reads_and_reconstructs() {
 
 #[test]
 fn headers_without_their_images_fail_with_a_sentence() {
-    let Some(folder) = real_data("diamond_headers_dangling") else { return };
+    let Some(folder) = real_data("diamond_headers_dangling") else {
+        return;
+    };
     let scratch = tempfile::tempdir().unwrap();
     for name in ["112482.nxs", "24888.nxs"] {
         let out = scratch.path().join("v.npy");
         let file = folder.join(name);
-        refuses(2, &[name], ["reconstruct", text(&file), "--output", text(&out), "--axis", "50", "-q"]);
+        refuses(
+            2,
+            &[name],
+            [
+                "reconstruct",
+                text(&file),
+                "--output",
+                text(&out),
+                "--axis",
+                "50",
+                "-q",
+            ],
+        );
         assert!(!out.exists());
     }
 }

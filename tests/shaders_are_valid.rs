@@ -21,39 +21,89 @@ macro_rules! layout {
 
 fn ramp_filter_layout() -> Layout {
     layout!(ramp_filter::RampFilterParams {
-        n_rows, n_angles, n_pairs, n_cols, n_fft, log2_n_fft, n_local, n_left, upsample, n_out, row_stride, block,
+        n_rows,
+        n_angles,
+        n_pairs,
+        n_cols,
+        n_fft,
+        log2_n_fft,
+        n_local,
+        n_left,
+        upsample,
+        n_out,
+        row_stride,
+        block,
     })
 }
 
 fn backproject_layout() -> Layout {
     layout!(backproject::BackprojectParams {
-        n_rays, first_ray, n_angles, row_stride, n_x, n_y, y_first, y_start, y_end, n_slices, start, u_max, x_middle,
-        y_middle,
+        n_rays,
+        first_ray,
+        n_angles,
+        row_stride,
+        n_x,
+        n_y,
+        y_first,
+        y_start,
+        y_end,
+        n_slices,
+        start,
+        u_max,
+    })
+}
+
+fn ray_layout() -> Layout {
+    layout!(backproject::RayConstants {
+        along_x,
+        along_y,
+        origin,
+        tile_x,
+        tile_y
     })
 }
 
 fn parsed(source: &str) -> Result<naga::Module, String> {
-    let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
-    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
-        .validate(&module)
-        .map_err(|error| error.emit_to_string(source))?;
+    let module =
+        naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
+    naga::valid::Validator::new(
+        naga::valid::ValidationFlags::all(),
+        naga::valid::Capabilities::empty(),
+    )
+    .validate(&module)
+    .map_err(|error| error.emit_to_string(source))?;
     Ok(module)
 }
 
 /// What differs between the struct of a shader and that of the host.
 fn difference(module: &naga::Module, name: &str, (fields, size): &Layout) -> Option<String> {
-    let found = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name));
-    let Some((_, naga::Type { inner: naga::TypeInner::Struct { members, span }, .. })) = found else {
+    let found = module
+        .types
+        .iter()
+        .find(|(_, ty)| ty.name.as_deref() == Some(name));
+    let Some((
+        _,
+        naga::Type {
+            inner: naga::TypeInner::Struct { members, span },
+            ..
+        },
+    )) = found
+    else {
         return Some(format!("there is no struct {name}"));
     };
     let theirs: Vec<(&str, usize, usize)> = members
         .iter()
         .map(|member| {
             let size = module.types[member.ty].inner.size(module.to_ctx()) as usize;
-            (member.name.as_deref().unwrap_or(""), member.offset as usize, size)
+            (
+                member.name.as_deref().unwrap_or(""),
+                member.offset as usize,
+                size,
+            )
         })
         .collect();
-    (theirs != *fields || *span as usize != *size).then(|| format!("{theirs:?}, {span} against {fields:?}, {size}"))
+    (theirs != *fields || *span as usize != *size)
+        .then(|| format!("{theirs:?}, {span} against {fields:?}, {size}"))
 }
 
 #[test]
@@ -67,7 +117,13 @@ fn every_shader_parses_and_validates() {
         assert!(!module.entry_points.is_empty(), "{}", path.display());
         for entry in &module.entry_points {
             // 256 invocations are what every WebGPU device has
-            assert_eq!(entry.workgroup_size, [256, 1, 1], "{}: {}", path.display(), entry.name);
+            assert_eq!(
+                entry.workgroup_size,
+                [256, 1, 1],
+                "{}: {}",
+                path.display(),
+                entry.name
+            );
         }
         seen += 1;
     }
@@ -79,21 +135,39 @@ fn every_shader_parses_and_validates() {
 #[test]
 fn parameters_have_the_same_names_places_and_sizes_on_both_sides() {
     for (source, name, layout) in [
-        (ramp_filter::SOURCE, "RampFilterParams", ramp_filter_layout()),
-        (backproject::SOURCE, "BackprojectParams", backproject_layout()),
+        (
+            ramp_filter::SOURCE,
+            "RampFilterParams",
+            ramp_filter_layout(),
+        ),
+        (
+            backproject::SOURCE,
+            "BackprojectParams",
+            backproject_layout(),
+        ),
+        (backproject::SOURCE, "RayConstants", ray_layout()),
     ] {
         let module = parsed(source).unwrap();
         assert_eq!(difference(&module, name, &layout), None);
         let mut swapped = layout.clone();
         swapped.0.swap(1, 2);
-        assert!(difference(&module, name, &swapped).is_some(), "swapped fields must be seen");
+        assert!(
+            difference(&module, name, &swapped).is_some(),
+            "swapped fields must be seen"
+        );
         let larger = (layout.0, layout.1 + 4);
-        assert!(difference(&module, name, &larger).is_some(), "another size must be seen");
+        assert!(
+            difference(&module, name, &larger).is_some(),
+            "another size must be seen"
+        );
     }
 }
 
 #[test]
 fn constants_of_the_shaders_are_those_of_the_host() {
     assert!(ramp_filter::SOURCE.contains(&format!("const LOCAL: u32 = {}u;", ramp_filter::LOCAL)));
-    assert!(backproject::SOURCE.contains(&format!("array<vec4<f32>, {}>", backproject::MAX_RAYS)));
+    assert!(
+        backproject::SOURCE.contains(&format!("array<RayConstants, {}>", backproject::MAX_RAYS))
+    );
+    assert!(backproject::SOURCE.contains(&format!("tile.x * {}u + at.x", backproject::TILE)));
 }

@@ -30,11 +30,39 @@ fn the_kernels_agree_with_their_twins_at_odd_prime_and_tiny_sizes() {
     let cases = [
         Case::new(77, 181, 3),
         Case::new(64, 40, 4),
-        Case { upsample: 1, ..Case::new(101, 300, 5) },
-        Case { upsample: 4, ..Case::new(31, 17, 9) },
-        Case { grid: Grid { n_x: 1, n_y: 67, x0: 3.5, y0: 33.0, step: 1.0 }, ..Case::new(67, 23, 2) },
-        Case { grid: Grid { n_x: 45, n_y: 1, x0: -30.0, y0: 2.0, step: 1.3 }, mask_radius_px: None, ..Case::new(67, 23, 2) },
-        Case { mask_radius_px: None, ..Case::new(2, 7, 1) },
+        Case {
+            upsample: 1,
+            ..Case::new(101, 300, 5)
+        },
+        Case {
+            upsample: 4,
+            ..Case::new(31, 17, 9)
+        },
+        Case {
+            grid: Grid {
+                n_x: 1,
+                n_y: 67,
+                x0: 3.5,
+                y0: 33.0,
+                step: 1.0,
+            },
+            ..Case::new(67, 23, 2)
+        },
+        Case {
+            grid: Grid {
+                n_x: 45,
+                n_y: 1,
+                x0: -30.0,
+                y0: 2.0,
+                step: 1.3,
+            },
+            mask_radius_px: None,
+            ..Case::new(67, 23, 2)
+        },
+        Case {
+            mask_radius_px: None,
+            ..Case::new(2, 7, 1)
+        },
     ];
     for case in cases {
         for check in check(&gpu, &case).unwrap() {
@@ -48,14 +76,27 @@ fn transforms_longer_than_a_workgroup_agree_too() {
     let Some(gpu) = gpu() else { return };
     // 4, 8 and 16 elements per workgroup: an even and an odd number of radix-2 steps, one to six passes through memory
     for (local, upsample) in [(4, 2), (8, 1), (16, 4), (256, 2)] {
-        let case = Case { local, upsample, ..Case::new(113, 11, 4) };
+        let case = Case {
+            local,
+            upsample,
+            ..Case::new(113, 11, 4)
+        };
         for check in check(&gpu, &case).unwrap() {
             assert!(check.passed, "{case:?}: {check:?}");
         }
     }
     // and the longest that a workgroup holds, and twice that
     for n_cols in [1500, 2500] {
-        let case = Case { grid: Grid { n_x: 40, n_y: 3, x0: -700.0, y0: 20.0, step: 36.0 }, ..Case::new(n_cols, 5, 1) };
+        let case = Case {
+            grid: Grid {
+                n_x: 40,
+                n_y: 3,
+                x0: -700.0,
+                y0: 20.0,
+                step: 36.0,
+            },
+            ..Case::new(n_cols, 5, 1)
+        };
         for check in check(&gpu, &case).unwrap() {
             assert!(check.passed, "{case:?}: {check:?}");
         }
@@ -65,7 +106,10 @@ fn transforms_longer_than_a_workgroup_agree_too() {
 #[test]
 fn a_detector_of_one_column_gives_finite_slices() {
     let Some(gpu) = gpu() else { return };
-    let case = Case { mask_radius_px: None, ..Case::new(1, 1, 1) };
+    let case = Case {
+        mask_radius_px: None,
+        ..Case::new(1, 1, 1)
+    };
     let (reference, found) = (case.run_cpu().unwrap(), case.run_gpu(&gpu).unwrap());
     let [filtered, volume] = case.tolerances(&reference).unwrap();
     assert!(worst(&found.filtered, &reference.filtered) <= filtered);
@@ -78,6 +122,14 @@ fn two_runs_are_the_same_bit_for_bit() {
     let case = Case::new(53, 61, 7);
     let (first, second) = (case.run_gpu(&gpu).unwrap(), case.run_gpu(&gpu).unwrap());
     assert!(first.volume == second.volume && first.filtered == second.filtered);
-    let moved = Case { axis_px: case.axis_px + 1e-3, ..case }.run_gpu(&gpu).unwrap();
-    assert!(moved.volume != first.volume, "another axis is another result");
+    let moved = Case {
+        axis_px: case.axis_px + 1e-3,
+        ..case
+    }
+    .run_gpu(&gpu)
+    .unwrap();
+    assert!(
+        moved.volume != first.volume,
+        "another axis is another result"
+    );
 }

@@ -31,7 +31,12 @@ pub(crate) struct Confidence {
 }
 
 /// Judges `motion`; `search` \[level voxel\] and `errors` \[pilot voxel\] are `[x, y, z]`.
-pub(crate) fn judge(texture: &Texture, motion: &RigidMotion, search: [i32; 3], errors: [f64; 3]) -> Confidence {
+pub(crate) fn judge(
+    texture: &Texture,
+    motion: &RigidMotion,
+    search: [i32; 3],
+    errors: [f64; 3],
+) -> Confidence {
     let shape = texture.frame.shape;
     let reach = [shape[2] / 2, shape[1] / 2, shape[0] / 2];
     let engine = Correlator::new(shape, reach);
@@ -44,33 +49,58 @@ pub(crate) fn judge(texture: &Texture, motion: &RigidMotion, search: [i32; 3], e
     let (mut power, mut n, mut rival) = (0.0, 0usize, 0f64);
     for shift in shifts(map.reach) {
         let value = f64::from(map.at(shift));
-        let distance: f64 = (0..3).map(|a| (f64::from(shift[a]) / f64::from(lobe[a])).powi(2)).sum();
+        let distance: f64 = (0..3)
+            .map(|a| (f64::from(shift[a]) / f64::from(lobe[a])).powi(2))
+            .sum();
         if !value.is_finite() || distance <= 1.0 {
             continue;
         }
         power += value * value;
         n += 1;
         // the shift of this map is on top of the motion found
-        let total = [0, 1, 2].map(|a| f64::from(shift[a]) + motion.shift[a] / texture.frame.factor[a]);
+        let total =
+            [0, 1, 2].map(|a| f64::from(shift[a]) + motion.shift[a] / texture.frame.factor[a]);
         if (0..3).all(|a| total[a].abs() <= f64::from(search[a])) {
             rival = rival.max(value);
         }
     }
-    let chance = if n > 0 { (power / n as f64).sqrt() } else { 1.0 };
+    let chance = if n > 0 {
+        (power / n as f64).sqrt()
+    } else {
+        1.0
+    };
     // Fisher's z: normal with standard deviation 1 / sqrt(n - 3) by chance, n = 1 / chance^2 independent samples
     let independent = (chance.max(1e-3).powi(-2) - 3.0).max(0.0);
-    let by_chance = ramp(coefficient.clamp(0.0, 0.999).atanh() * independent.sqrt(), CHANCE);
-    let by_rival = if coefficient > 0.0 { ramp(rival / coefficient, RIVAL) } else { 0.0 };
+    let by_chance = ramp(
+        coefficient.clamp(0.0, 0.999).atanh() * independent.sqrt(),
+        CHANCE,
+    );
+    let by_rival = if coefficient > 0.0 {
+        ramp(rival / coefficient, RIVAL)
+    } else {
+        0.0
+    };
     let worst = errors.into_iter().fold(0.0, f64::max);
     let by_error = ramp(worst, [ERROR[1], ERROR[0]]);
     // a tenth of the pattern in common is not the same sample, whatever the statistics say
     let by_size = ramp(coefficient, [0.05, 0.2]);
-    Confidence { coefficient, chance, rival, value: by_chance.min(by_rival).min(by_size) * by_error }
+    Confidence {
+        coefficient,
+        chance,
+        rival,
+        value: by_chance.min(by_rival).min(by_size) * by_error,
+    }
 }
 
 /// 0 at `ends[0]`, 1 at `ends[1]`, straight between, whichever is larger.
 fn ramp(value: f64, ends: [f64; 2]) -> f64 {
-    if value.is_finite() { ((value - ends[0]) / (ends[1] - ends[0])).clamp(0.0, 1.0) } else if ends[1] > ends[0] { 1.0 } else { 0.0 }
+    if value.is_finite() {
+        ((value - ends[0]) / (ends[1] - ends[0])).clamp(0.0, 1.0)
+    } else if ends[1] > ends[0] {
+        1.0
+    } else {
+        0.0
+    }
 }
 
 /// Half axes `[x, y, z]` of the ellipsoid around the peak that belongs to the peak.

@@ -69,24 +69,36 @@ impl Texture {
         residual -= &target;
         let limit = (CHANGED * typical(&residual, &both)) as f32;
         if limit > 0.0 {
-            Zip::from(&mut target_mask).and(&residual).and(&self.reference_mask).for_each(|m, &r, &own| {
-                if own > 0.0 && r.abs() > limit {
-                    *m = 0.0;
-                }
-            });
+            Zip::from(&mut target_mask)
+                .and(&residual)
+                .and(&self.reference_mask)
+                .for_each(|m, &r, &own| {
+                    if own > 0.0 && r.abs() > limit {
+                        *m = 0.0;
+                    }
+                });
             target *= &target_mask;
         }
         (target, target_mask)
     }
 
     /// Correlation coefficients of the reference with the target moved back by `motion`, over further shifts.
-    pub(crate) fn correlate(&self, motion: &RigidMotion, engine: &Correlator, reference: &Transformed) -> CorrelationMap {
+    pub(crate) fn correlate(
+        &self,
+        motion: &RigidMotion,
+        engine: &Correlator,
+        reference: &Transformed,
+    ) -> CorrelationMap {
         let (target, target_mask) = self.aligned(motion);
         engine.map(reference, &target, &target_mask)
     }
 
     /// Correlation coefficients of the reference with itself.
-    pub(crate) fn correlate_with_itself(&self, engine: &Correlator, reference: &Transformed) -> CorrelationMap {
+    pub(crate) fn correlate_with_itself(
+        &self,
+        engine: &Correlator,
+        reference: &Transformed,
+    ) -> CorrelationMap {
         engine.map(reference, &self.reference, &self.reference_mask)
     }
 
@@ -116,14 +128,22 @@ impl Texture {
             return 0.0;
         }
         let variance = (rr - r * r / n) * (tt - t * t / n);
-        if variance > 0.0 { (rt - r * t / n) / variance.sqrt() } else { 0.0 }
+        if variance > 0.0 {
+            (rt - r * t / n) / variance.sqrt()
+        } else {
+            0.0
+        }
     }
 }
 
 fn mask(frame: &Frame, side: Side, motion: &RigidMotion) -> Array3<f32> {
     let [n_z, n_y, n_x] = frame.shape;
     Array3::from_shape_fn((n_z, n_y, n_x), |(z, y, x)| {
-        let p = [frame.position(0, x as f64), frame.position(1, y as f64), frame.position(2, z as f64)];
+        let p = [
+            frame.position(0, x as f64),
+            frame.position(1, y as f64),
+            frame.position(2, z as f64),
+        ];
         f32::from(u8::from(frame.weight(side, motion.apply(p)) >= 0.5))
     })
 }
@@ -138,7 +158,9 @@ fn high_passed(volume: &Array3<f32>, mask: &Array3<f32>) -> Array3<f32> {
             convolve(&mut wide, axis, &kernel);
             convolve(&mut weight, axis, &kernel);
         } else if let Some(mean) = wide.mean_axis(Axis(axis)) {
-            let share = weight.mean_axis(Axis(axis)).expect("the same shape has a mean too");
+            let share = weight
+                .mean_axis(Axis(axis))
+                .expect("the same shape has a mean too");
             for k in 0..volume.len_of(Axis(axis)) {
                 wide.index_axis_mut(Axis(axis), k).assign(&mean);
                 weight.index_axis_mut(Axis(axis), k).assign(&share);
@@ -146,9 +168,18 @@ fn high_passed(volume: &Array3<f32>, mask: &Array3<f32>) -> Array3<f32> {
         }
     }
     let mut out = Array3::<f32>::zeros(volume.raw_dim());
-    Zip::from(&mut out).and(volume).and(mask).and(&wide).and(&weight).for_each(|o, &v, &m, &sum, &w| {
-        *o = if m > 0.0 && w > 1e-6 { v - sum / w } else { 0.0 };
-    });
+    Zip::from(&mut out)
+        .and(volume)
+        .and(mask)
+        .and(&wide)
+        .and(&weight)
+        .for_each(|o, &v, &m, &sum, &w| {
+            *o = if m > 0.0 && w > 1e-6 {
+                v - sum / w
+            } else {
+                0.0
+            };
+        });
     // what changed between the scans may be far stronger than the structure: it must not rule the correlation
     let limit = (CLIP * typical(&out, mask)) as f32;
     if limit > 0.0 {
@@ -165,7 +196,12 @@ fn high_passed(volume: &Array3<f32>, mask: &Array3<f32>) -> Array3<f32> {
 
 /// Median absolute value over the mask, as a standard deviation.
 fn typical(volume: &Array3<f32>, mask: &Array3<f32>) -> f64 {
-    let mut sizes: Vec<f32> = volume.iter().zip(mask).filter(|&(_, &m)| m > 0.0).map(|(v, _)| v.abs()).collect();
+    let mut sizes: Vec<f32> = volume
+        .iter()
+        .zip(mask)
+        .filter(|&(_, &m)| m > 0.0)
+        .map(|(v, _)| v.abs())
+        .collect();
     if sizes.is_empty() {
         return 0.0;
     }
@@ -202,7 +238,12 @@ impl Correlator {
         let padded = [0, 1, 2].map(|a| fast_length(shape[a] + reach[2 - a]));
         let forward = padded.map(|n| planner.plan_fft_forward(n));
         let inverse = padded.map(|n| planner.plan_fft_inverse(n));
-        Correlator { shape, padded, forward, inverse }
+        Correlator {
+            shape,
+            padded,
+            forward,
+            inverse,
+        }
     }
 
     fn transform(&self, values: &Array3<f32>, mask: &Array3<f32>) -> Transformed {
@@ -217,13 +258,20 @@ impl Correlator {
         let [p_z, p_y, p_x] = self.padded;
         let [n_z, n_y, n_x] = self.shape;
         let mut out = Array3::<Complex32>::zeros((p_z, p_y, p_x));
-        Zip::from(out.slice_mut(s![..n_z, ..n_y, ..n_x])).and(volume).for_each(|o, &v| *o = pack(v));
+        Zip::from(out.slice_mut(s![..n_z, ..n_y, ..n_x]))
+            .and(volume)
+            .for_each(|o, &v| *o = pack(v));
         fft3(&mut out, &self.forward);
         out
     }
 
     /// Coefficients of `reference(x)` with `target(x + shift)`.
-    pub(crate) fn map(&self, reference: &Transformed, target: &Array3<f32>, target_mask: &Array3<f32>) -> CorrelationMap {
+    pub(crate) fn map(
+        &self,
+        reference: &Transformed,
+        target: &Array3<f32>,
+        target_mask: &Array3<f32>,
+    ) -> CorrelationMap {
         let target = self.transform(target, target_mask);
         let total = self.padded.iter().product::<usize>() as f32;
         let product = |a: &Array3<Complex32>, b: &Array3<Complex32>| {
@@ -247,8 +295,14 @@ impl Correlator {
         let [p_z, p_y, p_x] = self.padded;
         let values = Array3::from_shape_fn((p_z, p_y, p_x), |(z, y, x)| {
             let back = [(p_z - z) % p_z, (p_y - y) % p_y, (p_x - x) % p_x];
-            let (cross, n) = (overlap[[z, y, x]].re / total, (overlap[[z, y, x]].im / total).round());
-            let (t, tt) = (of_target[[z, y, x]].re / total, of_target[[z, y, x]].im / total);
+            let (cross, n) = (
+                overlap[[z, y, x]].re / total,
+                (overlap[[z, y, x]].im / total).round(),
+            );
+            let (t, tt) = (
+                of_target[[z, y, x]].re / total,
+                of_target[[z, y, x]].im / total,
+            );
             let (r, rr) = (of_reference[back].re / total, of_reference[back].im / total);
             if n < least {
                 return f32::NAN;
@@ -261,7 +315,8 @@ impl Correlator {
             }
             ((cross - r * t / n) / (spread_r * spread_t).sqrt()).clamp(-1.0, 1.0)
         });
-        let reach = [2, 1, 0].map(|a| (self.padded[a] - self.shape[a]).min(self.shape[a] - 1) as i32);
+        let reach =
+            [2, 1, 0].map(|a| (self.padded[a] - self.shape[a]).min(self.shape[a] - 1) as i32);
         CorrelationMap { values, reach }
     }
 }
@@ -271,7 +326,11 @@ impl CorrelationMap {
     pub(crate) fn at(&self, shift: [i32; 3]) -> f32 {
         let (p_z, p_y, p_x) = self.values.dim();
         let wrap = |s: i32, n: usize| s.rem_euclid(n as i32) as usize;
-        self.values[[wrap(shift[2], p_z), wrap(shift[1], p_y), wrap(shift[0], p_x)]]
+        self.values[[
+            wrap(shift[2], p_z),
+            wrap(shift[1], p_y),
+            wrap(shift[0], p_x),
+        ]]
     }
 
     /// The highest local maxima with every component of the shift within `search`, best first.
@@ -344,12 +403,26 @@ mod tests {
     use super::*;
 
     /// The definition, voxel by voxel.
-    fn direct(r: &Array3<f32>, m_r: &Array3<f32>, t: &Array3<f32>, m_t: &Array3<f32>, shift: [i32; 3]) -> f64 {
+    fn direct(
+        r: &Array3<f32>,
+        m_r: &Array3<f32>,
+        t: &Array3<f32>,
+        m_t: &Array3<f32>,
+        shift: [i32; 3],
+    ) -> f64 {
         let (n_z, n_y, n_x) = r.dim();
         let mut pairs = Vec::new();
         for ((z, y, x), &value) in r.indexed_iter() {
-            let to = [z as i32 + shift[2], y as i32 + shift[1], x as i32 + shift[0]];
-            if to.iter().zip([n_z, n_y, n_x]).any(|(&k, n)| k < 0 || k >= n as i32) {
+            let to = [
+                z as i32 + shift[2],
+                y as i32 + shift[1],
+                x as i32 + shift[0],
+            ];
+            if to
+                .iter()
+                .zip([n_z, n_y, n_x])
+                .any(|(&k, n)| k < 0 || k >= n as i32)
+            {
                 continue;
             }
             let to = to.map(|k| k as usize);

@@ -121,11 +121,17 @@ impl Grey {
         if of_reference <= 0.0 || of_target <= 0.0 {
             return None;
         }
-        Some(Grey { gain: (of_target / of_reference).sqrt(), mean_reference, mean_target })
+        Some(Grey {
+            gain: (of_target / of_reference).sqrt(),
+            mean_reference,
+            mean_target,
+        })
     }
 
     fn residual(&self, reference: f32, target: f32) -> f64 {
-        f64::from(target) - self.mean_target - self.gain * (f64::from(reference) - self.mean_reference)
+        f64::from(target)
+            - self.mean_target
+            - self.gain * (f64::from(reference) - self.mean_reference)
     }
 }
 
@@ -146,8 +152,16 @@ impl Robust {
 }
 
 /// Refines `start` on one level; `None` when no voxels overlap or nothing varies.
-pub(crate) fn refine(level: &Level, start: &RigidMotion, free: Free, most_steps: usize) -> Option<Refined> {
-    let free = Free { z: free.z && level.frame.sees_z(), ..free };
+pub(crate) fn refine(
+    level: &Level,
+    start: &RigidMotion,
+    free: Free,
+    most_steps: usize,
+) -> Option<Refined> {
+    let free = Free {
+        z: free.z && level.frame.sees_z(),
+        ..free
+    };
     let voxel = level.frame.factor[0].max(level.frame.factor[1]);
     let reach = level.frame.reach();
     let mut motion = *start;
@@ -157,12 +171,20 @@ pub(crate) fn refine(level: &Level, start: &RigidMotion, free: Free, most_steps:
         let target = warped(level.target.view(), &level.frame, &motion);
         let (sums, used) = equations(level, &target, &motion, grey, possible * voxel, None)?;
         grey = Grey::from_sums(sums.grey).or(Some(used));
-        let Some(mut step) = sums.step(free.mask()) else { break };
+        let Some(mut step) = sums.step(free.mask()) else {
+            break;
+        };
         limit(&mut step, &level.frame.factor);
         let turn = step[3] / reach;
-        let back = RigidMotion { shift: [step[0], step[1], step[2]], turn }.inverse();
+        let back = RigidMotion {
+            shift: [step[0], step[1], step[2]],
+            turn,
+        }
+        .inverse();
         motion = motion.after(&back);
-        let moved = (0..4).map(|i| step[i].abs() / level.frame.factor[i.min(2)]).fold(0.0, f64::max);
+        let moved = (0..4)
+            .map(|i| step[i].abs() / level.frame.factor[i.min(2)])
+            .fold(0.0, f64::max);
         let next = (2.0 * moved).clamp(TIGHT, LOOSE);
         let settled = moved < 5e-4 && possible <= TIGHT;
         possible = next.min(possible);
@@ -175,7 +197,9 @@ pub(crate) fn refine(level: &Level, start: &RigidMotion, free: Free, most_steps:
 
 /// No step beyond one and a half voxels of the level.
 fn limit(step: &mut Vector, factor: &[f64; 3]) {
-    let longest = (0..4).map(|i| step[i].abs() / factor[i.min(2)]).fold(0.0, f64::max);
+    let longest = (0..4)
+        .map(|i| step[i].abs() / factor[i.min(2)])
+        .fold(0.0, f64::max);
     if longest > 1.5 {
         for value in step.iter_mut() {
             *value *= 1.5 / longest;
@@ -184,20 +208,34 @@ fn limit(step: &mut Vector, factor: &[f64; 3]) {
 }
 
 /// Uncertainty and sums by slice at the end.
-fn finish(level: &Level, motion: RigidMotion, free: Free, grey: Option<Grey>, possible: f64) -> Option<Refined> {
+fn finish(
+    level: &Level,
+    motion: RigidMotion,
+    free: Free,
+    grey: Option<Grey>,
+    possible: f64,
+) -> Option<Refined> {
     let target = warped(level.target.view(), &level.frame, &motion);
     let mut slices = Vec::new();
     let (sums, _) = equations(level, &target, &motion, grey, possible, Some(&mut slices))?;
     let mask = free.mask();
     let reliability = std::array::from_fn(|i| {
-        if sums.h[i][i] > 0.0 { (sums.signal[i][i] / sums.h[i][i]).clamp(0.0, 1.0) } else { 0.0 }
+        if sums.h[i][i] > 0.0 {
+            (sums.signal[i][i] / sums.h[i][i]).clamp(0.0, 1.0)
+        } else {
+            0.0
+        }
     });
     let errors = sandwich(&sums, &slices, mask);
     Some(Refined {
         motion,
         errors,
         reliability,
-        kept: if sums.geometric > 0.0 { sums.grey[0] / sums.geometric } else { 0.0 },
+        kept: if sums.geometric > 0.0 {
+            sums.grey[0] / sums.geometric
+        } else {
+            0.0
+        },
     })
 }
 
@@ -275,7 +313,10 @@ fn equations(
         None => first_grey(level, target, motion)?,
     };
     let sigma = 1.4826 * median_residual(level, target, motion, grey)?;
-    let robust = Robust { sigma: sigma.max(1e-6 * grey.gain), possible };
+    let robust = Robust {
+        sigma: sigma.max(1e-6 * grey.gain),
+        possible,
+    };
     let slices: Vec<Normal> = (0..n_z)
         .into_par_iter()
         .map(|z| slice_equations(level, target, motion, grey, robust, z, by_slice.is_some()))
@@ -294,7 +335,13 @@ fn equations(
 }
 
 /// Calls `each` for every voxel of slice `z` that counts, with its indices, position and geometric weight.
-fn for_each_voxel(frame: &Frame, motion: &RigidMotion, z: usize, stride: usize, mut each: impl FnMut(usize, usize, [f64; 3], f64)) {
+fn for_each_voxel(
+    frame: &Frame,
+    motion: &RigidMotion,
+    z: usize,
+    stride: usize,
+    mut each: impl FnMut(usize, usize, [f64; 3], f64),
+) {
     let [_, n_y, n_x] = frame.shape;
     let height = frame.position(2, z as f64);
     for y in 0..n_y {
@@ -310,16 +357,26 @@ fn for_each_voxel(frame: &Frame, motion: &RigidMotion, z: usize, stride: usize, 
 }
 
 /// Calls `value` for a regular subset of the voxels that count.
-fn sampled<T: Send>(level: &Level, motion: &RigidMotion, value: impl Fn([usize; 3]) -> T + Sync) -> Vec<T> {
+fn sampled<T: Send>(
+    level: &Level,
+    motion: &RigidMotion,
+    value: impl Fn([usize; 3]) -> T + Sync,
+) -> Vec<T> {
     let [n_z, n_y, n_x] = level.frame.shape;
     let stride = (n_z * n_y * n_x / MEDIAN_SAMPLES).max(1);
-    let (stride_z, stride_x) = if stride < 8 { (1, stride) } else { ((stride / 8).min(n_z / 4).max(1), 8) };
+    let (stride_z, stride_x) = if stride < 8 {
+        (1, stride)
+    } else {
+        ((stride / 8).min(n_z / 4).max(1), 8)
+    };
     let parts: Vec<Vec<T>> = (0..n_z)
         .into_par_iter()
         .filter(|z| (z + stride_z / 2).is_multiple_of(stride_z))
         .map(|z| {
             let mut out = Vec::new();
-            for_each_voxel(&level.frame, motion, z, stride_x, |y, x, _, _| out.push(value([z, y, x])));
+            for_each_voxel(&level.frame, motion, z, stride_x, |y, x, _, _| {
+                out.push(value([z, y, x]))
+            });
             out
         })
         .collect();
@@ -332,21 +389,36 @@ fn median(values: &mut [f64]) -> Option<f64> {
 }
 
 /// Median absolute residual.
-fn median_residual(level: &Level, target: &Array3<f32>, motion: &RigidMotion, grey: Grey) -> Option<f64> {
-    median(&mut sampled(level, motion, |at| grey.residual(level.reference[at], target[at]).abs()))
+fn median_residual(
+    level: &Level,
+    target: &Array3<f32>,
+    motion: &RigidMotion,
+    grey: Grey,
+) -> Option<f64> {
+    median(&mut sampled(level, motion, |at| {
+        grey.residual(level.reference[at], target[at]).abs()
+    }))
 }
 
 /// Grey values from medians, which changed regions do not rule; from mean and spread where more than half of the
 /// voxels hold one value.
 fn first_grey(level: &Level, target: &Array3<f32>, motion: &RigidMotion) -> Option<Grey> {
-    let pairs = sampled(level, motion, |at| [f64::from(level.reference[at]), f64::from(target[at])]);
+    let pairs = sampled(level, motion, |at| {
+        [f64::from(level.reference[at]), f64::from(target[at])]
+    });
     let robust = [0, 1].map(|side| {
         let mut values: Vec<f64> = pairs.iter().map(|pair| pair[side]).collect();
         let middle = median(&mut values)?;
         values.iter_mut().for_each(|v| *v = (*v - middle).abs());
         Some((middle, median(&mut values)?))
     });
-    let [Some((mean_reference, of_reference)), Some((mean_target, of_target))] = robust else { return None };
+    let [
+        Some((mean_reference, of_reference)),
+        Some((mean_target, of_target)),
+    ] = robust
+    else {
+        return None;
+    };
     let mut sums = [0.0; 5];
     for [r, t] in pairs {
         for (sum, term) in sums.iter_mut().zip([1.0, r, t, r * r, t * t]) {
@@ -354,23 +426,49 @@ fn first_grey(level: &Level, target: &Array3<f32>, motion: &RigidMotion) -> Opti
         }
     }
     let plain = Grey::from_sums(sums)?;
-    let tiny = 1e-3 * (sums[3] / sums[0] - plain.mean_reference * plain.mean_reference).max(0.0).sqrt();
+    let tiny = 1e-3
+        * (sums[3] / sums[0] - plain.mean_reference * plain.mean_reference)
+            .max(0.0)
+            .sqrt();
     if of_reference <= tiny || of_target <= tiny * plain.gain {
         return Some(plain);
     }
-    Some(Grey { gain: of_target / of_reference, mean_reference, mean_target })
+    Some(Grey {
+        gain: of_target / of_reference,
+        mean_reference,
+        mean_target,
+    })
 }
 
 /// Central differences \[1/pilot voxel\] `[x, y, z]`; 0 where a neighbour is missing.
 fn gradient(volume: &Array3<f32>, factor: &[f64; 3], z: usize, y: usize, x: usize) -> [f64; 3] {
     let (n_z, n_y, n_x) = volume.dim();
     let along = |inside: bool, low: [usize; 3], high: [usize; 3], step: f64| {
-        if inside { f64::from(volume[high] - volume[low]) / (2.0 * step) } else { 0.0 }
+        if inside {
+            f64::from(volume[high] - volume[low]) / (2.0 * step)
+        } else {
+            0.0
+        }
     };
     [
-        along(x > 0 && x + 1 < n_x, [z, y, x.saturating_sub(1)], [z, y, (x + 1).min(n_x - 1)], factor[0]),
-        along(y > 0 && y + 1 < n_y, [z, y.saturating_sub(1), x], [z, (y + 1).min(n_y - 1), x], factor[1]),
-        along(z > 0 && z + 1 < n_z, [z.saturating_sub(1), y, x], [(z + 1).min(n_z - 1), y, x], factor[2]),
+        along(
+            x > 0 && x + 1 < n_x,
+            [z, y, x.saturating_sub(1)],
+            [z, y, (x + 1).min(n_x - 1)],
+            factor[0],
+        ),
+        along(
+            y > 0 && y + 1 < n_y,
+            [z, y.saturating_sub(1), x],
+            [z, (y + 1).min(n_y - 1), x],
+            factor[1],
+        ),
+        along(
+            z > 0 && z + 1 < n_z,
+            [z.saturating_sub(1), y, x],
+            [(z + 1).min(n_z - 1), y, x],
+            factor[2],
+        ),
     ]
 }
 
@@ -443,7 +541,12 @@ fn solve(matrix: &Matrix, right: &Vector, free: [bool; 4]) -> Option<Vector> {
     for i in 0..n {
         for j in 0..=i {
             let mut sum = matrix[rows[i]][rows[j]];
-            sum -= lower[i].iter().zip(&lower[j]).take(j).map(|(a, b)| a * b).sum::<f64>();
+            sum -= lower[i]
+                .iter()
+                .zip(&lower[j])
+                .take(j)
+                .map(|(a, b)| a * b)
+                .sum::<f64>();
             if i == j {
                 if sum <= 1e-9 * matrix[rows[i]][rows[i]].abs() || !sum.is_finite() {
                     return None;
@@ -471,7 +574,12 @@ fn solve(matrix: &Matrix, right: &Vector, free: [bool; 4]) -> Option<Vector> {
 
 /// Root mean square of reference minus target at `motion` over the voxels of `frame` that count, without any
 /// weighting by residuals; what is not finite is left out.
-pub(crate) fn rms(reference: ArrayView3<'_, f32>, target: ArrayView3<'_, f32>, frame: &Frame, motion: &RigidMotion) -> f64 {
+pub(crate) fn rms(
+    reference: ArrayView3<'_, f32>,
+    target: ArrayView3<'_, f32>,
+    frame: &Frame,
+    motion: &RigidMotion,
+) -> f64 {
     let target = warped(target, frame, motion);
     let parts: Vec<[f64; 2]> = (0..frame.shape[0])
         .into_par_iter()
@@ -487,8 +595,14 @@ pub(crate) fn rms(reference: ArrayView3<'_, f32>, target: ArrayView3<'_, f32>, f
             sums
         })
         .collect();
-    let (weight, power) = parts.iter().fold((0.0, 0.0), |(a, b), s| (a + s[0], b + s[1]));
-    if weight > 0.0 { (power / weight).sqrt() } else { 0.0 }
+    let (weight, power) = parts
+        .iter()
+        .fold((0.0, 0.0), |(a, b), s| (a + s[0], b + s[1]));
+    if weight > 0.0 {
+        (power / weight).sqrt()
+    } else {
+        0.0
+    }
 }
 
 #[cfg(test)]
@@ -497,17 +611,28 @@ mod tests {
 
     #[test]
     fn the_solver_leaves_fixed_parameters_alone() {
-        let matrix = [[4.0, 1.0, 0.0, 0.5], [1.0, 3.0, 0.2, 0.0], [0.0, 0.2, 2.0, 0.0], [0.5, 0.0, 0.0, 5.0]];
+        let matrix = [
+            [4.0, 1.0, 0.0, 0.5],
+            [1.0, 3.0, 0.2, 0.0],
+            [0.0, 0.2, 2.0, 0.0],
+            [0.5, 0.0, 0.0, 5.0],
+        ];
         let truth = [1.0, -2.0, 3.0, 0.0];
         let right = std::array::from_fn(|i| (0..4).map(|j| matrix[i][j] * truth[j]).sum());
         let found = solve(&matrix, &right, [true, true, true, false]).unwrap();
-        assert!(found.iter().zip(truth).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?}");
+        assert!(
+            found.iter().zip(truth).all(|(a, b)| (a - b).abs() < 1e-12),
+            "{found:?}"
+        );
         assert!(solve(&[[0.0; 4]; 4], &right, [true; 4]).is_none());
     }
 
     #[test]
     fn tukey_ignores_what_changed_but_not_an_edge_that_may_still_move() {
-        let robust = Robust { sigma: 1.0, possible: 0.7 };
+        let robust = Robust {
+            sigma: 1.0,
+            possible: 0.7,
+        };
         assert_eq!(robust.weight(6.0, 0.0), 0.0);
         assert!(robust.weight(6.0, 100.0) > 0.5);
         assert_eq!(robust.weight(0.0, 0.0), 1.0);

@@ -93,7 +93,10 @@ pub fn register(pair: &PilotPair, config: &AlignConfig) -> Result<AlignmentRecor
     let frame = PairFrame {
         shape: [n_z, n_y, n_x],
         radius: pair.radius,
-        filled: [filled_slices(pair.reference.view()), filled_slices(pair.target.view())],
+        filled: [
+            filled_slices(pair.reference.view()),
+            filled_slices(pair.target.view()),
+        ],
     };
     let mut record = AlignmentRecord::default();
     let still = RigidMotion::default();
@@ -109,7 +112,8 @@ pub fn register(pair: &PilotPair, config: &AlignConfig) -> Result<AlignmentRecor
     .into();
     let Some(found) = find(pair, config, &frame) else {
         record.residual_after = record.residual_before;
-        record.shift_err_voxel = [0, 1, 2].map(|a| pair.reference.len_of(ndarray::Axis(2 - a)) as f64 * pair.binning as f64);
+        record.shift_err_voxel = [0, 1, 2]
+            .map(|a| pair.reference.len_of(ndarray::Axis(2 - a)) as f64 * pair.binning as f64);
         record.warnings.push(
             "alignment: the pilots hold no structure within the field of view, nothing was moved; give align.shift".into(),
         );
@@ -127,18 +131,29 @@ fn check(pair: &PilotPair) -> Result<()> {
             what: "pilot volumes of an alignment [z, y, x], target against reference".into(),
             expected: expected.to_vec(),
             found: found.to_vec(),
-            hint: "reconstruct both scans on one grid (same reconstruct.rows and reconstruct.crop)".into(),
+            hint: "reconstruct both scans on one grid (same reconstruct.rows and reconstruct.crop)"
+                .into(),
         });
     }
     Ok(())
 }
 
 fn residual(pair: &PilotPair, frame: &PairFrame, motion: &RigidMotion) -> f64 {
-    rms(pair.reference.view(), pair.target.view(), &frame.level([1, 1, 1], [0, 0, 0]), motion)
+    rms(
+        pair.reference.view(),
+        pair.target.view(),
+        &frame.level([1, 1, 1], [0, 0, 0]),
+        motion,
+    )
 }
 
 /// Takes the motion of the config as it stands.
-fn given(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame, record: &mut AlignmentRecord) -> Result<()> {
+fn given(
+    pair: &PilotPair,
+    config: &AlignConfig,
+    frame: &PairFrame,
+    record: &mut AlignmentRecord,
+) -> Result<()> {
     let by_hand = config.shift.is_some() || config.rotation.is_some();
     record.shift_voxel = config.shift.unwrap_or_default();
     record.rotation_deg = config.rotation.unwrap_or_default();
@@ -152,7 +167,10 @@ fn given(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame, record: &mut
             "a scan can be turned about its rotation axis only (the third number); level the sample for the other two",
         ));
     }
-    let motion = RigidMotion { shift: record.shift_voxel.map(|s| s / pair.binning as f64), turn: rz.to_radians() };
+    let motion = RigidMotion {
+        shift: record.shift_voxel.map(|s| s / pair.binning as f64),
+        turn: rz.to_radians(),
+    };
     record.residual_after = residual(pair, frame, &motion);
     Ok(())
 }
@@ -173,27 +191,46 @@ struct Found {
 }
 
 fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Found> {
-    let level = |factors: [usize; 3]| Level::new(pair.reference.view(), pair.target.view(), frame, factors);
+    let level =
+        |factors: [usize; 3]| Level::new(pair.reference.view(), pair.target.view(), frame, factors);
     let factors = schedule(frame.shape, COARSE_SIDE);
     let coarsest = level(factors[0]);
     let texture = Texture::new(&coarsest);
     let rigid = config.method == AlignMethod::Rigid;
-    let mut free = Free { z: true, turn: rigid };
+    let mut free = Free {
+        z: true,
+        turn: rigid,
+    };
     let angular = rigid.then(|| Texture::new(&level(schedule(frame.shape, ANGULAR_SIDE)[0])));
     let largest_turn = config.search * std::f64::consts::PI;
-    let start = search::coarse(&coarsest, &texture, angular.as_ref().map(|t| (t, largest_turn)), config.search, free);
+    let start = search::coarse(
+        &coarsest,
+        &texture,
+        angular.as_ref().map(|t| (t, largest_turn)),
+        config.search,
+        free,
+    );
     drop(angular);
 
     let mut start = start;
     // where nothing fixes the turn (a rotationally symmetric sample), a random one would only blur
-    let turn_unknown = rigid && search::drop_without_turn(&coarsest, &texture, &start, free) < LEAST_DROP;
+    let turn_unknown =
+        rigid && search::drop_without_turn(&coarsest, &texture, &start, free) < LEAST_DROP;
     if turn_unknown {
         free.turn = false;
         start = search::coarse(&coarsest, &texture, None, config.search, free);
     }
     let (refined, finest) = descend(&level, &factors, coarsest, start, free)?;
     let range = search::search_range(&texture.frame, config.search);
-    let errors = [refined.errors[0], refined.errors[1], if finest.frame.sees_z() { refined.errors[2] } else { 0.0 }];
+    let errors = [
+        refined.errors[0],
+        refined.errors[1],
+        if finest.frame.sees_z() {
+            refined.errors[2]
+        } else {
+            0.0
+        },
+    ];
     let confidence = judge(&texture, &refined.motion, range, errors);
     let leftover_turn = (!rigid).then(|| leftover_turn(&finest, &refined)).flatten();
     Some(Found {
@@ -228,7 +265,15 @@ fn descend(
 
 /// What a few more steps with a free turn make of a translation.
 fn leftover_turn(finest: &Level, refined: &Refined) -> Option<(f64, f64)> {
-    let turned = refine(finest, &refined.motion, Free { z: true, turn: true }, 4)?;
+    let turned = refine(
+        finest,
+        &refined.motion,
+        Free {
+            z: true,
+            turn: true,
+        },
+        4,
+    )?;
     let known = turned.reliability[3] > 0.2 && turned.errors[3].is_finite();
     known.then(|| (turned.motion.turn, turned.errors[3] / finest.frame.reach()))
 }
@@ -238,15 +283,26 @@ fn heights(finest: &Level, refined: &Refined) -> Vec<(f64, [f64; 3], [f64; 3])> 
     let n = finest.frame.shape[0];
     let groups = (n / HEIGHT_SLICES).clamp(1, HEIGHTS);
     let reach = refined.motion.shift[2].abs().ceil() as usize + 2;
-    let free = Free { z: finest.frame.sees_z(), turn: false };
+    let free = Free {
+        z: finest.frame.sees_z(),
+        turn: false,
+    };
     (0..groups)
         .filter_map(|k| {
             let slices = k * n / groups..(k + 1) * n / groups;
             let middle = (slices.start + slices.end) as f64 / 2.0 - 0.5;
-            let own = refine(&finest.slab(slices, reach), &refined.motion, free, HEIGHT_STEPS)?;
+            let own = refine(
+                &finest.slab(slices, reach),
+                &refined.motion,
+                free,
+                HEIGHT_STEPS,
+            )?;
             let step = [0, 1, 2].map(|a| own.motion.shift[a] - refined.motion.shift[a]);
             let errors = [own.errors[0], own.errors[1], own.errors[2]];
-            errors.iter().all(|&e| e < 1.0).then_some((middle, step, errors))
+            errors
+                .iter()
+                .all(|&e| e < 1.0)
+                .then_some((middle, step, errors))
         })
         .collect()
 }
@@ -258,7 +314,8 @@ fn fill(record: &mut AlignmentRecord, found: &Found, pair: &PilotPair, config: &
     record.rotation_deg = [0.0, 0.0, found.motion.turn.to_degrees()];
     let sides = [2, 1, 0].map(|a| pair.reference.len_of(ndarray::Axis(a)) as f64);
     // nothing known: the whole side, which JSON can write (infinity it cannot)
-    record.shift_err_voxel = [0, 1, 2].map(|a| found.refined.errors[a].hypot(FLOOR).min(sides[a]) * binning);
+    record.shift_err_voxel =
+        [0, 1, 2].map(|a| found.refined.errors[a].hypot(FLOOR).min(sides[a]) * binning);
     if !found.sees_z {
         record.shift_err_voxel[2] = sides[2] * binning;
     }
@@ -266,7 +323,14 @@ fn fill(record: &mut AlignmentRecord, found: &Found, pair: &PilotPair, config: &
     record.per_height = found
         .heights
         .iter()
-        .map(|(z, step, _)| [(z + 0.5) * binning - 0.5, step[0] * binning, step[1] * binning, step[2] * binning])
+        .map(|(z, step, _)| {
+            [
+                (z + 0.5) * binning - 0.5,
+                step[0] * binning,
+                step[1] * binning,
+                step[2] * binning,
+            ]
+        })
         .collect();
     record.warnings = warnings(found, sides, config, binning);
 }
@@ -330,9 +394,13 @@ fn warnings(found: &Found, sides: [f64; 3], config: &AlignConfig, binning: f64) 
 
 /// Heights that disagree beyond their errors and beyond a quarter of a pilot voxel: a lean or a deformation.
 fn height_warning(found: &Found, binning: f64) -> Option<String> {
-    let worst = found.heights.iter().flat_map(|(z, step, errors)| (0..3).map(move |a| (*z, a, step[a], errors[a])));
-    let (z, axis, step, _) =
-        worst.filter(|(_, _, step, error)| step.abs() > (5.0 * error).max(0.25)).max_by(|a, b| a.2.abs().total_cmp(&b.2.abs()))?;
+    let worst = found
+        .heights
+        .iter()
+        .flat_map(|(z, step, errors)| (0..3).map(move |a| (*z, a, step[a], errors[a])));
+    let (z, axis, step, _) = worst
+        .filter(|(_, _, step, error)| step.abs() > (5.0 * error).max(0.25))
+        .max_by(|a, b| a.2.abs().total_cmp(&b.2.abs()))?;
     Some(format!(
         "alignment: heights disagree: near slice {:.0} the shift along {} differs by {:.2} voxels from the rest; the sample leans or deformed between the scans",
         z * binning,

@@ -18,13 +18,19 @@ impl RigidMotion {
 
     /// This motion after `first`: p -> self(first(p)).
     pub(crate) fn after(&self, first: &RigidMotion) -> RigidMotion {
-        RigidMotion { shift: self.apply(first.shift), turn: self.turn + first.turn }
+        RigidMotion {
+            shift: self.apply(first.shift),
+            turn: self.turn + first.turn,
+        }
     }
 
     /// The motion that takes back.
     pub(crate) fn inverse(&self) -> RigidMotion {
         let [x, y] = turned([-self.shift[0], -self.shift[1]], -self.turn);
-        RigidMotion { shift: [x, y, -self.shift[2]], turn: -self.turn }
+        RigidMotion {
+            shift: [x, y, -self.shift[2]],
+            turn: -self.turn,
+        }
     }
 }
 
@@ -40,18 +46,37 @@ mod tests {
 
     #[test]
     fn a_motion_after_its_inverse_stands_still() {
-        let motion = RigidMotion { shift: [1.5, -2.0, 3.0], turn: 0.4 };
+        let motion = RigidMotion {
+            shift: [1.5, -2.0, 3.0],
+            turn: 0.4,
+        };
         let back = motion.after(&motion.inverse());
-        assert!(back.turn.abs() < 1e-15 && back.shift.iter().all(|s| s.abs() < 1e-14), "{back:?}");
+        assert!(
+            back.turn.abs() < 1e-15 && back.shift.iter().all(|s| s.abs() < 1e-14),
+            "{back:?}"
+        );
         let point = motion.inverse().apply(motion.apply([3.0, 4.0, 5.0]));
-        assert!(point.iter().zip([3.0, 4.0, 5.0]).all(|(a, b)| (a - b).abs() < 1e-13), "{point:?}");
+        assert!(
+            point
+                .iter()
+                .zip([3.0, 4.0, 5.0])
+                .all(|(a, b)| (a - b).abs() < 1e-13),
+            "{point:?}"
+        );
         // control: the motion twice is another one
         assert!(motion.after(&motion).shift[2] != 0.0);
     }
 
     #[test]
     fn a_quarter_turn_takes_x_to_y() {
-        let p = RigidMotion { shift: [0.0; 3], turn: std::f64::consts::FRAC_PI_2 }.apply([1.0, 0.0, 7.0]);
-        assert!(p[0].abs() < 1e-15 && (p[1] - 1.0).abs() < 1e-15 && p[2] == 7.0, "{p:?}");
+        let p = RigidMotion {
+            shift: [0.0; 3],
+            turn: std::f64::consts::FRAC_PI_2,
+        }
+        .apply([1.0, 0.0, 7.0]);
+        assert!(
+            p[0].abs() < 1e-15 && (p[1] - 1.0).abs() < 1e-15 && p[2] == 7.0,
+            "{p:?}"
+        );
     }
 }

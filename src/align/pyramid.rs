@@ -67,7 +67,10 @@ impl Frame {
         if p[2] < heights[0] || p[2] > heights[1] {
             return 0.0;
         }
-        if p.iter().zip(self.in_plane).any(|(&along, [low, high])| along < low || along > high) {
+        if p.iter()
+            .zip(self.in_plane)
+            .any(|(&along, [low, high])| along < low || along > high)
+        {
             return 0.0;
         }
         ((self.radius - p[0].hypot(p[1])) / self.taper).clamp(0.0, 1.0)
@@ -76,7 +79,11 @@ impl Frame {
     /// Weight in both volumes of the voxel at `p` of the reference that stands at `motion(p)` in the target.
     pub(crate) fn pair_weight(&self, p: [f64; 3], motion: &RigidMotion) -> f64 {
         let own = self.weight(Side::Reference, p);
-        if own == 0.0 { 0.0 } else { own * self.weight(Side::Target, motion.apply(p)) }
+        if own == 0.0 {
+            0.0
+        } else {
+            own * self.weight(Side::Target, motion.apply(p))
+        }
     }
 
     /// Largest distance from the axis that counts \[pilot voxel\].
@@ -100,7 +107,10 @@ pub(crate) fn filled_slices(volume: ArrayView3<'_, f32>) -> [usize; 2] {
     };
     let n_z = volume.dim().0;
     let first = (0..n_z).find(|&z| !constant(z)).unwrap_or(n_z);
-    let last = (first..n_z).rev().find(|&z| !constant(z)).map_or(first, |z| z + 1);
+    let last = (first..n_z)
+        .rev()
+        .find(|&z| !constant(z))
+        .map_or(first, |z| z + 1);
     [first, last]
 }
 
@@ -140,10 +150,19 @@ impl PairFrame {
         });
         // the zeros outside the field of view reach inwards by the kernel and by half a voxel of the level
         // (and a truncated sample has a bright rim there)
-        let eroded = (self.radius - (reach[1] as f64 + 0.5) * factor[0].max(factor[1])).min(0.94 * self.radius);
+        let eroded = (self.radius - (reach[1] as f64 + 0.5) * factor[0].max(factor[1]))
+            .min(0.94 * self.radius);
         let radius = eroded.max(0.5 * self.radius);
         let taper = (3.0 * factor[0].max(factor[1])).min(0.3 * radius).max(1e-6);
-        Frame { shape, factor, middle, radius, taper, in_plane, heights }
+        Frame {
+            shape,
+            factor,
+            middle,
+            radius,
+            taper,
+            in_plane,
+            heights,
+        }
     }
 }
 
@@ -152,23 +171,45 @@ impl Level {
     /// around it for shifts up to `reach` slices.
     pub(crate) fn slab(&self, slices: Range<usize>, reach: usize) -> Level {
         let margin = reach + 3;
-        let kept = slices.start.saturating_sub(margin)..(slices.end + margin).min(self.frame.shape[0]);
+        let kept =
+            slices.start.saturating_sub(margin)..(slices.end + margin).min(self.frame.shape[0]);
         let mut frame = self.frame.clone();
-        let own = [frame.position(2, slices.start as f64), frame.position(2, slices.end as f64 - 1.0)];
-        frame.heights[0] = [own[0].max(frame.heights[0][0]) - 1e-9, own[1].min(frame.heights[0][1]) + 1e-9];
+        let own = [
+            frame.position(2, slices.start as f64),
+            frame.position(2, slices.end as f64 - 1.0),
+        ];
+        frame.heights[0] = [
+            own[0].max(frame.heights[0][0]) - 1e-9,
+            own[1].min(frame.heights[0][1]) + 1e-9,
+        ];
         frame.shape[0] = kept.len();
         frame.middle[2] -= kept.start as f64 * frame.factor[2];
         let part = |volume: &Array3<f32>| volume.slice(s![kept.clone(), .., ..]).to_owned();
-        Level { reference: part(&self.reference), target: part(&self.target), frame }
+        Level {
+            reference: part(&self.reference),
+            target: part(&self.target),
+            frame,
+        }
     }
 
     /// Bins by `factors` `[z, y, x]` and smooths.
-    pub(crate) fn new(reference: ArrayView3<'_, f32>, target: ArrayView3<'_, f32>, pair: &PairFrame, factors: [usize; 3]) -> Level {
+    pub(crate) fn new(
+        reference: ArrayView3<'_, f32>,
+        target: ArrayView3<'_, f32>,
+        pair: &PairFrame,
+        factors: [usize; 3],
+    ) -> Level {
         let mut reference = binned(reference, factors);
         let mut target = binned(target, factors);
         let (n_z, n_y, n_x) = reference.dim();
         // a gradient needs a neighbour on both sides, so one voxel is lost even without smoothing
-        let reach = [n_z, n_y, n_x].map(|n| if n >= LEAST_SMOOTHED { SMOOTHING_REACH + 1 } else { usize::from(n >= 3) });
+        let reach = [n_z, n_y, n_x].map(|n| {
+            if n >= LEAST_SMOOTHED {
+                SMOOTHING_REACH + 1
+            } else {
+                usize::from(n >= 3)
+            }
+        });
         for volume in [&mut reference, &mut target] {
             for (axis, n) in [n_z, n_y, n_x].into_iter().enumerate() {
                 if n >= LEAST_SMOOTHED {
@@ -176,7 +217,11 @@ impl Level {
                 }
             }
         }
-        Level { frame: pair.level(factors, reach), reference, target }
+        Level {
+            frame: pair.level(factors, reach),
+            reference,
+            target,
+        }
     }
 }
 
@@ -192,11 +237,16 @@ pub(crate) fn binned(volume: ArrayView3<'_, f32>, factors: [usize; 3]) -> Array3
     }
     let (n_z, n_y, n_x) = volume.dim();
     let [f_z, f_y, f_x] = factors;
-    let mut out = Array3::<f32>::zeros(((n_z / f_z).max(1), (n_y / f_y).max(1), (n_x / f_x).max(1)));
+    let mut out =
+        Array3::<f32>::zeros(((n_z / f_z).max(1), (n_y / f_y).max(1), (n_x / f_x).max(1)));
     let scale = 1.0 / (f_z * f_y * f_x) as f64;
     ndarray::Zip::indexed(out.axis_iter_mut(Axis(0))).par_for_each(|z, mut slice| {
         for ((y, x), value) in slice.indexed_iter_mut() {
-            let block = volume.slice(s![z * f_z..(z + 1) * f_z, y * f_y..(y + 1) * f_y, x * f_x..(x + 1) * f_x]);
+            let block = volume.slice(s![
+                z * f_z..(z + 1) * f_z,
+                y * f_y..(y + 1) * f_y,
+                x * f_x..(x + 1) * f_x
+            ]);
             *value = (block.iter().map(|&v| f64::from(finite(v))).sum::<f64>() * scale) as f32;
         }
     });
@@ -213,7 +263,9 @@ pub(crate) fn convolve(volume: &mut Array3<f32>, axis: usize, kernel: &[f32]) {
     let half = kernel.len() / 2;
     ndarray::Zip::from(volume.lanes_mut(Axis(axis))).par_for_each(|mut lane| {
         let n = lane.len();
-        let old: Vec<f32> = (0..n + 2 * half).map(|i| lane[i.saturating_sub(half).min(n - 1)]).collect();
+        let old: Vec<f32> = (0..n + 2 * half)
+            .map(|i| lane[i.saturating_sub(half).min(n - 1)])
+            .collect();
         for (i, value) in lane.iter_mut().enumerate() {
             *value = kernel.iter().zip(&old[i..]).map(|(k, v)| k * v).sum();
         }
@@ -223,7 +275,9 @@ pub(crate) fn convolve(volume: &mut Array3<f32>, axis: usize, kernel: &[f32]) {
 /// Kernel of a Gaussian of `sigma` voxels, cut at three sigma, summing to 1.
 pub(crate) fn gaussian(sigma: f64) -> Vec<f32> {
     let half = (3.0 * sigma).ceil() as i32;
-    let raw: Vec<f64> = (-half..=half).map(|i| (-0.5 * (f64::from(i) / sigma).powi(2)).exp()).collect();
+    let raw: Vec<f64> = (-half..=half)
+        .map(|i| (-0.5 * (f64::from(i) / sigma).powi(2)).exp())
+        .collect();
     let sum: f64 = raw.iter().sum();
     raw.into_iter().map(|v| (v / sum) as f32).collect()
 }
@@ -252,13 +306,20 @@ mod tests {
 
     #[test]
     fn the_schedule_ends_at_full_resolution() {
-        assert_eq!(schedule([24, 384, 256], 64), vec![[1, 8, 4], [1, 4, 4], [1, 2, 2], [1, 1, 1]]);
+        assert_eq!(
+            schedule([24, 384, 256], 64),
+            vec![[1, 8, 4], [1, 4, 4], [1, 2, 2], [1, 1, 1]]
+        );
         assert_eq!(schedule([8, 64, 64], 64), vec![[1, 1, 1]]);
     }
 
     #[test]
     fn positions_of_a_binned_level_are_the_middles_of_its_blocks() {
-        let pair = PairFrame { shape: [8, 12, 12], radius: 6.0, filled: [[0, 8], [0, 8]] };
+        let pair = PairFrame {
+            shape: [8, 12, 12],
+            radius: 6.0,
+            filled: [[0, 8], [0, 8]],
+        };
         let frame = pair.level([2, 4, 4], [0, 0, 0]);
         // the pilot voxels 0..4 of 12 stand at -5.5 .. -2.5, their middle at -4
         assert!((frame.position(0, 0.0) + 4.0).abs() < 1e-12);
@@ -268,7 +329,8 @@ mod tests {
 
     #[test]
     fn slices_without_data_at_the_ends_do_not_count() {
-        let mut volume = Array3::<f32>::from_shape_fn((6, 4, 4), |(z, y, x)| (z * 16 + y * 4 + x) as f32);
+        let mut volume =
+            Array3::<f32>::from_shape_fn((6, 4, 4), |(z, y, x)| (z * 16 + y * 4 + x) as f32);
         volume.slice_mut(s![0..2, .., ..]).fill(0.0);
         assert_eq!(filled_slices(volume.view()), [2, 6]);
         assert_eq!(filled_slices(Array3::zeros((3, 2, 2)).view()), [3, 3]);

@@ -22,7 +22,10 @@ pub(crate) fn keys_weights(t: f64) -> [f64; 4] {
 fn taps(index: f64, n: usize) -> (isize, [f32; 4]) {
     let index = index.clamp(-2.0, n as f64 + 1.0);
     let floor = index.floor();
-    (floor as isize - 1, keys_weights(index - floor).map(|w| w as f32))
+    (
+        floor as isize - 1,
+        keys_weights(index - floor).map(|w| w as f32),
+    )
 }
 
 fn clamped(index: isize, n: usize) -> usize {
@@ -30,7 +33,11 @@ fn clamped(index: isize, n: usize) -> usize {
 }
 
 /// `target` at `motion(p)` for every voxel p of the frame, `[z, y, x]`; edge values are repeated outside.
-pub(crate) fn warped(target: ArrayView3<'_, f32>, frame: &Frame, motion: &RigidMotion) -> Array3<f32> {
+pub(crate) fn warped(
+    target: ArrayView3<'_, f32>,
+    frame: &Frame,
+    motion: &RigidMotion,
+) -> Array3<f32> {
     let [n_z, n_y, n_x] = frame.shape;
     let mut out = Array3::<f32>::zeros((n_z, n_y, n_x));
     ndarray::Zip::indexed(out.axis_iter_mut(Axis(0))).par_for_each(|z, mut slice| {
@@ -53,13 +60,20 @@ fn slice_at(volume: ArrayView3<'_, f32>, index: f64) -> Array2<f32> {
     let mut out = Array2::<f32>::zeros((n_y, n_x));
     for (tap, &weight) in weights.iter().enumerate() {
         if weight != 0.0 {
-            out.scaled_add(weight, &volume.index_axis(Axis(0), clamped(first + tap as isize, n_z)));
+            out.scaled_add(
+                weight,
+                &volume.index_axis(Axis(0), clamped(first + tap as isize, n_z)),
+            );
         }
     }
     out
 }
 
-fn shift_slice(from: ArrayView2<'_, f32>, shift: [f64; 2], to: &mut ndarray::ArrayViewMut2<'_, f32>) {
+fn shift_slice(
+    from: ArrayView2<'_, f32>,
+    shift: [f64; 2],
+    to: &mut ndarray::ArrayViewMut2<'_, f32>,
+) {
     let (n_y, n_x) = from.dim();
     let mut row = vec![0f32; n_x];
     for (y, mut line) in to.outer_iter_mut().enumerate() {
@@ -75,15 +89,26 @@ fn shift_slice(from: ArrayView2<'_, f32>, shift: [f64; 2], to: &mut ndarray::Arr
         }
         for (x, value) in line.iter_mut().enumerate() {
             let (first, weights) = taps(x as f64 + shift[0], n_x);
-            *value = (0..4).map(|tap| weights[tap] * row[clamped(first + tap as isize, n_x)]).sum();
+            *value = (0..4)
+                .map(|tap| weights[tap] * row[clamped(first + tap as isize, n_x)])
+                .sum();
         }
     }
 }
 
-fn turn_slice(from: ArrayView2<'_, f32>, frame: &Frame, motion: &RigidMotion, to: &mut ndarray::ArrayViewMut2<'_, f32>) {
+fn turn_slice(
+    from: ArrayView2<'_, f32>,
+    frame: &Frame,
+    motion: &RigidMotion,
+    to: &mut ndarray::ArrayViewMut2<'_, f32>,
+) {
     let (n_y, n_x) = from.dim();
     for ((y, x), value) in to.indexed_iter_mut() {
-        let p = motion.apply([frame.position(0, x as f64), frame.position(1, y as f64), 0.0]);
+        let p = motion.apply([
+            frame.position(0, x as f64),
+            frame.position(1, y as f64),
+            0.0,
+        ]);
         let (first_x, weights_x) = taps(frame.index(0, p[0]), n_x);
         let (first_y, weights_y) = taps(frame.index(1, p[1]), n_y);
         let mut sum = 0.0;
@@ -105,24 +130,40 @@ mod tests {
     use crate::align::pyramid::PairFrame;
 
     fn frame() -> Frame {
-        PairFrame { shape: [10, 16, 16], radius: 8.0, filled: [[0, 10], [0, 10]] }.level([1, 1, 1], [0, 0, 0])
+        PairFrame {
+            shape: [10, 16, 16],
+            radius: 8.0,
+            filled: [[0, 10], [0, 10]],
+        }
+        .level([1, 1, 1], [0, 0, 0])
     }
 
     /// A quadratic in each axis, which cubic convolution interpolates exactly.
     fn field(p: [f64; 3]) -> f64 {
-        0.3 + 0.5 * p[0] - 0.2 * p[1] + 0.1 * p[2] + 0.02 * p[0] * p[0] - 0.03 * p[1] * p[1] + 0.01 * p[2] * p[2]
+        0.3 + 0.5 * p[0] - 0.2 * p[1] + 0.1 * p[2] + 0.02 * p[0] * p[0] - 0.03 * p[1] * p[1]
+            + 0.01 * p[2] * p[2]
     }
 
     #[test]
     fn a_moved_quadratic_is_found_back_exactly() {
         let frame = frame();
         let at = |z: usize, y: usize, x: usize| {
-            [frame.position(0, x as f64), frame.position(1, y as f64), frame.position(2, z as f64)]
+            [
+                frame.position(0, x as f64),
+                frame.position(1, y as f64),
+                frame.position(2, z as f64),
+            ]
         };
         let volume = Array3::from_shape_fn((10, 16, 16), |(z, y, x)| field(at(z, y, x)) as f32);
         for motion in [
-            RigidMotion { shift: [1.3, -0.7, 0.4], turn: 0.0 },
-            RigidMotion { shift: [0.2, 0.9, -1.6], turn: 0.15 },
+            RigidMotion {
+                shift: [1.3, -0.7, 0.4],
+                turn: 0.0,
+            },
+            RigidMotion {
+                shift: [0.2, 0.9, -1.6],
+                turn: 0.15,
+            },
         ] {
             let out = warped(volume.view(), &frame, &motion);
             let mut worst = 0f64;
@@ -132,13 +173,17 @@ mod tests {
                     for x in 5..11 {
                         let found = f64::from(out[[z, y, x]]);
                         worst = worst.max((found - field(motion.apply(at(z, y, x)))).abs());
-                        control = control.max((found - field(motion.inverse().apply(at(z, y, x)))).abs());
+                        control =
+                            control.max((found - field(motion.inverse().apply(at(z, y, x)))).abs());
                     }
                 }
             }
             // f32 sums of 20 terms of size 5
             assert!(worst < 2e-5, "{worst}");
-            assert!(control > 0.1, "the motion the other way must not fit: {control}");
+            assert!(
+                control > 0.1,
+                "the motion the other way must not fit: {control}"
+            );
         }
     }
 }

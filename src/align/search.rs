@@ -21,7 +21,13 @@ pub(crate) fn search_range(frame: &Frame, share: f64) -> [i32; 3] {
 
 /// The best motion on `level`: peaks of the correlation (found on `angular` for a list of turns if there is one),
 /// each refined, the one with the highest correlation of `texture` taken.
-pub(crate) fn coarse(level: &Level, texture: &Texture, angular: Option<(&Texture, f64)>, share: f64, free: Free) -> RigidMotion {
+pub(crate) fn coarse(
+    level: &Level,
+    texture: &Texture,
+    angular: Option<(&Texture, f64)>,
+    share: f64,
+    free: Free,
+) -> RigidMotion {
     let range = search_range(&level.frame, share);
     let candidates = match angular {
         None => candidates(texture, &[0.0], range, CANDIDATES),
@@ -30,7 +36,12 @@ pub(crate) fn coarse(level: &Level, texture: &Texture, angular: Option<(&Texture
             let step = RIM_STEP / rim;
             let most = (largest_turn / step).ceil() as i32;
             let turns: Vec<f64> = (-most..=most).map(|k| f64::from(k) * step).collect();
-            candidates(small, &turns, search_range(&small.frame, share), 2 * CANDIDATES)
+            candidates(
+                small,
+                &turns,
+                search_range(&small.frame, share),
+                2 * CANDIDATES,
+            )
         }
     };
     let mut best = (f64::NEG_INFINITY, RigidMotion::default());
@@ -38,7 +49,9 @@ pub(crate) fn coarse(level: &Level, texture: &Texture, angular: Option<(&Texture
         let motion = refine(level, &start, free, STEPS).map_or(start, |refined| refined.motion);
         // a refinement that ran away is worth less than its start
         for motion in [motion, start] {
-            let allowed = (0..3).all(|a| motion.shift[a].abs() / level.frame.factor[a] <= f64::from(range[a]) + 1.0);
+            let allowed = (0..3).all(|a| {
+                motion.shift[a].abs() / level.frame.factor[a] <= f64::from(range[a]) + 1.0
+            });
             let value = texture.coefficient(&motion);
             if allowed && value > best.0 {
                 best = (value, motion);
@@ -54,12 +67,25 @@ fn candidates(texture: &Texture, turns: &[f64], range: [i32; 3], most: usize) ->
     let reference = texture.transform_reference(&engine);
     let mut all: Vec<(f32, RigidMotion)> = Vec::new();
     for &turn in turns {
-        let map = texture.correlate(&RigidMotion { shift: [0.0; 3], turn }, &engine, &reference);
+        let map = texture.correlate(
+            &RigidMotion {
+                shift: [0.0; 3],
+                turn,
+            },
+            &engine,
+            &reference,
+        );
         for (shift, value) in map.peaks(range, CANDIDATES) {
             // the map was made in the turned frame: T(R(p + s)) = T(R p + R s)
             let along = [0, 1, 2].map(|a| f64::from(shift[a]) * texture.frame.factor[a]);
             let [x, y] = turned([along[0], along[1]], turn);
-            all.push((value, RigidMotion { shift: [x, y, along[2]], turn }));
+            all.push((
+                value,
+                RigidMotion {
+                    shift: [x, y, along[2]],
+                    turn,
+                },
+            ));
         }
     }
     all.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -69,12 +95,23 @@ fn candidates(texture: &Texture, turns: &[f64], range: [i32; 3], most: usize) ->
 
 /// By how much the correlation falls when the turn is wrong by `RIM_TEST` voxels at the rim and the shift is allowed
 /// to make up for it: near 0 for a rotationally symmetric sample, wherever its axis stands.
-pub(crate) fn drop_without_turn(level: &Level, texture: &Texture, motion: &RigidMotion, free: Free) -> f64 {
+pub(crate) fn drop_without_turn(
+    level: &Level,
+    texture: &Texture,
+    motion: &RigidMotion,
+    free: Free,
+) -> f64 {
     let rim = level.frame.reach() / level.frame.factor[0].max(level.frame.factor[1]);
     let best_wrong = [-1.0, 1.0]
         .map(|side| {
-            let start = RigidMotion { turn: motion.turn + side * RIM_TEST / rim, ..*motion };
-            let fixed = Free { turn: false, ..free };
+            let start = RigidMotion {
+                turn: motion.turn + side * RIM_TEST / rim,
+                ..*motion
+            };
+            let fixed = Free {
+                turn: false,
+                ..free
+            };
             let moved = refine(level, &start, fixed, STEPS).map_or(start, |refined| refined.motion);
             texture.coefficient(&moved)
         })

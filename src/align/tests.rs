@@ -29,10 +29,19 @@ impl Sample {
         let blobs = (0..n)
             .map(|_| {
                 let p = [0, 1, 2].map(|a| (2.0 * rng.random::<f64>() - 1.0) * half[a]);
-                (p, 1.3 + 1.7 * rng.random::<f64>(), rng.random::<f64>() - 0.3)
+                (
+                    p,
+                    1.3 + 1.7 * rng.random::<f64>(),
+                    rng.random::<f64>() - 0.3,
+                )
             })
             .collect();
-        Sample { blobs, wall: None, lean: 0.0, grains: Vec::new() }
+        Sample {
+            blobs,
+            wall: None,
+            lean: 0.0,
+            grains: Vec::new(),
+        }
     }
 
     /// The sample at `motion`, as a volume `[z, y, x]`.
@@ -50,7 +59,9 @@ impl Sample {
                 for y in range(1) {
                     for x in range(2) {
                         let leaned = x as f64 - self.lean * (z as f64 - middle[0]);
-                        let d2 = (z as f64 - q[0]).powi(2) + (y as f64 - q[1]).powi(2) + (leaned - q[2]).powi(2);
+                        let d2 = (z as f64 - q[0]).powi(2)
+                            + (y as f64 - q[1]).powi(2)
+                            + (leaned - q[2]).powi(2);
                         out[[z, y, x]] += height * (-0.5 * d2 / (sigma * sigma)).exp();
                     }
                 }
@@ -59,7 +70,9 @@ impl Sample {
         for &(p, radius, height) in &self.grains {
             let q = motion.apply(p);
             for ((z, y, x), value) in out.indexed_iter_mut() {
-                let d2 = (z as f64 - middle[0] - q[2]).powi(2) + (y as f64 - middle[1] - q[1]).powi(2) + (x as f64 - middle[2] - q[0]).powi(2);
+                let d2 = (z as f64 - middle[0] - q[2]).powi(2)
+                    + (y as f64 - middle[1] - q[1]).powi(2)
+                    + (x as f64 - middle[2] - q[0]).powi(2);
                 if d2 < (radius + 5.0).powi(2) {
                     *value += height / (1.0 + ((d2.sqrt() - radius) / 0.5).exp());
                 }
@@ -67,7 +80,8 @@ impl Sample {
         }
         if let Some([radius, sigma, height]) = self.wall {
             for ((_, y, x), value) in out.indexed_iter_mut() {
-                let d = (x as f64 - middle[2] - motion.shift[0]).hypot(y as f64 - middle[1] - motion.shift[1]);
+                let d = (x as f64 - middle[2] - motion.shift[0])
+                    .hypot(y as f64 - middle[1] - motion.shift[1]);
                 *value += height * (-0.5 * ((d - radius) / sigma).powi(2)).exp();
             }
         }
@@ -88,7 +102,10 @@ fn sample(seed: u64) -> Sample {
 }
 
 fn moved(shift: [f64; 3], turn_deg: f64) -> RigidMotion {
-    RigidMotion { shift, turn: turn_deg.to_radians() }
+    RigidMotion {
+        shift,
+        turn: turn_deg.to_radians(),
+    }
 }
 
 fn pair_of(sample: &Sample, other: &Sample, motion: &RigidMotion, noise: f64) -> PilotPair {
@@ -101,24 +118,42 @@ fn pair_of(sample: &Sample, other: &Sample, motion: &RigidMotion, noise: f64) ->
 }
 
 fn config(method: AlignMethod) -> AlignConfig {
-    AlignConfig { method, ..AlignConfig::default() }
+    AlignConfig {
+        method,
+        ..AlignConfig::default()
+    }
 }
 
 fn worst(record: &AlignmentRecord, shift: [f64; 3]) -> f64 {
-    (0..3).map(|a| (record.shift_voxel[a] - shift[a]).abs()).fold(0.0, f64::max)
+    (0..3)
+        .map(|a| (record.shift_voxel[a] - shift[a]).abs())
+        .fold(0.0, f64::max)
 }
 
 #[test]
 fn a_fractional_shift_is_found_to_three_hundredths_at_realistic_noise() {
-    for (seed, shift) in [(1, [0.4, -0.7, 0.3]), (2, [2.5, 1.5, -1.5]), (3, [-3.2, 0.1, 2.75])] {
+    for (seed, shift) in [
+        (1, [0.4, -0.7, 0.3]),
+        (2, [2.5, 1.5, -1.5]),
+        (3, [-3.2, 0.1, 2.75]),
+    ] {
         // the contrast (standard deviation) of the blobs is 0.06: twice the noise
         let pair = pair_of(&sample(seed), &sample(seed), &moved(shift, 0.0), 0.03);
         let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
         let error = worst(&found, shift);
-        eprintln!("{shift:?}: {error:.4} voxel, stated {:?}, confidence {:.2}", found.shift_err_voxel, found.confidence);
+        eprintln!(
+            "{shift:?}: {error:.4} voxel, stated {:?}, confidence {:.2}",
+            found.shift_err_voxel, found.confidence
+        );
         assert!(error < 0.03, "{found:?}");
-        assert!(found.confidence > 0.9 && found.warnings.is_empty(), "{found:?}");
-        assert!(found.residual_after < 0.8 * found.residual_before, "{found:?}");
+        assert!(
+            found.confidence > 0.9 && found.warnings.is_empty(),
+            "{found:?}"
+        );
+        assert!(
+            found.residual_after < 0.8 * found.residual_before,
+            "{found:?}"
+        );
         // control: the other sign is not the answer
         assert!(worst(&found, shift.map(|s| -s)) > 0.5);
     }
@@ -128,8 +163,11 @@ fn a_fractional_shift_is_found_to_three_hundredths_at_realistic_noise() {
 fn without_noise_the_bias_of_interpolation_is_below_a_hundredth() {
     for fraction in [0.25, 0.5, 0.75] {
         let shift = [fraction, -fraction, fraction];
-        let found =
-            register(&pair_of(&sample(4), &sample(4), &moved(shift, 0.0), 0.0), &config(AlignMethod::Translation)).unwrap();
+        let found = register(
+            &pair_of(&sample(4), &sample(4), &moved(shift, 0.0), 0.0),
+            &config(AlignMethod::Translation),
+        )
+        .unwrap();
         let error = worst(&found, shift);
         eprintln!("{fraction}: {error:.5}");
         assert!(error < 0.01, "{found:?}");
@@ -151,7 +189,12 @@ fn noise_pulls_the_shift_neither_to_whole_nor_to_half_voxels() {
             radius: 27.0,
         };
         let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
-        for ((value, truth), error) in found.shift_voxel.iter().zip(shift).zip(found.shift_err_voxel) {
+        for ((value, truth), error) in found
+            .shift_voxel
+            .iter()
+            .zip(shift)
+            .zip(found.shift_err_voxel)
+        {
             errors.push(value - truth);
             pulls.push((value - truth) / error);
         }
@@ -161,20 +204,40 @@ fn noise_pulls_the_shift_neither_to_whole_nor_to_half_voxels() {
     let rms = (errors.iter().map(|e| e * e).sum::<f64>() / n).sqrt();
     let pull = (pulls.iter().map(|e| e * e).sum::<f64>() / n).sqrt();
     eprintln!("mean {mean:.4}, rms {rms:.4}, pull {pull:.2}");
-    assert!(mean.abs() < 4.0 * rms / n.sqrt() && rms < 0.05, "mean {mean}, rms {rms}");
+    assert!(
+        mean.abs() < 4.0 * rms / n.sqrt() && rms < 0.05,
+        "mean {mean}, rms {rms}"
+    );
     // 24 pulls: the spread of their root mean square is 1 / sqrt(48) = 0.14, four times that allowed
-    assert!(pull > 0.45 && pull < 1.6, "the stated error must be the true one: pull {pull}");
+    assert!(
+        pull > 0.45 && pull < 1.6,
+        "the stated error must be the true one: pull {pull}"
+    );
 }
 
 #[test]
 fn large_shifts_are_found() {
     let shift = [12.3, -11.6, 6.4];
-    let found = register(&pair_of(&sample(5), &sample(5), &moved(shift, 0.0), 0.03), &config(AlignMethod::Translation)).unwrap();
+    let found = register(
+        &pair_of(&sample(5), &sample(5), &moved(shift, 0.0), 0.03),
+        &config(AlignMethod::Translation),
+    )
+    .unwrap();
     eprintln!("{found:?}");
-    assert!(worst(&found, shift) < 0.05 && found.confidence > 0.5, "{found:?}");
+    assert!(
+        worst(&found, shift) < 0.05 && found.confidence > 0.5,
+        "{found:?}"
+    );
     // control: a search that ends before the shift must say so or doubt itself
-    let narrow = AlignConfig { search: 0.1, ..config(AlignMethod::Translation) };
-    let lost = register(&pair_of(&sample(5), &sample(5), &moved(shift, 0.0), 0.03), &narrow).unwrap();
+    let narrow = AlignConfig {
+        search: 0.1,
+        ..config(AlignMethod::Translation)
+    };
+    let lost = register(
+        &pair_of(&sample(5), &sample(5), &moved(shift, 0.0), 0.03),
+        &narrow,
+    )
+    .unwrap();
     assert!(!lost.warnings.is_empty(), "{lost:?}");
 }
 
@@ -185,15 +248,26 @@ fn a_tenth_of_the_volume_may_change() {
     let mut after = before.clone();
     // grains five times as strong as the structure appear on one side, some of the structure vanishes
     for k in 0..14 {
-        let p = [6.0 + 2.2 * f64::from(k % 6), -16.0 + 5.0 * f64::from(k % 7), -12.0 + 1.9 * f64::from(k)];
+        let p = [
+            6.0 + 2.2 * f64::from(k % 6),
+            -16.0 + 5.0 * f64::from(k % 7),
+            -12.0 + 1.9 * f64::from(k),
+        ];
         after.grains.push((p, 5.2, 0.3));
     }
     after.blobs.drain(0..13);
     let changed = after.grains.len() as f64 * 4.0 / 3.0 * std::f64::consts::PI * 5.2f64.powi(3);
     assert!(changed / (32.0 * std::f64::consts::PI * 27.0 * 27.0) > 0.1);
-    let found = register(&pair_of(&before, &after, &moved(shift, 0.0), 0.03), &config(AlignMethod::Translation)).unwrap();
+    let found = register(
+        &pair_of(&before, &after, &moved(shift, 0.0), 0.03),
+        &config(AlignMethod::Translation),
+    )
+    .unwrap();
     eprintln!("{found:?}");
-    assert!(worst(&found, shift) < 0.05 && found.confidence > 0.7, "{found:?}");
+    assert!(
+        worst(&found, shift) < 0.05 && found.confidence > 0.7,
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -202,19 +276,40 @@ fn grey_values_may_differ_in_gain_and_offset() {
     let mut pair = pair_of(&sample(7), &sample(7), &moved(shift, 0.0), 0.05);
     pair.target.mapv_inplace(|v| 1.4 * v + 3.0);
     let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
-    assert!(worst(&found, shift) < 0.03 && found.confidence > 0.9, "{found:?}");
+    assert!(
+        worst(&found, shift) < 0.03 && found.confidence > 0.9,
+        "{found:?}"
+    );
 }
 
 #[test]
 fn a_turn_is_found_with_the_shift() {
-    for (shift, turn) in [([1.3, -0.8, 0.6], 7.3), ([-0.4, 2.2, -1.1], -23.0), ([0.2, 0.3, 0.0], 0.35)] {
+    for (shift, turn) in [
+        ([1.3, -0.8, 0.6], 7.3),
+        ([-0.4, 2.2, -1.1], -23.0),
+        ([0.2, 0.3, 0.0], 0.35),
+    ] {
         let pair = pair_of(&sample(8), &sample(8), &moved(shift, turn), 0.03);
         let found = register(&pair, &config(AlignMethod::Rigid)).unwrap();
-        eprintln!("{turn}: {:.4} voxel, {:.4} deg, confidence {:.2}", worst(&found, shift), found.rotation_deg[2] - turn, found.confidence);
+        eprintln!(
+            "{turn}: {:.4} voxel, {:.4} deg, confidence {:.2}",
+            worst(&found, shift),
+            found.rotation_deg[2] - turn,
+            found.confidence
+        );
         // shifts are known to 0.01 voxel here, so turns to 0.01 / 14 (mean distance from the axis) = 0.04 degrees
-        assert!(worst(&found, shift) < 0.03 && (found.rotation_deg[2] - turn).abs() < 0.12, "{found:?}");
-        assert!(found.confidence > 0.8 && found.warnings.is_empty(), "{found:?}");
-        assert!((found.rotation_deg[2] + turn).abs() > 0.5, "control: the turn has a sign");
+        assert!(
+            worst(&found, shift) < 0.03 && (found.rotation_deg[2] - turn).abs() < 0.12,
+            "{found:?}"
+        );
+        assert!(
+            found.confidence > 0.8 && found.warnings.is_empty(),
+            "{found:?}"
+        );
+        assert!(
+            (found.rotation_deg[2] + turn).abs() > 0.5,
+            "control: the turn has a sign"
+        );
     }
 }
 
@@ -222,21 +317,39 @@ fn a_turn_is_found_with_the_shift() {
 fn a_turn_that_a_translation_cannot_follow_is_said() {
     let pair = pair_of(&sample(9), &sample(9), &moved([0.5, 0.0, 0.0], 1.5), 0.1);
     let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
-    assert!(found.warnings.iter().any(|w| w.contains("rigid")), "{found:?}");
+    assert!(
+        found.warnings.iter().any(|w| w.contains("rigid")),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn a_sample_that_leans_is_said() {
     let still = sample(10);
-    let leaning = Sample { lean: 0.06, ..still.clone() };
-    let found =
-        register(&pair_of(&still, &leaning, &RigidMotion::default(), 0.03), &config(AlignMethod::Translation)).unwrap();
+    let leaning = Sample {
+        lean: 0.06,
+        ..still.clone()
+    };
+    let found = register(
+        &pair_of(&still, &leaning, &RigidMotion::default(), 0.03),
+        &config(AlignMethod::Translation),
+    )
+    .unwrap();
     eprintln!("{:?}", found.per_height);
-    assert!(found.warnings.iter().any(|w| w.contains("heights disagree")), "{found:?}");
+    assert!(
+        found
+            .warnings
+            .iter()
+            .any(|w| w.contains("heights disagree")),
+        "{found:?}"
+    );
     for [z, dx, _, _] in &found.per_height {
         // the structure of six slices has its weight up to two slices off their middle
         let allowed = 0.06 * 2.0 + 0.04;
-        assert!((dx + found.shift_voxel[0] - 0.06 * (z - 15.5)).abs() < allowed, "at {z}: {dx}");
+        assert!(
+            (dx + found.shift_voxel[0] - 0.06 * (z - 15.5)).abs() < allowed,
+            "at {z}: {dx}"
+        );
     }
 }
 
@@ -247,7 +360,10 @@ fn slices_that_were_not_reconstructed_do_not_pull() {
     pair.target.slice_mut(s![0..4, .., ..]).fill(0.0);
     pair.target.slice_mut(s![30.., .., ..]).fill(f32::NAN);
     let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
-    assert!(worst(&found, shift) < 0.04 && found.confidence > 0.8, "{found:?}");
+    assert!(
+        worst(&found, shift) < 0.04 && found.confidence > 0.8,
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -270,31 +386,60 @@ fn neither_the_edge_of_the_field_of_view_nor_a_wall_draws_the_shift() {
     let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
     eprintln!("{:?} {:?}", found.shift_voxel, found.shift_err_voxel);
     // the bright rim that stands still is a change like any other: a tenth of a voxel is allowed to it
-    assert!(worst(&found, shift) < 0.1 && found.confidence > 0.5, "{found:?}");
+    assert!(
+        worst(&found, shift) < 0.1 && found.confidence > 0.5,
+        "{found:?}"
+    );
 }
 
 #[test]
 fn unrelated_volumes_are_not_believed() {
     for seed in 0..2 {
         for method in [AlignMethod::Translation, AlignMethod::Rigid] {
-            let pair = pair_of(&sample(30 + seed), &sample(60 + seed), &RigidMotion::default(), 0.05);
+            let pair = pair_of(
+                &sample(30 + seed),
+                &sample(60 + seed),
+                &RigidMotion::default(),
+                0.05,
+            );
             let found = register(&pair, &config(method)).unwrap();
-            eprintln!("{method:?}: {:.2} {:?}", found.confidence, found.shift_voxel);
+            eprintln!(
+                "{method:?}: {:.2} {:?}",
+                found.confidence, found.shift_voxel
+            );
             assert!(found.confidence < 0.3, "{found:?}");
-            assert!(found.warnings.iter().any(|w| w.contains("low confidence")), "{found:?}");
+            assert!(
+                found.warnings.iter().any(|w| w.contains("low confidence")),
+                "{found:?}"
+            );
         }
     }
     // a narrow search leaves chance fewer tries but no more truth
     let pair = pair_of(&sample(33), &sample(63), &RigidMotion::default(), 0.05);
-    let found = register(&pair, &AlignConfig { search: 0.05, ..config(AlignMethod::Translation) }).unwrap();
+    let found = register(
+        &pair,
+        &AlignConfig {
+            search: 0.05,
+            ..config(AlignMethod::Translation)
+        },
+    )
+    .unwrap();
     assert!(found.confidence < 0.3, "{found:?}");
 }
 
 #[test]
 fn empty_or_constant_volumes_are_not_believed() {
-    let pair = PilotPair { reference: Array3::zeros(SHAPE), target: Array3::zeros(SHAPE), binning: 2, radius: 27.0 };
+    let pair = PilotPair {
+        reference: Array3::zeros(SHAPE),
+        target: Array3::zeros(SHAPE),
+        binning: 2,
+        radius: 27.0,
+    };
     let found = register(&pair, &config(AlignMethod::Rigid)).unwrap();
-    assert!(found.confidence == 0.0 && found.shift_voxel == [0.0; 3] && !found.warnings.is_empty(), "{found:?}");
+    assert!(
+        found.confidence == 0.0 && found.shift_voxel == [0.0; 3] && !found.warnings.is_empty(),
+        "{found:?}"
+    );
     let noise = PilotPair {
         reference: noisy(Array3::zeros(SHAPE), 1.0, 1),
         target: noisy(Array3::zeros(SHAPE), 1.0, 2),
@@ -308,20 +453,39 @@ fn empty_or_constant_volumes_are_not_believed() {
 #[test]
 fn a_rotationally_symmetric_sample_says_nothing_about_the_turn() {
     let shift = [1.4, -0.9, 0.7];
-    let mut tube = Sample { blobs: Vec::new(), wall: Some([15.0, 1.5, 2.0]), lean: 0.0, grains: Vec::new() };
+    let mut tube = Sample {
+        blobs: Vec::new(),
+        wall: Some([15.0, 1.5, 2.0]),
+        lean: 0.0,
+        grains: Vec::new(),
+    };
     // discs on the axis: structure along z, none around it
     for (z, height) in [(-9.0, 1.0), (-2.0, -0.7), (3.0, 1.2), (10.0, 0.8)] {
         tube.blobs.push(([0.0, 0.0, z], 3.0, height));
     }
-    let found = register(&pair_of(&tube, &tube, &moved(shift, 0.0), 0.05), &config(AlignMethod::Rigid)).unwrap();
+    let found = register(
+        &pair_of(&tube, &tube, &moved(shift, 0.0), 0.05),
+        &config(AlignMethod::Rigid),
+    )
+    .unwrap();
     eprintln!("{found:?}");
-    assert!(found.warnings.iter().any(|w| w.contains("symmetric")), "{found:?}");
-    assert!(found.rotation_deg == [0.0; 3] && worst(&found, shift) < 0.05, "{found:?}");
+    assert!(
+        found.warnings.iter().any(|w| w.contains("symmetric")),
+        "{found:?}"
+    );
+    assert!(
+        found.rotation_deg == [0.0; 3] && worst(&found, shift) < 0.05,
+        "{found:?}"
+    );
 }
 
 #[test]
 fn small_pilots_work() {
-    for (shape, shift) in [([8, 48, 48], [1.6, -0.7, 0.4]), ([24, 64, 64], [0.3, 0.9, -2.2]), ([2, 48, 48], [1.2, 0.4, 0.0])] {
+    for (shape, shift) in [
+        ([8, 48, 48], [1.6, -0.7, 0.4]),
+        ([24, 64, 64], [0.3, 0.9, -2.2]),
+        ([2, 48, 48], [1.2, 0.4, 0.0]),
+    ] {
         let s = sample(13);
         let pair = PilotPair {
             reference: noisy(s.volume(shape, &RigidMotion::default()), 0.05, 1),
@@ -330,10 +494,16 @@ fn small_pilots_work() {
             radius: 23.0,
         };
         let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
-        eprintln!("{shape:?}: {:?} {:?} {:.2}", found.shift_voxel, found.shift_err_voxel, found.confidence);
+        eprintln!(
+            "{shape:?}: {:?} {:?} {:.2}",
+            found.shift_voxel, found.shift_err_voxel, found.confidence
+        );
         // two slices hold a tenth of the voxels
         let allowed = if shape[0] < 4 { 0.15 } else { 0.08 };
-        assert!(worst(&found, shift) < allowed && found.confidence > 0.5, "{found:?}");
+        assert!(
+            worst(&found, shift) < allowed && found.confidence > 0.5,
+            "{found:?}"
+        );
     }
 }
 
@@ -351,7 +521,10 @@ fn several_levels_lead_to_the_finest() {
     let found = register(&pair, &config(AlignMethod::Rigid)).unwrap();
     eprintln!("{found:?}");
     // shifts are in voxels of the full volume
-    assert!(worst(&found, motion.shift.map(|v| 3.0 * v)) < 3.0 * 0.03, "{found:?}");
+    assert!(
+        worst(&found, motion.shift.map(|v| 3.0 * v)) < 3.0 * 0.03,
+        "{found:?}"
+    );
     assert!((found.rotation_deg[2] - 4.2).abs() < 0.02, "{found:?}");
 }
 
@@ -359,27 +532,57 @@ fn several_levels_lead_to_the_finest() {
 fn what_is_given_is_not_searched() {
     let shift = [0.5, -1.0, 2.0];
     let pair = pair_of(&sample(15), &sample(15), &moved(shift, 0.0), 0.01);
-    let by_hand = AlignConfig { shift: Some(shift), ..config(AlignMethod::Translation) };
+    let by_hand = AlignConfig {
+        shift: Some(shift),
+        ..config(AlignMethod::Translation)
+    };
     let found = register(&pair, &by_hand).unwrap();
-    assert!(found.method == "given" && found.shift_voxel == shift && found.residual_after < 0.6 * found.residual_before);
+    assert!(
+        found.method == "given"
+            && found.shift_voxel == shift
+            && found.residual_after < 0.6 * found.residual_before
+    );
     let none = register(&pair, &config(AlignMethod::None)).unwrap();
-    assert!(none.method == "none" && none.shift_voxel == [0.0; 3] && none.residual_after == none.residual_before);
-    let leaning = AlignConfig { rotation: Some([1.0, 0.0, 0.0]), ..config(AlignMethod::Rigid) };
-    assert!(matches!(register(&pair, &leaning), Err(Error::Config { .. })));
+    assert!(
+        none.method == "none"
+            && none.shift_voxel == [0.0; 3]
+            && none.residual_after == none.residual_before
+    );
+    let leaning = AlignConfig {
+        rotation: Some([1.0, 0.0, 0.0]),
+        ..config(AlignMethod::Rigid)
+    };
+    assert!(matches!(
+        register(&pair, &leaning),
+        Err(Error::Config { .. })
+    ));
 }
 
 #[test]
 fn different_shapes_are_an_error() {
-    let pair = PilotPair { reference: Array3::zeros((4, 5, 6)), target: Array3::zeros((4, 5, 7)), binning: 1, radius: 3.0 };
-    let error = register(&pair, &AlignConfig::default()).unwrap_err().to_string();
-    assert!(error.contains("[4, 5, 6]") && error.contains("[4, 5, 7]"), "{error}");
+    let pair = PilotPair {
+        reference: Array3::zeros((4, 5, 6)),
+        target: Array3::zeros((4, 5, 7)),
+        binning: 1,
+        radius: 3.0,
+    };
+    let error = register(&pair, &AlignConfig::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("[4, 5, 6]") && error.contains("[4, 5, 7]"),
+        "{error}"
+    );
 }
 
 #[test]
 fn the_answer_does_not_depend_on_the_number_of_threads() {
     let pair = pair_of(&sample(16), &sample(16), &moved([0.5, 1.5, -0.5], 2.0), 0.1);
     let with = |n: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(n)
+            .build()
+            .unwrap();
         pool.install(|| register(&pair, &config(AlignMethod::Rigid)).unwrap())
     };
     assert_eq!(with(1), with(3));
@@ -391,10 +594,16 @@ fn the_golden_pair_is_registered_better_than_by_phase_correlation() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens");
     let read = |name: &str| -> Option<Vec<f32>> {
         let file = std::fs::File::open(folder.join(name)).ok()?;
-        npyz::NpyFile::new(std::io::BufReader::new(file)).ok()?.into_vec::<f32>().ok()
+        npyz::NpyFile::new(std::io::BufReader::new(file))
+            .ok()?
+            .into_vec::<f32>()
+            .ok()
     };
-    let (Some(reference), Some(target), Some(golden)) = (read("in_ref3d.npy"), read("in_mov3d.npy"), read("out_pcc3d_2.npy"))
-    else {
+    let (Some(reference), Some(target), Some(golden)) = (
+        read("in_ref3d.npy"),
+        read("in_mov3d.npy"),
+        read("out_pcc3d_2.npy"),
+    ) else {
         eprintln!("SKIPPED: no ../shared/goldens");
         return;
     };
@@ -407,8 +616,13 @@ fn the_golden_pair_is_registered_better_than_by_phase_correlation() {
     };
     let truth = [3.2, -1.55, 0.7];
     let found = register(&pair, &config(AlignMethod::Translation)).unwrap();
-    let theirs = (0..3).map(|a| (-f64::from(golden[2 - a]) - truth[a]).abs()).fold(0.0, f64::max);
+    let theirs = (0..3)
+        .map(|a| (-f64::from(golden[2 - a]) - truth[a]).abs())
+        .fold(0.0, f64::max);
     eprintln!("{found:?}, phase correlation is {theirs:.3} off");
     assert!(worst(&found, truth) < theirs, "{found:?}");
-    assert!((0..3).all(|a| (found.shift_voxel[a] + f64::from(golden[2 - a])).abs() < theirs + 0.06), "{found:?}");
+    assert!(
+        (0..3).all(|a| (found.shift_voxel[a] + f64::from(golden[2 - a])).abs() < theirs + 0.06),
+        "{found:?}"
+    );
 }

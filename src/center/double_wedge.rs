@@ -45,11 +45,24 @@ pub(super) fn search(halves: &[Array2<f32>], range_px: (f64, f64)) -> Result<Ans
     let n_views = halves.iter().map(Array2::nrows).min().unwrap_or(0);
     // rows of the wedge up to here reach three quarters of the Nyquist frequency of the columns
     let k_max = (n_views - 1).min((1.18 * n_cols as f64) as usize);
-    let spectra: Vec<Spectrum> = halves.iter().map(|half| Spectrum::new(half.view(), 2, k_max)).collect();
+    let spectra: Vec<Spectrum> = halves
+        .iter()
+        .map(|half| Spectrum::new(half.view(), 2, k_max))
+        .collect();
     let step = if bin > 2 { 2 } else { 1 };
-    let blurred = Weights { col: blur(n_cols), ratio: 1.0 };
-    let near = refine(&spectra, 2.0 * coarse, (bin + 1) as i64 * 2, step, k_max / 2, &blurred)
-        .ok_or("the minimum moves to the edge of the fine search")?;
+    let blurred = Weights {
+        col: blur(n_cols),
+        ratio: 1.0,
+    };
+    let near = refine(
+        &spectra,
+        2.0 * coarse,
+        (bin + 1) as i64 * 2,
+        step,
+        k_max / 2,
+        &blurred,
+    )
+    .ok_or("the minimum moves to the edge of the fine search")?;
     let weights = wedge_of(&spectra[0], near.doubled.round() as i64);
     let fine = refine(&spectra, near.doubled, 4, 1, k_max, &weights)
         .ok_or("the minimum moves to the edge of the fine search")?;
@@ -57,28 +70,54 @@ pub(super) fn search(halves: &[Array2<f32>], range_px: (f64, f64)) -> Result<Ans
     if axis_px < range_px.0 || axis_px > range_px.1 {
         return Err("the minimum lies at the edge of the search".into());
     }
-    Ok(Answer { axis_px, sigma_px: (0.25 * fine.split).max(0.02), quality: depth })
+    Ok(Answer {
+        axis_px,
+        sigma_px: (0.25 * fine.split).max(0.02),
+        quality: depth,
+    })
 }
 
 /// Minimum of the binned metric \[px\] and its depth.
-fn coarse_search(halves: &[Array2<f32>], range_px: (f64, f64), bin: usize) -> Result<(f64, f64), String> {
-    let binned: Vec<Array2<f32>> = halves.iter().map(|half| bin_columns(half.view(), bin)).collect();
+fn coarse_search(
+    halves: &[Array2<f32>],
+    range_px: (f64, f64),
+    bin: usize,
+) -> Result<(f64, f64), String> {
+    let binned: Vec<Array2<f32>> = halves
+        .iter()
+        .map(|half| bin_columns(half.view(), bin))
+        .collect();
     let n_cols = binned[0].ncols();
-    let k_max = binned.iter().map(|b| b.nrows() - 1).min().unwrap_or(0).min(n_cols);
-    let spectra: Vec<Spectrum> = binned.iter().map(|b| Spectrum::new(b.view(), 6, k_max)).collect();
+    let k_max = binned
+        .iter()
+        .map(|b| b.nrows() - 1)
+        .min()
+        .unwrap_or(0)
+        .min(n_cols);
+    let spectra: Vec<Spectrum> = binned
+        .iter()
+        .map(|b| Spectrum::new(b.view(), 6, k_max))
+        .collect();
     let to_binned = |x: f64| (x - 0.5 * (bin as f64 - 1.0)) / bin as f64;
     let step = if n_cols >= 200 { 2 } else { 1 };
     let first = (2.0 * to_binned(range_px.0)).floor().max(8.0) as i64;
-    let last = (2.0 * to_binned(range_px.1)).ceil().min(2.0 * n_cols as f64 - 10.0) as i64;
+    let last = (2.0 * to_binned(range_px.1))
+        .ceil()
+        .min(2.0 * n_cols as f64 - 10.0) as i64;
     let doubled: Vec<i64> = (first..=last).step_by(step).collect();
     if doubled.len() < 5 {
         return Err("the search range is too narrow for a minimum".into());
     }
-    let weights = Weights { col: blur(n_cols), ratio: 1.0 };
+    let weights = Weights {
+        col: blur(n_cols),
+        ratio: 1.0,
+    };
     // fewer mirrored columns mean less to break: the metric goes with the root of their share
     let share = |d: i64| (d.min(2 * n_cols as i64 - 2 - d) + 1) as f64 / n_cols as f64;
-    let metric: Vec<f64> =
-        doubled.iter().map(|&d| metric(&spectra, d, k_max, &weights).iter().sum::<f64>() / share(d).sqrt()).collect();
+    let metric: Vec<f64> = doubled
+        .iter()
+        .map(|&d| metric(&spectra, d, k_max, &weights).iter().sum::<f64>() / share(d).sqrt())
+        .collect();
     let window = (metric.len() / 6).max(4);
     let mut best: Option<(usize, f64)> = None;
     for i in 1..metric.len() - 1 {
@@ -96,7 +135,10 @@ fn coarse_search(halves: &[Array2<f32>], range_px: (f64, f64), bin: usize) -> Re
     }
     let depth = 1.0 - share;
     if depth < MIN_DEPTH {
-        return Err(format!("the deepest minimum is only {:.0} % deep", 100.0 * depth));
+        return Err(format!(
+            "the deepest minimum is only {:.0} % deep",
+            100.0 * depth
+        ));
     }
     let vertex = at as f64 + parabola(metric[at - 1], metric[at], metric[at + 1]);
     let doubled = first as f64 + step as f64 * vertex;
@@ -122,32 +164,53 @@ impl Spectrum {
         let pairs: Vec<Vec<[Complex32; 2]>> = (0..n_cols.div_ceil(2))
             .into_par_iter()
             .map(|pair| {
-                let (a, b) = (half.column(2 * pair), half.column((2 * pair + 1).min(n_cols - 1)));
-                let mut buffer: Vec<Complex32> = a.iter().zip(b).map(|(&a, &b)| Complex32::new(a, b)).collect();
+                let (a, b) = (
+                    half.column(2 * pair),
+                    half.column((2 * pair + 1).min(n_cols - 1)),
+                );
+                let mut buffer: Vec<Complex32> = a
+                    .iter()
+                    .zip(b)
+                    .map(|(&a, &b)| Complex32::new(a, b))
+                    .collect();
                 buffer.resize(2 * n_views, Complex32::ZERO);
                 fft_angle.process(&mut buffer);
                 (k_first..=k_max)
                     .map(|k| {
                         let (plus, minus) = (buffer[k], buffer[2 * n_views - k].conj());
                         let difference = plus - minus;
-                        [0.5 * (plus + minus), Complex32::new(0.5 * difference.im, -0.5 * difference.re)]
+                        [
+                            0.5 * (plus + minus),
+                            Complex32::new(0.5 * difference.im, -0.5 * difference.re),
+                        ]
                     })
                     .collect()
             })
             .collect();
         let mut along = Array2::zeros((k_max + 1 - k_first, n_cols));
-        along.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(k, mut row)| {
-            for (col, value) in row.iter_mut().enumerate() {
-                *value = pairs[col / 2][k][col % 2];
-            }
-        });
-        Spectrum { along, k_first, n_views, fft: planner.plan_fft_forward(n_cols) }
+        along
+            .axis_iter_mut(Axis(0))
+            .into_par_iter()
+            .enumerate()
+            .for_each(|(k, mut row)| {
+                for (col, value) in row.iter_mut().enumerate() {
+                    *value = pairs[col / 2][k][col % 2];
+                }
+            });
+        Spectrum {
+            along,
+            k_first,
+            n_views,
+            fft: planner.plan_fft_forward(n_cols),
+        }
     }
 
     /// Row `k` of the 2D spectrum of the full turn for the axis at `doubled / 2`.
     fn row(&self, k: usize, doubled: i64, out: &mut [Complex32], scratch: &mut [Complex32]) {
         let first = self.along.row(k - self.k_first);
-        let first = first.as_slice().expect("rows of an owned array are contiguous");
+        let first = first
+            .as_slice()
+            .expect("rows of an owned array are contiguous");
         let n_cols = first.len() as i64;
         // the flipped half starts n_views later: a phase of pi k; flipped in angle instead, it is the conjugate
         // turned by one sample
@@ -156,8 +219,12 @@ impl Spectrum {
         let turn = Complex32::new(turn.cos() as f32, turn.sin() as f32);
         for (col, (out, &value)) in out.iter_mut().zip(first).enumerate() {
             let mirror = doubled - col as i64;
-            *out =
-                value + if (0..n_cols).contains(&mirror) { sign * first[mirror as usize] } else { turn * value.conj() };
+            *out = value
+                + if (0..n_cols).contains(&mirror) {
+                    sign * first[mirror as usize]
+                } else {
+                    turn * value.conj()
+                };
         }
         self.fft.process_with_scratch(out, scratch);
     }
@@ -189,7 +256,10 @@ fn metric(spectra: &[Spectrum], doubled: i64, k_max: usize, weights: &Weights) -
             .map_init(
                 || {
                     let scratch = spectrum.fft.get_inplace_scratch_len();
-                    (vec![Complex32::ZERO; n_cols], vec![Complex32::ZERO; scratch])
+                    (
+                        vec![Complex32::ZERO; n_cols],
+                        vec![Complex32::ZERO; scratch],
+                    )
                 },
                 |(row, scratch), k| {
                     let reach = weights.reach(k);
@@ -208,8 +278,11 @@ fn metric(spectra: &[Spectrum], doubled: i64, k_max: usize, weights: &Weights) -
             )
             .collect();
         for (parity, total) in sums.iter_mut().enumerate() {
-            let (sum, weight) =
-                rows.iter().skip(parity).step_by(2).fold((0.0, 0.0), |(s, w), row| (s + row.0, w + row.1));
+            let (sum, weight) = rows
+                .iter()
+                .skip(parity)
+                .step_by(2)
+                .fold((0.0, 0.0), |(s, w), row| (s + row.0, w + row.1));
             *total += sum / weight.max(f64::MIN_POSITIVE);
         }
     }
@@ -236,26 +309,37 @@ fn refine(
     let mut values = std::collections::BTreeMap::new();
     let mut middle = doubled.round() as i64;
     for _ in 0..4 {
-        let candidates: Vec<i64> = (-(reach / step)..=reach / step).map(|i| middle + i * step).collect();
+        let candidates: Vec<i64> = (-(reach / step)..=reach / step)
+            .map(|i| middle + i * step)
+            .collect();
         for &d in &candidates {
             if d < 4 || d > 2 * n_cols - 6 {
                 return None;
             }
-            values.entry(d).or_insert_with(|| metric(spectra, d, k_max, weights));
+            values
+                .entry(d)
+                .or_insert_with(|| metric(spectra, d, k_max, weights));
         }
         let total = |d: i64| values[&d].iter().sum::<f64>();
-        let best = *candidates.iter().min_by(|a, b| total(**a).total_cmp(&total(**b)))?;
+        let best = *candidates
+            .iter()
+            .min_by(|a, b| total(**a).total_cmp(&total(**b)))?;
         if best - candidates[0] < 2 * step || candidates[candidates.len() - 1] - best < 2 * step {
             middle = best;
             continue;
         }
         let vertex = |part: &dyn Fn([f64; 2]) -> f64| {
             // the metric is V-shaped where noise is low and round where it is high; its square is round in both cases
-            let y: Vec<f64> = (-2..=2).map(|i| part(values[&(best + i * step)]).powi(2)).collect();
+            let y: Vec<f64> = (-2..=2)
+                .map(|i| part(values[&(best + i * step)]).powi(2))
+                .collect();
             step as f64 * vertex_of_five(&y)
         };
         let split = (vertex(&|v| v[0]) - vertex(&|v| v[1])).abs();
-        return Some(Minimum { doubled: best as f64 + vertex(&|v| v[0] + v[1]), split });
+        return Some(Minimum {
+            doubled: best as f64 + vertex(&|v| v[0] + v[1]),
+            split,
+        });
     }
     None
 }
@@ -268,24 +352,40 @@ fn wedge_of(spectrum: &Spectrum, doubled: i64) -> Weights {
     let sizes: Vec<Vec<f32>> = (0..n_k)
         .into_par_iter()
         .map_init(
-            || (vec![Complex32::ZERO; n_cols], vec![Complex32::ZERO; spectrum.fft.get_inplace_scratch_len()]),
+            || {
+                (
+                    vec![Complex32::ZERO; n_cols],
+                    vec![Complex32::ZERO; spectrum.fft.get_inplace_scratch_len()],
+                )
+            },
             |(row, scratch), k| {
                 spectrum.row(k + spectrum.k_first, doubled, row, scratch);
-                (0..=n_cols / 2).map(|c| 0.5 * (row[c].norm() + row[(n_cols - c) % n_cols].norm())).collect()
+                (0..=n_cols / 2)
+                    .map(|c| 0.5 * (row[c].norm() + row[(n_cols - c) % n_cols].norm()))
+                    .collect()
             },
         )
         .collect();
     let outside = |k: usize, col: usize| (k + spectrum.k_first) as f64 / (PI * col as f64);
     let mut noise: Vec<f64> = (0..=n_cols / 2)
         .map(|col| {
-            let beyond: Vec<f64> =
-                (0..n_k).filter(|&k| col > 1 && outside(k, col) >= 1.2).map(|k| f64::from(sizes[k][col])).collect();
-            if beyond.len() < 4 { 0.0 } else { super::fit::median(beyond) }
+            let beyond: Vec<f64> = (0..n_k)
+                .filter(|&k| col > 1 && outside(k, col) >= 1.2)
+                .map(|k| f64::from(sizes[k][col]))
+                .collect();
+            if beyond.len() < 4 {
+                0.0
+            } else {
+                super::fit::median(beyond)
+            }
         })
         .collect();
     // data without noise would give all weight to rounding
     let floor = 1e-3 * noise.iter().copied().fold(0.0, f64::max);
-    noise.iter_mut().filter(|v| **v > 0.0).for_each(|v| *v = v.max(floor));
+    noise
+        .iter_mut()
+        .filter(|v| **v > 0.0)
+        .for_each(|v| *v = v.max(floor));
     let mut ratio = RADII[0];
     for ring in RADII.windows(2) {
         let (mut squares, mut count) = (0.0, 0usize);
@@ -303,13 +403,18 @@ fn wedge_of(spectrum: &Spectrum, doubled: i64) -> Weights {
         }
         ratio = ring[1];
     }
-    let col = noise.iter().map(|&v| if v > 0.0 { (1.0 / v) as f32 } else { 0.0 }).collect();
+    let col = noise
+        .iter()
+        .map(|&v| if v > 0.0 { (1.0 / v) as f32 } else { 0.0 })
+        .collect();
     Weights { col, ratio }
 }
 
 /// The transfer function of a Gaussian of one pixel, for column frequencies `0..=W/2`.
 fn blur(n_cols: usize) -> Vec<f32> {
-    (0..=n_cols / 2).map(|k| (-2.0 * (PI * k as f64 / n_cols as f64).powi(2)).exp() as f32).collect()
+    (0..=n_cols / 2)
+        .map(|k| (-2.0 * (PI * k as f64 / n_cols as f64).powi(2)).exp() as f32)
+        .collect()
 }
 
 fn bin_columns(half: ArrayView2<'_, f32>, bin: usize) -> Array2<f32> {
@@ -324,14 +429,22 @@ fn bin_columns(half: ArrayView2<'_, f32>, bin: usize) -> Array2<f32> {
 /// Vertex, in steps from the middle, of the parabola through three values.
 fn parabola(left: f64, middle: f64, right: f64) -> f64 {
     let curvature = left - 2.0 * middle + right;
-    if curvature.abs() < f64::MIN_POSITIVE { 0.0 } else { (0.5 * (left - right) / curvature).clamp(-1.0, 1.0) }
+    if curvature.abs() < f64::MIN_POSITIVE {
+        0.0
+    } else {
+        (0.5 * (left - right) / curvature).clamp(-1.0, 1.0)
+    }
 }
 
 /// Vertex, in steps from the middle, of the least-squares parabola through five values.
 fn vertex_of_five(y: &[f64]) -> f64 {
     let slope = (-2.0 * y[0] - y[1] + y[3] + 2.0 * y[4]) / 10.0;
     let curvature = (2.0 * y[0] - y[1] - 2.0 * y[2] - y[3] + 2.0 * y[4]) / 7.0;
-    if curvature <= 0.0 { 0.0 } else { (-slope / curvature).clamp(-2.0, 2.0) }
+    if curvature <= 0.0 {
+        0.0
+    } else {
+        (-slope / curvature).clamp(-2.0, 2.0)
+    }
 }
 
 #[cfg(test)]
@@ -378,7 +491,9 @@ mod tests {
 
     #[test]
     fn five_points_of_a_parabola_give_its_vertex() {
-        let y: Vec<f64> = (-2..=2).map(|i| (f64::from(i) - 0.37).powi(2) + 4.0).collect();
+        let y: Vec<f64> = (-2..=2)
+            .map(|i| (f64::from(i) - 0.37).powi(2) + 4.0)
+            .collect();
         assert!((vertex_of_five(&y) - 0.37).abs() < 1e-12);
         assert!((parabola(y[1], y[2], y[3]) - 0.37).abs() < 1e-12);
     }
@@ -396,11 +511,17 @@ mod tests {
 
     #[test]
     fn an_axis_outside_the_search_is_no_answer() {
-        let half = Discs::random(1, 20, 30.0).sinogram(150, 130, 40.0, |k| PI * f64::from(k) / 150.0);
+        let half =
+            Discs::random(1, 20, 30.0).sinogram(150, 130, 40.0, |k| PI * f64::from(k) / 150.0);
         let inside = search(std::slice::from_ref(&half), (30.0, 96.0)).unwrap();
         assert!((inside.axis_px - 40.0).abs() < 0.05, "{inside:?}");
         let outside = search(&[half], (60.0, 96.0));
-        assert!(outside.as_ref().map_or(true, |f| f.quality < 0.5 * inside.quality), "{outside:?}");
+        assert!(
+            outside
+                .as_ref()
+                .map_or(true, |f| f.quality < 0.5 * inside.quality),
+            "{outside:?}"
+        );
         assert!(search(&[Array2::zeros((40, 60))], (15.0, 45.0)).is_err());
     }
 }

@@ -51,7 +51,11 @@ const LEAST_OVERLAP: f64 = 8.0;
 impl Correlator {
     pub(super) fn new(n_cols: usize) -> Correlator {
         let padded = (2 * n_cols).next_power_of_two();
-        Correlator { n_cols, padded, fft: RealFftPlanner::new().plan_fft_forward(padded) }
+        Correlator {
+            n_cols,
+            padded,
+            fft: RealFftPlanner::new().plan_fft_forward(padded),
+        }
     }
 
     /// Sums over `n_pairs` pairs; `pair` fills line a and line b, before filtering.
@@ -80,7 +84,9 @@ impl Correlator {
                     for side in 0..2 {
                         padded.fill(0.0);
                         derivative(&lines[side], &mut padded[..self.n_cols]);
-                        for ((value, weight), energy) in padded.iter_mut().zip(&window).zip(&mut sums.energy[side]) {
+                        for ((value, weight), energy) in
+                            padded.iter_mut().zip(&window).zip(&mut sums.energy[side])
+                        {
                             *value *= weight;
                             *energy += f64::from(*value * *value);
                         }
@@ -113,7 +119,12 @@ impl Correlator {
     /// coherence over the pairs and a Gaussian of 0.2 cycles per pixel.
     pub(super) fn phase_peak(&self, sums: &Sums, range_px: (f64, f64)) -> Option<Peak> {
         // below a ten-millionth of the strongest power there is only rounding
-        let floor = 1e-7 * sums.power[0].iter().zip(&sums.power[1]).map(|(a, b)| (a * b).sqrt()).fold(0.0, f64::max);
+        let floor = 1e-7
+            * sums.power[0]
+                .iter()
+                .zip(&sums.power[1])
+                .map(|(a, b)| (a * b).sqrt())
+                .fold(0.0, f64::max);
         let spectrum: Vec<Complex64> = sums
             .cross
             .iter()
@@ -121,7 +132,11 @@ impl Correlator {
             .map(|(k, &cross)| {
                 let both = sums.power[0][k] * sums.power[1][k];
                 let low_pass = (-0.5 * (k as f64 / self.padded as f64 / 0.2).powi(2)).exp();
-                if both.sqrt() <= floor { Complex64::ZERO } else { cross * (cross.norm() / both * low_pass) }
+                if both.sqrt() <= floor {
+                    Complex64::ZERO
+                } else {
+                    cross * (cross.norm() / both * low_pass)
+                }
             })
             .collect();
         self.peak(&spectrum, range_px, |_| 1.0, |_| 1.0)
@@ -162,9 +177,17 @@ impl Correlator {
             };
             let both = (inside(&running[0]) * inside(&running[1])).max(0.0).sqrt();
             // an overlap without signal correlates by chance
-            if both <= 1e-4 * total { 0.0 } else { 1.0 / both }
+            if both <= 1e-4 * total {
+                0.0
+            } else {
+                1.0 / both
+            }
         };
-        let share = |doubled: f64| ((doubled.min(2.0 * last - doubled) + 1.0) / self.n_cols as f64).max(0.0).sqrt();
+        let share = |doubled: f64| {
+            ((doubled.min(2.0 * last - doubled) + 1.0) / self.n_cols as f64)
+                .max(0.0)
+                .sqrt()
+        };
         self.peak(&sums.cross, range_px, norm, share)
     }
 
@@ -182,14 +205,20 @@ impl Correlator {
         if last < first + 4 {
             return None;
         }
-        let scored: Vec<f64> = (first..=last).map(|s| curve[s] * norm(s as f64) * share(s as f64)).collect();
+        let scored: Vec<f64> = (first..=last)
+            .map(|s| curve[s] * norm(s as f64) * share(s as f64))
+            .collect();
         let best = (0..scored.len()).max_by(|&a, &b| scored[a].total_cmp(&scored[b]))?;
         if best == 0 || best + 1 == scored.len() || scored[best] <= 0.0 {
             return None;
         }
         let apart = (self.n_cols / 100).max(8);
-        let others: Vec<f64> =
-            scored.iter().enumerate().filter(|(i, _)| i.abs_diff(best) > apart).map(|(_, &v)| v).collect();
+        let others: Vec<f64> = scored
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| i.abs_diff(best) > apart)
+            .map(|(_, &v)| v)
+            .collect();
         let rival = others.iter().copied().fold(0.0, f64::max) / scored[best];
         let rms = (others.iter().map(|v| v * v).sum::<f64>() / others.len().max(1) as f64).sqrt();
         let clarity = scored[best] / rms.max(f64::MIN_POSITIVE);
@@ -199,10 +228,19 @@ impl Correlator {
         let golden = 0.5 * (5f64.sqrt() - 1.0);
         while high - low > 0.002 {
             let (a, b) = (high - golden * (high - low), low + golden * (high - low));
-            if height(a) > height(b) { high = b } else { low = a }
+            if height(a) > height(b) {
+                high = b
+            } else {
+                low = a
+            }
         }
         let doubled = 0.5 * (low + high);
-        Some(Peak { axis_px: 0.5 * doubled, height: height(doubled), rival, clarity })
+        Some(Peak {
+            axis_px: 0.5 * doubled,
+            height: height(doubled),
+            rival,
+            clarity,
+        })
     }
 
     /// The inverse transform of `spectrum` at every whole s.
@@ -249,10 +287,19 @@ impl Sums {
 
     /// Adds the pairs of `other`.
     pub(super) fn add(&mut self, other: &Sums) {
-        self.cross.iter_mut().zip(&other.cross).for_each(|(a, b)| *a += b);
+        self.cross
+            .iter_mut()
+            .zip(&other.cross)
+            .for_each(|(a, b)| *a += b);
         for side in 0..2 {
-            self.power[side].iter_mut().zip(&other.power[side]).for_each(|(a, b)| *a += b);
-            self.energy[side].iter_mut().zip(&other.energy[side]).for_each(|(a, b)| *a += b);
+            self.power[side]
+                .iter_mut()
+                .zip(&other.power[side])
+                .for_each(|(a, b)| *a += b);
+            self.energy[side]
+                .iter_mut()
+                .zip(&other.energy[side])
+                .for_each(|(a, b)| *a += b);
         }
     }
 }
@@ -266,14 +313,22 @@ pub(super) fn overlap(n_cols: usize, axis_px: f64) -> Range<usize> {
 }
 
 fn window(n_cols: usize, overlap: &Range<usize>, fade: bool) -> Vec<f32> {
-    let ramp = if fade { (overlap.len() as f64 / 10.0).max(1.0) } else { 1e-9 };
+    let ramp = if fade {
+        (overlap.len() as f64 / 10.0).max(1.0)
+    } else {
+        1e-9
+    };
     (0..n_cols)
         .map(|col| {
             if !overlap.contains(&col) {
                 return 0.0;
             }
             let inside = (col - overlap.start).min(overlap.end - 1 - col) as f64 + 0.5;
-            if inside >= ramp { 1.0 } else { (0.5 - 0.5 * (PI * inside / ramp).cos()) as f32 }
+            if inside >= ramp {
+                1.0
+            } else {
+                (0.5 - 0.5 * (PI * inside / ramp).cos()) as f32
+            }
         })
         .collect()
 }
@@ -286,7 +341,11 @@ pub(super) fn derivative(line: &[f32], out: &mut [f32]) {
     });
     out.fill(0.0);
     for col in REACH..line.len().saturating_sub(REACH) {
-        out[col] = line[col - REACH..=col + REACH].iter().zip(&taps).map(|(v, t)| v * t).sum();
+        out[col] = line[col - REACH..=col + REACH]
+            .iter()
+            .zip(&taps)
+            .map(|(v, t)| v * t)
+            .sum();
     }
 }
 
@@ -312,10 +371,18 @@ mod tests {
                 }
             });
             let matched = correlator.matched_peak(&sums, (24.0, 71.0)).unwrap();
-            assert!((matched.axis_px - axis).abs() < 0.01 && matched.height > 0.999, "{axis}: {}", matched.axis_px);
+            assert!(
+                (matched.axis_px - axis).abs() < 0.01 && matched.height > 0.999,
+                "{axis}: {}",
+                matched.axis_px
+            );
             let phase = correlator.phase_peak(&sums, (24.0, 71.0)).unwrap();
             // the whitened peak also sees the tails of the bumps cut off at the edges
-            assert!((phase.axis_px - axis).abs() < 0.02, "{axis}: {}", phase.axis_px);
+            assert!(
+                (phase.axis_px - axis).abs() < 0.02,
+                "{axis}: {}",
+                phase.axis_px
+            );
             // negative control: a tenth of a pixel more must show
             let moved = correlator.sum(5, 0..96, false, |_, a, b| {
                 for col in 0..96 {
@@ -323,8 +390,17 @@ mod tests {
                     b[col] = bumps(2.0 * axis + 0.2 - col as f64) as f32;
                 }
             });
-            let moved = [correlator.matched_peak(&moved, (24.0, 71.0)), correlator.phase_peak(&moved, (24.0, 71.0))];
-            assert!(moved.iter().flatten().all(|m| (m.axis_px - axis).abs() > 0.05), "the check is blind");
+            let moved = [
+                correlator.matched_peak(&moved, (24.0, 71.0)),
+                correlator.phase_peak(&moved, (24.0, 71.0)),
+            ];
+            assert!(
+                moved
+                    .iter()
+                    .flatten()
+                    .all(|m| (m.axis_px - axis).abs() > 0.05),
+                "the check is blind"
+            );
         }
     }
 

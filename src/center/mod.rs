@@ -101,13 +101,22 @@ struct Asked {
 
 impl Asked {
     fn new(name: &'static str) -> Asked {
-        Asked { name, points: Vec::new(), qualities: Vec::new(), refusals: Vec::new() }
+        Asked {
+            name,
+            points: Vec::new(),
+            qualities: Vec::new(),
+            refusals: Vec::new(),
+        }
     }
 
     fn note(&mut self, row: f64, answer: std::result::Result<Answer, String>) {
         match answer {
             Ok(a) => {
-                self.points.push(Point { row, axis_px: a.axis_px, sigma_px: a.sigma_px });
+                self.points.push(Point {
+                    row,
+                    axis_px: a.axis_px,
+                    sigma_px: a.sigma_px,
+                });
                 self.qualities.push(a.quality);
             }
             Err(reason) => self.refusals.push((row, reason)),
@@ -122,7 +131,11 @@ const MIRROR_VIEWS: usize = 1500;
 ///
 /// # Errors
 /// Those of the source; [`Error::CenterDisagrees`] when no height gives an answer.
-pub fn find(source: &dyn SinogramSource, config: &CenterConfig, progress: &Progress) -> Result<AxisFit> {
+pub fn find(
+    source: &dyn SinogramSource,
+    config: &CenterConfig,
+    progress: &Progress,
+) -> Result<AxisFit> {
     find_at_rows(source, &[], config, progress)
 }
 
@@ -139,7 +152,11 @@ pub fn find_at_rows(
     let (n_rows, n_cols) = (source.n_rows(), source.n_cols());
     let middle_row = (n_rows as f64 - 1.0) / 2.0;
     if let Some(&row) = rows.iter().find(|&&row| row >= n_rows) {
-        return Err(Error::config("--row", row, format!("the detector has rows 0 to {}", n_rows.saturating_sub(1))));
+        return Err(Error::config(
+            "--row",
+            row,
+            format!("the detector has rows 0 to {}", n_rows.saturating_sub(1)),
+        ));
     }
     if let Some(axis_px) = config.value {
         return Ok(AxisFit {
@@ -167,17 +184,31 @@ pub fn find_at_rows(
         )
     })?;
     let middle = (n_cols as f64 - 1.0) / 2.0;
-    let within = |half: f64| ((middle - half).max(2.0), (middle + half).min(n_cols as f64 - 3.0));
-    let range_px = within(if config.search_px > 0.0 { config.search_px } else { n_cols as f64 / 4.0 });
+    let within = |half: f64| {
+        (
+            (middle - half).max(2.0),
+            (middle + half).min(n_cols as f64 - 3.0),
+        )
+    };
+    let range_px = within(if config.search_px > 0.0 {
+        config.search_px
+    } else {
+        n_cols as f64 / 4.0
+    });
     let heights = heights::choose(source, rows, config)?;
 
     let mut notes = heights.notes.clone();
     let mut asked = ask_sinograms(source, &views, config, &heights, range_px, progress)?;
-    let wants_pairs = matches!(config.method, CenterMethod::Auto | CenterMethod::PhaseCorrelation);
+    let wants_pairs = matches!(
+        config.method,
+        CenterMethod::Auto | CenterMethod::PhaseCorrelation
+    );
     if let Some(note) = half_acquisition(&mut asked, range_px) {
         notes.push(note);
     } else if wants_pairs {
-        asked.push(ask_projections(source, &views, &heights, range_px, progress, &mut notes)?);
+        asked.push(ask_projections(
+            source, &views, &heights, range_px, progress, &mut notes,
+        )?);
     }
     verdict::judge(&asked, config, verdict::Detector { n_rows, n_cols }, notes)
 }
@@ -192,7 +223,10 @@ fn ask_sinograms(
     progress: &Progress,
 ) -> Result<Vec<Asked>> {
     let full_turn = views.has_full_turn();
-    let wants_wedge = matches!(config.method, CenterMethod::Auto | CenterMethod::DoubleWedge);
+    let wants_wedge = matches!(
+        config.method,
+        CenterMethod::Auto | CenterMethod::DoubleWedge
+    );
     let wants_mirror = match config.method {
         CenterMethod::Auto => full_turn,
         CenterMethod::MirrorMatch => true,
@@ -203,10 +237,25 @@ fn ask_sinograms(
     }
     let n_cols = source.n_cols() as f64;
     // by default a full turn is searched up to strips of 5 % of the detector
-    let mirror_range = if config.search_px > 0.0 { range_px } else { (0.025 * n_cols, n_cols - 1.0 - 0.025 * n_cols) };
-    let opposites = if wants_mirror { views.opposites(MIRROR_VIEWS) } else { Vec::new() };
-    let starts: &[f64] = if full_turn { &[0.0, std::f64::consts::FRAC_PI_2] } else { &[0.0] };
-    let half_turns: Vec<_> = starts.iter().filter_map(|&start| views.half_turn(start)).collect();
+    let mirror_range = if config.search_px > 0.0 {
+        range_px
+    } else {
+        (0.025 * n_cols, n_cols - 1.0 - 0.025 * n_cols)
+    };
+    let opposites = if wants_mirror {
+        views.opposites(MIRROR_VIEWS)
+    } else {
+        Vec::new()
+    };
+    let starts: &[f64] = if full_turn {
+        &[0.0, std::f64::consts::FRAC_PI_2]
+    } else {
+        &[0.0]
+    };
+    let half_turns: Vec<_> = starts
+        .iter()
+        .filter_map(|&start| views.half_turn(start))
+        .collect();
 
     let stage = progress.stage("Rotation axis", heights.slabs.len() as u64, "heights");
     let (mut wedge, mut mirror) = (Asked::new("double-wedge"), Asked::new("mirror-match"));
@@ -216,18 +265,24 @@ fn ask_sinograms(
             let rows = source.sinograms(slab.clone())?;
             match rows.len_of(Axis(0)) {
                 1 => rows.index_axis_move(Axis(0), 0),
-                _ => rows.mean_axis(Axis(0)).expect("a height has at least one row"),
+                _ => rows
+                    .mean_axis(Axis(0))
+                    .expect("a height has at least one row"),
             }
         };
         let mut near_the_edge = false;
         if wants_mirror {
             let answer = overlap_360::search(sinogram.view(), &opposites, range_px, mirror_range);
-            near_the_edge = answer.as_ref().is_ok_and(|a| a.axis_px < range_px.0 || a.axis_px > range_px.1);
+            near_the_edge = answer
+                .as_ref()
+                .is_ok_and(|a| a.axis_px < range_px.0 || a.axis_px > range_px.1);
             mirror.note(row, answer);
         }
         if wants_wedge && !near_the_edge {
-            let halves: Vec<Array2<f32>> =
-                half_turns.iter().map(|half| views::resample(sinogram.view(), half)).collect();
+            let halves: Vec<Array2<f32>> = half_turns
+                .iter()
+                .map(|half| views::resample(sinogram.view(), half))
+                .collect();
             wedge.note(row, double_wedge::search(&halves, range_px));
         }
         stage.inc(1);
@@ -250,7 +305,9 @@ fn ask_projections(
     let pairs = views.opposite_pairs(tolerance, 4);
     let mut asked = Asked::new("phase-correlation");
     if pairs.near.is_empty() {
-        notes.push("No two projections are half a turn apart, so phase correlation was not asked.".into());
+        notes.push(
+            "No two projections are half a turn apart, so phase correlation was not asked.".into(),
+        );
         return Ok(asked);
     }
     if !pairs.far.is_empty() {
@@ -274,7 +331,11 @@ fn ask_projections(
 /// Where most heights match near the edge of the detector, the methods for a centred sample are left out.
 fn half_acquisition(asked: &mut Vec<Asked>, range_px: (f64, f64)) -> Option<String> {
     let mirror = asked.iter().find(|a| a.name == "mirror-match")?;
-    let outside = mirror.points.iter().filter(|p| p.axis_px < range_px.0 || p.axis_px > range_px.1).count();
+    let outside = mirror
+        .points
+        .iter()
+        .filter(|p| p.axis_px < range_px.0 || p.axis_px > range_px.1)
+        .count();
     if 2 * outside <= mirror.points.len() {
         return None;
     }

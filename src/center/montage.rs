@@ -29,7 +29,10 @@ const LEAST_TILE: usize = 170;
 /// The step is the uncertainty, rounded to 0.25, 0.5, 1, 2 or 4 px. Ascending, in the columns of the detector \[px\].
 #[must_use]
 pub fn candidates(fit: &AxisFit, row: f64) -> Vec<f64> {
-    let step = [0.25, 0.5, 1.0, 2.0].into_iter().find(|&s| fit.uncertainty_px <= s).unwrap_or(4.0);
+    let step = [0.25, 0.5, 1.0, 2.0]
+        .into_iter()
+        .find(|&s| fit.uncertainty_px <= s)
+        .unwrap_or(4.0);
     let middle = fit.at(row);
     let mut all: Vec<f64> = (-4..=4).map(|k| middle + f64::from(k) * step).collect();
     for answers in fit.methods.values() {
@@ -49,12 +52,25 @@ pub fn candidates(fit: &AxisFit, row: f64) -> Vec<f64> {
 /// # Errors
 /// Those of the source and of the reconstruction; [`Error::Io`] when `path` cannot be written; [`Error::Config`]
 /// when there are no candidates or no such row.
-pub fn montage(source: &dyn SinogramSource, row: usize, candidates: &[f64], path: &Path) -> Result<()> {
+pub fn montage(
+    source: &dyn SinogramSource,
+    row: usize,
+    candidates: &[f64],
+    path: &Path,
+) -> Result<()> {
     if candidates.is_empty() {
-        return Err(Error::config("candidates", "[]", "a montage needs at least one axis"));
+        return Err(Error::config(
+            "candidates",
+            "[]",
+            "a montage needs at least one axis",
+        ));
     }
     if row >= source.n_rows() {
-        return Err(Error::config("--row", row, format!("the detector has rows 0 to {}", source.n_rows() - 1)));
+        return Err(Error::config(
+            "--row",
+            row,
+            format!("the detector has rows 0 to {}", source.n_rows() - 1),
+        ));
     }
     let n_cols = source.n_cols();
     let sinograms = source.sinograms(row..row + 1)?;
@@ -64,7 +80,10 @@ pub fn montage(source: &dyn SinogramSource, row: usize, candidates: &[f64], path
         n_cols,
         rays: rays(source.angles_rad(), InPlaneMotion::default()),
         grid: Grid::square(n_cols).crop(&(first..first + shown), &(first..first + shown)),
-        config: ReconstructConfig { method: ReconstructMethod::Fbp, ..ReconstructConfig::default() },
+        config: ReconstructConfig {
+            method: ReconstructMethod::Fbp,
+            ..ReconstructConfig::default()
+        },
         scale: 1.0,
         mask_radius_px: None,
     };
@@ -96,32 +115,49 @@ fn draw(tiles: &[Array2<f32>], labels: &[String], n_cols: usize) -> Result<RgbIm
     let (width, height) = (per_row * pitch + GAP, n_rows * (pitch + LABEL) + GAP);
     let mut pixels = vec![255u8; width * height * 3];
     let (low, high) = grey_range(tiles, n_cols);
-    let corner = |k: usize| (GAP + (k % per_row) * pitch, GAP + LABEL + (k / per_row) * (pitch + LABEL));
+    let corner = |k: usize| {
+        (
+            GAP + (k % per_row) * pitch,
+            GAP + LABEL + (k / per_row) * (pitch + LABEL),
+        )
+    };
     for (k, tile) in tiles.iter().enumerate() {
         let (left, top) = corner(k);
         for y in 0..side * zoom {
             for x in 0..side * zoom {
                 let value = (tile[[y / zoom, x / zoom]] - low) / (high - low);
-                let grey = if value.is_finite() { (255.0 * value.clamp(0.0, 1.0)).round() as u8 } else { 0 };
+                let grey = if value.is_finite() {
+                    (255.0 * value.clamp(0.0, 1.0)).round() as u8
+                } else {
+                    0
+                };
                 let at = 3 * ((top + y) * width + left + x);
                 pixels[at..at + 3].fill(grey);
             }
         }
     }
-    let failed = |error: String| Error::io("draw the labels of", "the montage")(std::io::Error::other(error));
+    let failed = |error: String| {
+        Error::io("draw the labels of", "the montage")(std::io::Error::other(error))
+    };
     plotters::style::register_font("montage", FontStyle::Normal, dejavu::sans::regular())
         .map_err(|_| failed("the built-in font is not readable".into()))?;
     {
-        let root = BitMapBackend::with_buffer(&mut pixels, (width as u32, height as u32)).into_drawing_area();
-        let style = ("montage", 20).into_font().color(&BLACK).pos(Pos::new(HPos::Center, VPos::Center));
+        let root = BitMapBackend::with_buffer(&mut pixels, (width as u32, height as u32))
+            .into_drawing_area();
+        let style = ("montage", 20)
+            .into_font()
+            .color(&BLACK)
+            .pos(Pos::new(HPos::Center, VPos::Center));
         for (k, label) in labels.iter().enumerate() {
             let (left, top) = corner(k);
             let at = ((left + side * zoom / 2) as i32, (top - LABEL / 2) as i32);
-            root.draw(&Text::new(label.as_str(), at, style.clone())).map_err(|e| failed(e.to_string()))?;
+            root.draw(&Text::new(label.as_str(), at, style.clone()))
+                .map_err(|e| failed(e.to_string()))?;
         }
         root.present().map_err(|e| failed(e.to_string()))?;
     }
-    Ok(RgbImage::from_raw(width as u32, height as u32, pixels).expect("the buffer was made for this size"))
+    Ok(RgbImage::from_raw(width as u32, height as u32, pixels)
+        .expect("the buffer was made for this size"))
 }
 
 /// 1st and 99th percentile of all tiles inside the circle that a detector of `n_cols` sees.
@@ -131,7 +167,9 @@ fn grey_range(tiles: &[Array2<f32>], n_cols: usize) -> (f32, f32) {
     let mut values: Vec<f32> = tiles
         .iter()
         .flat_map(|tile| tile.indexed_iter())
-        .filter(|((y, x), v)| (*x as f64 - middle).hypot(*y as f64 - middle) < radius && v.is_finite())
+        .filter(|((y, x), v)| {
+            (*x as f64 - middle).hypot(*y as f64 - middle) < radius && v.is_finite()
+        })
         .map(|(_, &v)| v)
         .collect();
     if values.is_empty() {
@@ -140,7 +178,11 @@ fn grey_range(tiles: &[Array2<f32>], n_cols: usize) -> (f32, f32) {
     values.sort_by(f32::total_cmp);
     let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
     let (low, high) = (at(0.01), at(0.99));
-    if high > low { (low, high) } else { (low, low + 1.0) }
+    if high > low {
+        (low, high)
+    } else {
+        (low, low + 1.0)
+    }
 }
 
 #[cfg(test)]
@@ -149,12 +191,18 @@ mod tests {
 
     #[test]
     fn tiles_and_labels_stand_where_they_belong() {
-        let tiles: Vec<Array2<f32>> =
-            (0..5).map(|k| Array2::from_shape_fn((64, 64), |(y, x)| (x + y) as f32 + 10.0 * k as f32)).collect();
-        let labels: Vec<String> = (0..5).map(|k| format!("axis {:.2}", 30.0 + f64::from(k))).collect();
+        let tiles: Vec<Array2<f32>> = (0..5)
+            .map(|k| Array2::from_shape_fn((64, 64), |(y, x)| (x + y) as f32 + 10.0 * k as f32))
+            .collect();
+        let labels: Vec<String> = (0..5)
+            .map(|k| format!("axis {:.2}", 30.0 + f64::from(k)))
+            .collect();
         let picture = draw(&tiles, &labels, 64).unwrap();
         let pitch = 64 * 3 + GAP;
-        assert_eq!(picture.dimensions(), ((3 * pitch + GAP) as u32, (2 * (pitch + LABEL) + GAP) as u32));
+        assert_eq!(
+            picture.dimensions(),
+            ((3 * pitch + GAP) as u32, (2 * (pitch + LABEL) + GAP) as u32)
+        );
         let dark = |x0: usize, y0: usize, w: usize, h: usize| {
             let mut count = 0;
             for y in y0..y0 + h {
@@ -176,9 +224,18 @@ mod tests {
 
     #[test]
     fn candidates_hold_the_fit_and_every_method() {
-        let mut fit = AxisFit { axis_px: 100.3, uncertainty_px: 0.1, ..AxisFit::default() };
-        fit.methods
-            .insert("phase-correlation".into(), super::super::MethodAnswers { rows: vec![3.0], axis_px: vec![108.0] });
+        let mut fit = AxisFit {
+            axis_px: 100.3,
+            uncertainty_px: 0.1,
+            ..AxisFit::default()
+        };
+        fit.methods.insert(
+            "phase-correlation".into(),
+            super::super::MethodAnswers {
+                rows: vec![3.0],
+                axis_px: vec![108.0],
+            },
+        );
         let all = candidates(&fit, 0.0);
         assert_eq!(all.len(), 10);
         assert!(all.contains(&100.3) && all.contains(&108.0) && all.is_sorted());

@@ -34,11 +34,24 @@ pub(super) fn search(
     }
     let correlator = Correlator::new(n_cols);
     let parts = [0, 1].map(|parity| {
-        correlator.sum((opposites.len() + 1 - parity) / 2, 0..n_cols, false, |index, a, b| {
-            let (view, opposite) = opposites[2 * index + parity];
-            mix(sinogram, Between { low: view, high: view, weight: 0.0 }, a);
-            mix(sinogram, opposite, b);
-        })
+        correlator.sum(
+            (opposites.len() + 1 - parity) / 2,
+            0..n_cols,
+            false,
+            |index, a, b| {
+                let (view, opposite) = opposites[2 * index + parity];
+                mix(
+                    sinogram,
+                    Between {
+                        low: view,
+                        high: view,
+                        weight: 0.0,
+                    },
+                    a,
+                );
+                mix(sinogram, opposite, b);
+            },
+        )
     });
     let mut all = correlator.empty();
     parts.iter().for_each(|part| all.add(part));
@@ -50,16 +63,29 @@ pub(super) fn search(
     }
     .ok_or("the match has no peak inside the search range")?;
     if peak.height < MIN_MATCH {
-        return Err(format!("the best match has a correlation of only {:.2}", peak.height));
+        return Err(format!(
+            "the best match has a correlation of only {:.2}",
+            peak.height
+        ));
     }
     if peak.rival > MAX_RIVAL {
-        return Err(format!("a second match is {:.0} % as good", 100.0 * peak.rival));
+        return Err(format!(
+            "a second match is {:.0} % as good",
+            100.0 * peak.rival
+        ));
     }
     let close = (peak.axis_px - 2.0, peak.axis_px + 2.0);
-    let votes: Vec<f64> = parts.iter().filter_map(|p| Some(correlator.matched_peak(p, close)?.axis_px)).collect();
+    let votes: Vec<f64> = parts
+        .iter()
+        .filter_map(|p| Some(correlator.matched_peak(p, close)?.axis_px))
+        .collect();
     let sigma_px = match votes[..] {
         [even, odd] => 0.5 * (even - odd).abs(),
         _ => 0.25,
     };
-    Ok(Answer { axis_px: peak.axis_px, sigma_px: sigma_px.max(0.02), quality: peak.height })
+    Ok(Answer {
+        axis_px: peak.axis_px,
+        sigma_px: sigma_px.max(0.02),
+        quality: peak.height,
+    })
 }

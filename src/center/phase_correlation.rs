@@ -51,7 +51,11 @@ pub(super) fn search(
             if axis_px < range_px.0 || axis_px > range_px.1 {
                 return Err("the peak lies at the edge of the search".into());
             }
-            Ok(Answer { axis_px, sigma_px, quality: near.quality.min(far.quality) })
+            Ok(Answer {
+                axis_px,
+                sigma_px,
+                quality: near.quality.min(far.quality),
+            })
         })
         .collect())
 }
@@ -64,21 +68,33 @@ fn search_class(
 ) -> Result<Vec<Result<Answer, String>>> {
     let mut lines: Vec<Vec<[Array2<f32>; 2]>> = bands.iter().map(|_| Vec::new()).collect();
     for &(first, second) in pairs {
-        let (top, bottom) =
-            (bands.iter().map(|b| b.start).min().unwrap_or(0), bands.iter().map(|b| b.end).max().unwrap_or(0));
-        let views = [source.projection(first, top..bottom)?, source.projection(second, top..bottom)?];
+        let (top, bottom) = (
+            bands.iter().map(|b| b.start).min().unwrap_or(0),
+            bands.iter().map(|b| b.end).max().unwrap_or(0),
+        );
+        let views = [
+            source.projection(first, top..bottom)?,
+            source.projection(second, top..bottom)?,
+        ];
         for (band, lines) in bands.iter().zip(&mut lines) {
             let stride = band.len().div_ceil(ROWS_PER_BAND).max(1);
-            lines.push(
-                views.each_ref().map(|view| view.slice(s![band.start - top..band.end - top;stride, ..]).to_owned()),
-            );
+            lines.push(views.each_ref().map(|view| {
+                view.slice(s![band.start - top..band.end - top;stride, ..])
+                    .to_owned()
+            }));
         }
     }
-    Ok(lines.iter().map(|lines| search_lines(lines, range_px)).collect())
+    Ok(lines
+        .iter()
+        .map(|lines| search_lines(lines, range_px))
+        .collect())
 }
 
 /// The axis from `lines`, pairs of `[row, col]`.
-pub(super) fn search_lines(lines: &[[Array2<f32>; 2]], range_px: (f64, f64)) -> Result<Answer, String> {
+pub(super) fn search_lines(
+    lines: &[[Array2<f32>; 2]],
+    range_px: (f64, f64),
+) -> Result<Answer, String> {
     let (n_rows, n_cols) = lines.first().map_or((0, 0), |pair| pair[0].dim());
     if n_rows == 0 || n_cols < 16 {
         return Err("no pair of projections half a turn apart".into());
@@ -108,19 +124,33 @@ pub(super) fn search_lines(lines: &[[Array2<f32>; 2]], range_px: (f64, f64)) -> 
         .phase_peak(&joined(&sums(0..n_cols, false)), range_px)
         .ok_or("the correlation has no peak inside the search range")?;
     if first.rival > MAX_RIVAL {
-        return Err(format!("a second peak is {:.0} % as high", 100.0 * first.rival));
+        return Err(format!(
+            "a second peak is {:.0} % as high",
+            100.0 * first.rival
+        ));
     }
     if first.clarity < MIN_CLARITY {
-        return Err(format!("the peak is only {:.1} times the rms of the rest", first.clarity));
+        return Err(format!(
+            "the peak is only {:.1} times the rms of the rest",
+            first.clarity
+        ));
     }
     let close = (first.axis_px - 3.0, first.axis_px + 3.0);
     let halves = sums(overlap(n_cols, first.axis_px), true);
-    let second =
-        correlator.phase_peak(&joined(&halves), close).ok_or("the peak moves when the window is centred on it")?;
-    let parts: Vec<f64> = halves.iter().filter_map(|h| Some(correlator.phase_peak(h, close)?.axis_px)).collect();
+    let second = correlator
+        .phase_peak(&joined(&halves), close)
+        .ok_or("the peak moves when the window is centred on it")?;
+    let parts: Vec<f64> = halves
+        .iter()
+        .filter_map(|h| Some(correlator.phase_peak(h, close)?.axis_px))
+        .collect();
     let sigma_px = match parts[..] {
         [even, odd] => 0.5 * (even - odd).abs(),
         _ => 0.25,
     };
-    Ok(Answer { axis_px: second.axis_px, sigma_px: sigma_px.max(0.02), quality: 1.0 - first.rival })
+    Ok(Answer {
+        axis_px: second.axis_px,
+        sigma_px: sigma_px.max(0.02),
+        quality: 1.0 - first.rival,
+    })
 }

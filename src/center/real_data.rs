@@ -6,7 +6,9 @@ use super::testing::{Made, degrees};
 use super::*;
 
 fn shared(part: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(part);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared")
+        .join(part);
     if !path.exists() {
         eprintln!("SKIPPED: {} is not there", path.display());
         return None;
@@ -22,19 +24,31 @@ fn golden(name: &str) -> Option<Array2<f32>> {
 }
 
 fn source(sinogram: Array2<f32>, angles_rad: Vec<f64>) -> Made {
-    Made { sinograms: sinogram.insert_axis(Axis(0)), angles_rad }
+    Made {
+        sinograms: sinogram.insert_axis(Axis(0)),
+        angles_rad,
+    }
 }
 
 #[test]
 fn the_double_wedge_is_no_farther_from_the_truth_than_algotom() {
     // truth and Algotom's default answer from goldens/index.json
-    for (name, n, truth, algotom) in [("in_proj_a", 181, 132.8, 132.75), ("in_proj_b", 90, 63.4, 63.25)] {
+    for (name, n, truth, algotom) in [
+        ("in_proj_a", 181, 132.8, 132.75),
+        ("in_proj_b", 90, 63.4, 63.25),
+    ] {
         let Some(sinogram) = golden(name) else { return };
         assert_eq!(sinogram.nrows(), n);
         let made = source(sinogram, degrees(0.0, 180.0 / (n as f64 - 1.0), n));
-        let config = CenterConfig { method: CenterMethod::DoubleWedge, ..CenterConfig::default() };
+        let config = CenterConfig {
+            method: CenterMethod::DoubleWedge,
+            ..CenterConfig::default()
+        };
         let fit = find(&made, &config, &Progress::new(true)).unwrap();
-        eprintln!("{name}: {:.3} +- {:.3}, truth {truth}", fit.axis_px, fit.uncertainty_px);
+        eprintln!(
+            "{name}: {:.3} +- {:.3}, truth {truth}",
+            fit.axis_px, fit.uncertainty_px
+        );
         assert!((fit.axis_px - algotom).abs() < 0.3, "{fit:?}");
         assert!((fit.axis_px - truth).abs() < 0.15, "{fit:?}");
     }
@@ -43,12 +57,16 @@ fn the_double_wedge_is_no_farther_from_the_truth_than_algotom() {
 #[test]
 fn phase_correlation_is_closer_to_the_truth_than_algotom() {
     for (name, truth, algotom) in [("a", 132.8, 132.997), ("b", 63.4, 63.436)] {
-        let (Some(first), Some(second)) = (golden(&format!("in_p000_{name}")), golden(&format!("in_p180_{name}")))
-        else {
+        let (Some(first), Some(second)) = (
+            golden(&format!("in_p000_{name}")),
+            golden(&format!("in_p180_{name}")),
+        ) else {
             return;
         };
         let n_cols = first.ncols() as f64;
-        let answer = phase_correlation::search_lines(&[[first, second]], (n_cols / 4.0, 3.0 * n_cols / 4.0)).unwrap();
+        let answer =
+            phase_correlation::search_lines(&[[first, second]], (n_cols / 4.0, 3.0 * n_cols / 4.0))
+                .unwrap();
         eprintln!("{name}: {answer:?}, truth {truth}");
         assert!((answer.axis_px - algotom).abs() < 0.3, "{answer:?}");
         assert!((answer.axis_px - truth).abs() < 0.1, "{answer:?}");
@@ -63,7 +81,10 @@ fn the_mirror_match_finds_the_reference_half_acquisitions() {
         let n = sinogram.nrows();
         let made = source(sinogram, degrees(0.0, 360.0 / (n as f64 - 1.0), n));
         let fit = find(&made, &CenterConfig::default(), &Progress::new(true)).unwrap();
-        eprintln!("{name}: {:.3} +- {:.3}, truth {truth}", fit.axis_px, fit.uncertainty_px);
+        eprintln!(
+            "{name}: {:.3} +- {:.3}, truth {truth}",
+            fit.axis_px, fit.uncertainty_px
+        );
         assert!((fit.axis_px - truth).abs() < 0.15, "{fit:?}");
     }
 }
@@ -80,7 +101,10 @@ fn tiff(path: &Path) -> Array2<f32> {
 }
 
 fn tiffs(folder: &Path, prefix: &str) -> Vec<Array2<f32>> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     files.retain(|f| f.file_name().unwrap().to_str().unwrap().starts_with(prefix));
     files.sort();
     files.iter().map(|f| tiff(f)).collect()
@@ -94,13 +118,24 @@ fn median_frame(frames: &[Array2<f32>]) -> Array2<f32> {
     })
 }
 
-fn line_integrals(frames: &[Array2<f32>], flat: &Array2<f32>, dark: &Array2<f32>, angles_rad: Vec<f64>) -> Made {
+fn line_integrals(
+    frames: &[Array2<f32>],
+    flat: &Array2<f32>,
+    dark: &Array2<f32>,
+    angles_rad: Vec<f64>,
+) -> Made {
     let (n_rows, n_cols) = flat.dim();
-    let sinograms = ndarray::Array3::from_shape_fn((n_rows, frames.len(), n_cols), |(row, view, col)| {
-        let at = [row, col];
-        -((frames[view][at] - dark[at]) / (flat[at] - dark[at]).max(1.0)).max(1e-4).ln()
-    });
-    Made { sinograms, angles_rad }
+    let sinograms =
+        ndarray::Array3::from_shape_fn((n_rows, frames.len(), n_cols), |(row, view, col)| {
+            let at = [row, col];
+            -((frames[view][at] - dark[at]) / (flat[at] - dark[at]).max(1.0))
+                .max(1e-4)
+                .ln()
+        });
+    Made {
+        sinograms,
+        angles_rad,
+    }
 }
 
 fn report(name: &str, fit: &AxisFit) {
@@ -120,7 +155,10 @@ fn the_grain_in_a_capillary_is_found_below_its_air() {
         return;
     };
     let text = std::fs::read_to_string(folder.join("angles.txt")).unwrap();
-    let angles: Vec<f64> = text.split_whitespace().map(|a| a.parse::<f64>().unwrap().to_radians()).collect();
+    let angles: Vec<f64> = text
+        .split_whitespace()
+        .map(|a| a.parse::<f64>().unwrap().to_radians())
+        .collect();
     let made = line_integrals(
         &tiffs(&folder, "raw_"),
         &tiffs(&folder, "flat_")[0],
@@ -156,9 +194,16 @@ fn the_tooth_is_found_far_off_the_middle_from_two_rows() {
     let file = rust_hdf5::H5File::open(&path).unwrap();
     let read = |name: &str| -> Vec<f32> { file.dataset(name).unwrap().read_raw::<f32>().unwrap() };
     let frames = |name: &str| -> Vec<Array2<f32>> {
-        read(name).chunks(2 * 640).map(|f| Array2::from_shape_vec((2, 640), f.to_vec()).unwrap()).collect()
+        read(name)
+            .chunks(2 * 640)
+            .map(|f| Array2::from_shape_vec((2, 640), f.to_vec()).unwrap())
+            .collect()
     };
-    let angles: Vec<f64> = file.dataset("exchange/theta").unwrap().read_raw::<f64>().unwrap();
+    let angles: Vec<f64> = file
+        .dataset("exchange/theta")
+        .unwrap()
+        .read_raw::<f64>()
+        .unwrap();
     let made = line_integrals(
         &frames("exchange/data"),
         &median_frame(&frames("exchange/data_white")),

@@ -22,8 +22,16 @@ impl Discs {
             (0..n)
                 .map(|_| {
                     let size = uniform(0.04, 0.15) * radius;
-                    let (r, phi) = ((radius - size) * uniform(0.0, 1.0).sqrt(), uniform(0.0, std::f64::consts::TAU));
-                    [r * phi.cos(), r * phi.sin(), size, uniform(0.5, 1.5) / radius]
+                    let (r, phi) = (
+                        (radius - size) * uniform(0.0, 1.0).sqrt(),
+                        uniform(0.0, std::f64::consts::TAU),
+                    );
+                    [
+                        r * phi.cos(),
+                        r * phi.sin(),
+                        size,
+                        uniform(0.5, 1.5) / radius,
+                    ]
                 })
                 .collect(),
         )
@@ -37,7 +45,8 @@ impl Discs {
             // the chord 2 sqrt(R^2 - d^2) integrated from the disc's middle to d
             let area = |d: f64| {
                 let d = d.clamp(-radius, *radius);
-                d * (radius * radius - d * d).max(0.0).sqrt() + radius * radius * (d / radius).asin()
+                d * (radius * radius - d * d).max(0.0).sqrt()
+                    + radius * radius * (d / radius).asin()
             };
             let middle = axis + x * cos + y * sin;
             let first = (middle - radius - 1.0).max(0.0) as usize;
@@ -50,7 +59,13 @@ impl Discs {
     }
 
     /// `[view, col]`
-    pub(super) fn sinogram(&self, n: usize, n_cols: usize, axis: f64, angle: impl Fn(u32) -> f64) -> Array2<f32> {
+    pub(super) fn sinogram(
+        &self,
+        n: usize,
+        n_cols: usize,
+        axis: f64,
+        angle: impl Fn(u32) -> f64,
+    ) -> Array2<f32> {
         let mut out = Array2::zeros((n, n_cols));
         for (k, mut row) in out.outer_iter_mut().enumerate() {
             self.project(axis, angle(k as u32), row.as_slice_mut().unwrap());
@@ -87,7 +102,9 @@ pub(super) struct Recipe {
 
 /// `n` angles from `first` in steps of `step` degrees.
 pub(super) fn degrees(first: f64, step: f64, n: usize) -> Vec<f64> {
-    (0..n).map(|k| (first + step * k as f64).to_radians()).collect()
+    (0..n)
+        .map(|k| (first + step * k as f64).to_radians())
+        .collect()
 }
 
 impl Recipe {
@@ -126,12 +143,20 @@ impl Recipe {
                     discs.project(axis, angle, line);
                 }
                 for (col, value) in line.iter_mut().enumerate() {
-                    *value +=
-                        normal(self.noise) + stripes[col] + if row < self.air_rows { 1e-4 * col as f32 } else { 0.0 };
+                    *value += normal(self.noise)
+                        + stripes[col]
+                        + if row < self.air_rows {
+                            1e-4 * col as f32
+                        } else {
+                            0.0
+                        };
                 }
             }
         }
-        Made { sinograms, angles_rad: self.angles_rad.clone() }
+        Made {
+            sinograms,
+            angles_rad: self.angles_rad.clone(),
+        }
     }
 }
 

@@ -49,13 +49,23 @@ pub(super) fn judge(
     }
     let Some(chosen) = choose(&judged) else {
         let reasons = notes.join(" ");
-        return Err(in_doubt(format!("no method found the rotation axis. {reasons}"), detector.n_cols));
+        return Err(in_doubt(
+            format!("no method found the rotation axis. {reasons}"),
+            detector.n_cols,
+        ));
     };
     let mut agree = true;
     let mut uncertainty_px = chosen.line.sigma_px;
     for other in judged.iter().filter(|other| !std::ptr::eq(*other, chosen)) {
-        let rows = chosen.asked.points.iter().map(|p| p.row).chain([middle_row]);
-        let apart = rows.map(|row| (chosen.at(row, middle_row) - other.at(row, middle_row)).abs()).fold(0.0, f64::max);
+        let rows = chosen
+            .asked
+            .points
+            .iter()
+            .map(|p| p.row)
+            .chain([middle_row]);
+        let apart = rows
+            .map(|row| (chosen.at(row, middle_row) - other.at(row, middle_row)).abs())
+            .fold(0.0, f64::max);
         let scatter = 3.0 * chosen.line.sigma_px.hypot(other.line.sigma_px);
         if apart > config.tolerance_px && apart > scatter {
             agree = false;
@@ -115,14 +125,22 @@ pub(super) fn judge(
 /// Answers whose quality is not far below the method's best: a shallow minimum is what rows without sample give.
 fn good_points(asked: &Asked) -> Vec<Point> {
     let best = asked.qualities.iter().copied().fold(0.0, f64::max);
-    asked.points.iter().zip(&asked.qualities).filter(|(_, q)| **q >= 0.4 * best).map(|(p, _)| *p).collect()
+    asked
+        .points
+        .iter()
+        .zip(&asked.qualities)
+        .filter(|(_, q)| **q >= 0.4 * best)
+        .map(|(p, _)| *p)
+        .collect()
 }
 
 /// The mirror match, which uses all views, where it was asked; else the double wedge, unless its heights scatter
 /// much more than the phase correlation's.
 fn choose<'a, 'b>(judged: &'a [Judged<'b>]) -> Option<&'a Judged<'b>> {
     let of = |name: &str| judged.iter().find(|j| j.asked.name == name);
-    let least = judged.iter().min_by(|a, b| a.line.sigma_px.total_cmp(&b.line.sigma_px))?;
+    let least = judged
+        .iter()
+        .min_by(|a, b| a.line.sigma_px.total_cmp(&b.line.sigma_px))?;
     for name in ["mirror-match", "double-wedge"] {
         if let Some(preferred) = of(name)
             && preferred.line.sigma_px <= (3.0 * least.line.sigma_px).max(0.25)
@@ -133,14 +151,28 @@ fn choose<'a, 'b>(judged: &'a [Judged<'b>]) -> Option<&'a Judged<'b>> {
     Some(least)
 }
 
-fn describe(asked: &Asked, line: &Line, n_good: usize, config: &CenterConfig, notes: &mut Vec<String>) {
+fn describe(
+    asked: &Asked,
+    line: &Line,
+    n_good: usize,
+    config: &CenterConfig,
+    notes: &mut Vec<String>,
+) {
     let lean = if line.slope == 0.0 {
         String::new()
     } else {
-        format!(", leaning by {:.3} degrees ({:.5} px per row)", line.slope.atan().to_degrees(), line.slope)
+        format!(
+            ", leaning by {:.3} degrees ({:.5} px per row)",
+            line.slope.atan().to_degrees(),
+            line.slope
+        )
     };
     let heights = asked.points.len() + asked.refusals.len();
-    let used = if line.kept == heights { format!("{heights}") } else { format!("{} of {heights}", line.kept) };
+    let used = if line.kept == heights {
+        format!("{heights}")
+    } else {
+        format!("{} of {heights}", line.kept)
+    };
     notes.push(format!(
         "{}: {:.2} +- {:.2} px from {used} height{}{lean}.",
         capital(asked.name),
@@ -150,12 +182,22 @@ fn describe(asked: &Asked, line: &Line, n_good: usize, config: &CenterConfig, no
     ));
     if let Some((row, reason)) = asked.refusals.first() {
         let rest = asked.refusals.len() - 1;
-        let more = if rest > 0 { format!(", and {rest} more heights") } else { String::new() };
-        notes.push(format!("{} gave no answer at row {row}{more}: {reason}.", capital(asked.name)));
+        let more = if rest > 0 {
+            format!(", and {rest} more heights")
+        } else {
+            String::new()
+        };
+        notes.push(format!(
+            "{} gave no answer at row {row}{more}: {reason}.",
+            capital(asked.name)
+        ));
     }
     let shallow = asked.points.len() - n_good;
     if shallow > 0 {
-        notes.push(format!("{}: {shallow} answers with a weak minimum were left out.", capital(asked.name)));
+        notes.push(format!(
+            "{}: {shallow} answers with a weak minimum were left out.",
+            capital(asked.name)
+        ));
     }
     if let Some(slope) = line.refused_slope {
         notes.push(format!(
@@ -170,7 +212,9 @@ fn describe(asked: &Asked, line: &Line, n_good: usize, config: &CenterConfig, no
 fn capital(name: &str) -> String {
     let spaced = name.replace('-', " ");
     let mut letters = spaced.chars();
-    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+    letters.next().map_or(String::new(), |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
 }
 
 #[cfg(test)]
@@ -179,23 +223,50 @@ mod tests {
 
     fn asked(name: &'static str, axis: f64) -> Asked {
         let points = (0..5)
-            .map(|k| Point { row: 10.0 * f64::from(k), axis_px: axis + 0.02 * f64::from(k % 3), sigma_px: 0.05 })
+            .map(|k| Point {
+                row: 10.0 * f64::from(k),
+                axis_px: axis + 0.02 * f64::from(k % 3),
+                sigma_px: 0.05,
+            })
             .collect();
-        Asked { name, points, qualities: vec![0.8; 5], refusals: Vec::new() }
+        Asked {
+            name,
+            points,
+            qualities: vec![0.8; 5],
+            refusals: Vec::new(),
+        }
     }
 
     fn judged(a: f64, b: f64) -> AxisFit {
         let methods = [asked("double-wedge", a), asked("phase-correlation", b)];
-        judge(&methods, &CenterConfig::default(), Detector { n_rows: 41, n_cols: 200 }, Vec::new()).unwrap()
+        judge(
+            &methods,
+            &CenterConfig::default(),
+            Detector {
+                n_rows: 41,
+                n_cols: 200,
+            },
+            Vec::new(),
+        )
+        .unwrap()
     }
 
     #[test]
     fn methods_that_disagree_are_not_settled_by_a_guess() {
         let fit = judged(100.0, 104.0);
         assert!(!fit.agree);
-        assert!(fit.notes.iter().any(|n| n.contains("--axis 100.0") && n.contains("--axis 104.0")), "{:?}", fit.notes);
+        assert!(
+            fit.notes
+                .iter()
+                .any(|n| n.contains("--axis 100.0") && n.contains("--axis 104.0")),
+            "{:?}",
+            fit.notes
+        );
         let near = judged(100.0, 100.6);
-        assert!(near.agree && near.uncertainty_px > 0.2 && (near.axis_px - 100.02).abs() < 0.03, "{near:?}");
+        assert!(
+            near.agree && near.uncertainty_px > 0.2 && (near.axis_px - 100.02).abs() < 0.03,
+            "{near:?}"
+        );
     }
 
     #[test]
@@ -203,10 +274,24 @@ mod tests {
         let mut none = asked("double-wedge", 0.0);
         none.points.clear();
         none.qualities.clear();
-        none.refusals.push((3.0, "the metric has no minimum inside the search range".into()));
-        let error = judge(&[none], &CenterConfig::default(), Detector { n_rows: 4, n_cols: 200 }, Vec::new());
+        none.refusals.push((
+            3.0,
+            "the metric has no minimum inside the search range".into(),
+        ));
+        let error = judge(
+            &[none],
+            &CenterConfig::default(),
+            Detector {
+                n_rows: 4,
+                n_cols: 200,
+            },
+            Vec::new(),
+        );
         let error = error.unwrap_err();
-        assert!(error.to_string().contains("--axis") && error.to_string().contains("minimum"), "{error}");
+        assert!(
+            error.to_string().contains("--axis") && error.to_string().contains("minimum"),
+            "{error}"
+        );
         assert_eq!(error.exit_code(), 3);
     }
 
@@ -217,7 +302,16 @@ mod tests {
             wedge.points[k].axis_px = 140.0;
             wedge.qualities[k] = 0.12;
         }
-        let fit = judge(&[wedge], &CenterConfig::default(), Detector { n_rows: 41, n_cols: 200 }, Vec::new()).unwrap();
+        let fit = judge(
+            &[wedge],
+            &CenterConfig::default(),
+            Detector {
+                n_rows: 41,
+                n_cols: 200,
+            },
+            Vec::new(),
+        )
+        .unwrap();
         assert!((fit.axis_px - 100.02).abs() < 0.05, "{fit:?}");
     }
 }

@@ -48,21 +48,35 @@ pub(super) struct OppositePairs {
 impl Views {
     /// `None` when there are fewer than three different finite angles.
     pub(super) fn new(angles_rad: &[f64]) -> Option<Views> {
-        let mut sorted: Vec<(f64, usize)> =
-            angles_rad.iter().enumerate().filter(|(_, a)| a.is_finite()).map(|(i, &a)| (a, i)).collect();
+        let mut sorted: Vec<(f64, usize)> = angles_rad
+            .iter()
+            .enumerate()
+            .filter(|(_, a)| a.is_finite())
+            .map(|(i, &a)| (a, i))
+            .collect();
         sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut steps: Vec<f64> = sorted.windows(2).map(|w| w[1].0 - w[0].0).filter(|&s| s > 1e-9).collect();
+        let mut steps: Vec<f64> = sorted
+            .windows(2)
+            .map(|w| w[1].0 - w[0].0)
+            .filter(|&s| s > 1e-9)
+            .collect();
         steps.sort_by(f64::total_cmp);
         if steps.len() < 2 {
             return None;
         }
         let span = sorted[sorted.len() - 1].0 - sorted[0].0;
-        Some(Views { step: steps[steps.len() / 2], span, widest_gap: steps[steps.len() - 1], sorted })
+        Some(Views {
+            step: steps[steps.len() / 2],
+            span,
+            widest_gap: steps[steps.len() - 1],
+            sorted,
+        })
     }
 
     /// Whether there is a half turn, up to one missing end.
     pub(super) fn has_half_turn(&self) -> bool {
-        self.span >= PI - 1.5 * self.step && self.widest_gap <= (5.0 * self.step).max(3f64.to_radians())
+        self.span >= PI - 1.5 * self.step
+            && self.widest_gap <= (5.0 * self.step).max(3f64.to_radians())
     }
 
     /// Whether views and their opposites were both taken over most of the turn.
@@ -76,15 +90,27 @@ impl Views {
         let n = self.sorted.len();
         if after == 0 || after == n {
             let (end, index) = self.sorted[if after == 0 { 0 } else { n - 1 }];
-            return ((end - angle).abs() <= beyond).then_some(Between { low: index, high: index, weight: 0.0 });
+            return ((end - angle).abs() <= beyond).then_some(Between {
+                low: index,
+                high: index,
+                weight: 0.0,
+            });
         }
         let (low, high) = (self.sorted[after - 1], self.sorted[after]);
         let gap = high.0 - low.0;
         if gap > (5.0 * self.step).max(3f64.to_radians()) {
             return None;
         }
-        let weight = if gap > 0.0 { (angle - low.0) / gap } else { 0.0 };
-        Some(Between { low: low.1, high: high.1, weight: weight as f32 })
+        let weight = if gap > 0.0 {
+            (angle - low.0) / gap
+        } else {
+            0.0
+        };
+        Some(Between {
+            low: low.1,
+            high: high.1,
+            weight: weight as f32,
+        })
     }
 
     /// Equally spaced views of a half turn, its end not included, that starts `start` \[rad\] after the first view.
@@ -99,13 +125,26 @@ impl Views {
         // rounding of the angles must not turn a measured view into a mixture of two
         let snap = |mut b: Between| {
             if b.weight < 0.02 {
-                b = Between { high: b.low, weight: 0.0, ..b };
+                b = Between {
+                    high: b.low,
+                    weight: 0.0,
+                    ..b
+                };
             } else if b.weight > 0.98 {
-                b = Between { low: b.high, weight: 0.0, ..b };
+                b = Between {
+                    low: b.high,
+                    weight: 0.0,
+                    ..b
+                };
             }
             b
         };
-        (0..n).map(|k| self.around(self.sorted[0].0 + start + k as f64 * step, 1.6 * self.step).map(snap)).collect()
+        (0..n)
+            .map(|k| {
+                self.around(self.sorted[0].0 + start + k as f64 * step, 1.6 * self.step)
+                    .map(snap)
+            })
+            .collect()
     }
 
     /// Each view `k` whose opposite was measured, with the views around angle + pi; at most about `most`.
@@ -127,7 +166,9 @@ impl Views {
         let n = self.sorted.len();
         let reach = 1.6 * self.step;
         let last = self.sorted[n - 1].0;
-        let mut firsts: Vec<usize> = (0..n).filter(|&i| self.sorted[i].0 + PI <= last + 1e-6).collect();
+        let mut firsts: Vec<usize> = (0..n)
+            .filter(|&i| self.sorted[i].0 + PI <= last + 1e-6)
+            .collect();
         if firsts.is_empty() && self.span >= PI - reach {
             firsts.push(0);
         }
@@ -159,7 +200,11 @@ impl Views {
             } else {
                 [near.checked_sub(1).map(|j| (i, j)), Some((i + 1, near))]
             };
-            for (a, b) in partners.into_iter().flatten().filter(|&(a, b)| a < n && b < n && a < b) {
+            for (a, b) in partners
+                .into_iter()
+                .flatten()
+                .filter(|&(a, b)| a < n && b < n && a < b)
+            {
                 pairs.far.push((self.sorted[a].1, self.sorted[b].1));
                 far_sum += miss(a, b);
             }
@@ -179,7 +224,11 @@ impl Views {
 pub(super) fn resample(sinogram: ArrayView2<'_, f32>, between: &[Between]) -> Array2<f32> {
     let mut out = Array2::zeros((between.len(), sinogram.ncols()));
     for (mut row, b) in out.outer_iter_mut().zip(between) {
-        mix(sinogram, *b, row.as_slice_mut().expect("a fresh array is contiguous"));
+        mix(
+            sinogram,
+            *b,
+            row.as_slice_mut().expect("a fresh array is contiguous"),
+        );
     }
     out
 }
@@ -188,7 +237,11 @@ pub(super) fn resample(sinogram: ArrayView2<'_, f32>, between: &[Between]) -> Ar
 pub(super) fn mix(sinogram: ArrayView2<'_, f32>, between: Between, out: &mut [f32]) {
     let (low, high) = (sinogram.row(between.low), sinogram.row(between.high));
     for ((out, &l), &h) in out.iter_mut().zip(low).zip(high) {
-        let value = if between.weight == 0.0 { l } else { l + between.weight * (h - l) };
+        let value = if between.weight == 0.0 {
+            l
+        } else {
+            l + between.weight * (h - l)
+        };
         *out = if value.is_finite() { value } else { 0.0 };
     }
 }
@@ -198,7 +251,9 @@ mod tests {
     use super::*;
 
     fn degrees(first: f64, step: f64, n: usize) -> Vec<f64> {
-        (0..n).map(|k| (first + step * k as f64).to_radians()).collect()
+        (0..n)
+            .map(|k| (first + step * k as f64).to_radians())
+            .collect()
     }
 
     #[test]
@@ -206,7 +261,11 @@ mod tests {
         let views = Views::new(&degrees(-88.2, 2.0, 91)).unwrap();
         let half = views.half_turn(0.0).unwrap();
         assert_eq!(half.len(), 90);
-        assert!(half.iter().enumerate().all(|(k, b)| b.low == k && b.high == k));
+        assert!(
+            half.iter()
+                .enumerate()
+                .all(|(k, b)| b.low == k && b.high == k)
+        );
         let pairs = views.opposite_pairs(1e-3, 4);
         assert_eq!((pairs.near, pairs.far.len()), (vec![(0, 90)], 0));
     }
@@ -247,7 +306,12 @@ mod tests {
 
     #[test]
     fn too_short_or_broken_ranges_do_not_suit() {
-        assert!(Views::new(&degrees(0.0, 1.0, 170)).unwrap().half_turn(0.0).is_none());
+        assert!(
+            Views::new(&degrees(0.0, 1.0, 170))
+                .unwrap()
+                .half_turn(0.0)
+                .is_none()
+        );
         let mut broken = degrees(0.0, 1.0, 181);
         broken.drain(60..100);
         assert!(Views::new(&broken).unwrap().half_turn(0.0).is_none());

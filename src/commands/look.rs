@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
+use tomodelta::center;
 use tomodelta::config::{CenterMethod, Config, DEFAULT_TOML, DeviceChoice};
 use tomodelta::gpu::{self, Device};
 use tomodelta::io;
 use tomodelta::plan::human_bytes;
 use tomodelta::reconstruct::self_test::self_test;
-use tomodelta::center;
 
 use crate::cli::{Input, Shared, word};
 
@@ -20,13 +20,26 @@ pub(crate) fn inspect(path: &Path, json: bool, input: &Input, shared: &Shared) -
         let meta = io::volume::open(path)?.meta().clone();
         let checked = io::volume::verify(path)?;
         if json {
-            println!("{}", serde_json::to_string_pretty(&json!({ "volume": meta, "verified": checked }))?);
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&json!({ "volume": meta, "verified": checked }))?
+            );
         } else {
-            println!("volume [z, y, x] {:?}, values in {}, voxel {}", meta.shape, meta.unit, match meta.voxel_size_um {
-                Some(size) => format!("{size} um"),
-                None => "of unknown size".into(),
-            });
-            println!("{} parts, {} bytes, {} problems", checked.parts, checked.bytes, checked.problems.len());
+            println!(
+                "volume [z, y, x] {:?}, values in {}, voxel {}",
+                meta.shape,
+                meta.unit,
+                match meta.voxel_size_um {
+                    Some(size) => format!("{size} um"),
+                    None => "of unknown size".into(),
+                }
+            );
+            println!(
+                "{} parts, {} bytes, {} problems",
+                checked.parts,
+                checked.bytes,
+                checked.problems.len()
+            );
             for problem in &checked.problems {
                 println!("  {problem}");
             }
@@ -67,8 +80,12 @@ pub(crate) fn center(
             fit.axis_px, fit.uncertainty_px, fit.middle_row, fit.slope_px_per_row
         );
         for (name, answers) in &fit.methods {
-            let list: Vec<String> =
-                answers.rows.iter().zip(&answers.axis_px).map(|(row, axis)| format!("{row:.0}: {axis:.2}")).collect();
+            let list: Vec<String> = answers
+                .rows
+                .iter()
+                .zip(&answers.axis_px)
+                .map(|(row, axis)| format!("{row:.0}: {axis:.2}"))
+                .collect();
             println!("  {name}: {}", list.join(", "));
         }
         for note in &fit.notes {
@@ -76,26 +93,43 @@ pub(crate) fn center(
         }
     }
     if let Some(path) = montage {
-        let row = rows.first().copied().unwrap_or(fit.middle_row.round().max(0.0) as usize);
+        let row = rows
+            .first()
+            .copied()
+            .unwrap_or(fit.middle_row.round().max(0.0) as usize);
         center::montage(source, row, &center::candidates(&fit, row as f64), path)?;
     }
     Ok(if fit.agree { 0 } else { 3 })
 }
 
 pub(crate) fn config(file: Option<&Path>, default: bool, shared: &Shared) -> Result<u8> {
-    let Some(file) = file.filter(|_| !default).or(shared.config.as_deref().filter(|_| !default)) else {
+    let Some(file) = file
+        .filter(|_| !default)
+        .or(shared.config.as_deref().filter(|_| !default))
+    else {
         if shared.overrides().is_empty() || default {
             print!("{DEFAULT_TOML}");
         } else {
-            print!("{}", toml::to_string_pretty(&Config::load(None, &shared.overrides())?)?);
+            print!(
+                "{}",
+                toml::to_string_pretty(&Config::load(None, &shared.overrides())?)?
+            );
         }
         return Ok(0);
     };
-    print!("{}", toml::to_string_pretty(&Config::load(Some(file), &shared.overrides())?)?);
+    print!(
+        "{}",
+        toml::to_string_pretty(&Config::load(Some(file), &shared.overrides())?)?
+    );
     Ok(0)
 }
 
-pub(crate) fn devices(test: bool, sizes: &[(usize, usize)], json: bool, shared: &Shared) -> Result<u8> {
+pub(crate) fn devices(
+    test: bool,
+    sizes: &[(usize, usize)],
+    json: bool,
+    shared: &Shared,
+) -> Result<u8> {
     super::progress(shared);
     let config = super::config_of(shared, Vec::new())?;
     let adapters = gpu::list();
@@ -112,10 +146,15 @@ pub(crate) fn devices(test: bool, sizes: &[(usize, usize)], json: bool, shared: 
         None
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "adapters": adapters, "test": report }))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&json!({ "adapters": adapters, "test": report }))?
+        );
     } else {
         if adapters.is_empty() {
-            println!("no GPU is visible to Vulkan, Metal or DirectX 12; everything runs with --device cpu");
+            println!(
+                "no GPU is visible to Vulkan, Metal or DirectX 12; everything runs with --device cpu"
+            );
         }
         for adapter in &adapters {
             let limits = &adapter.limits;
@@ -123,7 +162,11 @@ pub(crate) fn devices(test: bool, sizes: &[(usize, usize)], json: bool, shared: 
                 "gpu:{} {}{}\n  {:?}, {}, {}\n  buffer {}, binding {}, workgroup memory {}\n  features: {}",
                 adapter.number,
                 adapter.name,
-                if adapter.would_choose { " (chosen by --device auto)" } else { "" },
+                if adapter.would_choose {
+                    " (chosen by --device auto)"
+                } else {
+                    ""
+                },
                 adapter.kind,
                 adapter.backend,
                 adapter.driver,

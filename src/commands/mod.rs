@@ -18,12 +18,26 @@ use crate::cli::{Command, Shared, quoted};
 /// Runs a command; the number is the exit code.
 pub(crate) fn run(command: Command) -> Result<u8> {
     match command {
-        Command::Demo { folder, overwrite, shared } => demo::run(&folder, overwrite, &shared),
-        Command::Run { series, output, dry_run, resume, overwrite, shared } => {
+        Command::Demo {
+            folder,
+            overwrite,
+            shared,
+        } => demo::run(&folder, overwrite, &shared),
+        Command::Run {
+            series,
+            output,
+            dry_run,
+            resume,
+            overwrite,
+            shared,
+        } => {
             let mut overrides = shared.overrides();
             if let Some(output) = &output {
                 // relative to where the user stands, not to the series
-                overrides.push(("series.output".into(), quoted(std::path::absolute(output)?.display())));
+                overrides.push((
+                    "series.output".into(),
+                    quoted(std::path::absolute(output)?.display()),
+                ));
             }
             let config = Config::load(Some(&series), &overrides)?;
             let existing = match (resume, overwrite) {
@@ -42,29 +56,117 @@ pub(crate) fn run(command: Command) -> Result<u8> {
             println!("{}", report.display());
             Ok(0)
         }
-        Command::Inspect { scan, json, input, shared } => look::inspect(&scan, json, &input, &shared),
-        Command::Center { scan, row, method, montage, json, input, shared } => {
-            look::center(&scan, &row, method, montage.as_deref(), json, &input, &shared)
-        }
-        Command::Correct { scan, output, rows, overwrite, input, shared } => {
-            single::correct(&scan, &output, rows, overwrite, &input, &shared)
-        }
-        Command::Reconstruct { scan, output, rows, crop, axis, method, filter, overwrite, input, shared } => {
-            let flags = single::ReconstructFlags { rows, crop, axis, method, filter, overwrite };
+        Command::Inspect {
+            scan,
+            json,
+            input,
+            shared,
+        } => look::inspect(&scan, json, &input, &shared),
+        Command::Center {
+            scan,
+            row,
+            method,
+            montage,
+            json,
+            input,
+            shared,
+        } => look::center(
+            &scan,
+            &row,
+            method,
+            montage.as_deref(),
+            json,
+            &input,
+            &shared,
+        ),
+        Command::Correct {
+            scan,
+            output,
+            rows,
+            overwrite,
+            input,
+            shared,
+        } => single::correct(&scan, &output, rows, overwrite, &input, &shared),
+        Command::Reconstruct {
+            scan,
+            output,
+            rows,
+            crop,
+            axis,
+            method,
+            filter,
+            overwrite,
+            input,
+            shared,
+        } => {
+            let flags = single::ReconstructFlags {
+                rows,
+                crop,
+                axis,
+                method,
+                filter,
+                overwrite,
+            };
             single::reconstruct(&scan, &output, &flags, &input, &shared)
         }
-        Command::Difference { reference, target, output, align, unit, pixel_size, overwrite, json, shared } => {
-            let flags = single::DifferenceFlags { align, unit, pixel_size, overwrite, json };
+        Command::Difference {
+            reference,
+            target,
+            output,
+            align,
+            unit,
+            pixel_size,
+            overwrite,
+            json,
+            shared,
+        } => {
+            let flags = single::DifferenceFlags {
+                align,
+                unit,
+                pixel_size,
+                overwrite,
+                json,
+            };
             single::difference(&reference, &target, &output, &flags, &shared)
         }
-        Command::Simulate { folder, preset, cols, rows, angles, seed, overwrite, shared } => {
-            demo::simulate(&folder, &demo::Size { preset, cols, rows, angles, seed }, overwrite, &shared)
-        }
-        Command::Config { file, default, shared } => look::config(file.as_deref(), default, &shared),
-        Command::Devices { test, size, json, shared } => look::devices(test, &size, json, &shared),
+        Command::Simulate {
+            folder,
+            preset,
+            cols,
+            rows,
+            angles,
+            seed,
+            overwrite,
+            shared,
+        } => demo::simulate(
+            &folder,
+            &demo::Size {
+                preset,
+                cols,
+                rows,
+                angles,
+                seed,
+            },
+            overwrite,
+            &shared,
+        ),
+        Command::Config {
+            file,
+            default,
+            shared,
+        } => look::config(file.as_deref(), default, &shared),
+        Command::Devices {
+            test,
+            size,
+            json,
+            shared,
+        } => look::devices(test, &size, json, &shared),
         Command::Report { folder, shared } => {
             let progress = progress(&shared);
-            println!("{}", tomodelta::report::write(&folder, &progress)?.display());
+            println!(
+                "{}",
+                tomodelta::report::write(&folder, &progress)?.display()
+            );
             Ok(0)
         }
     }
@@ -86,7 +188,11 @@ fn progress(shared: &Shared) -> Progress {
         (_, 1) => log::LevelFilter::Debug,
         _ => log::LevelFilter::Trace,
     };
-    let others = if shared.verbose >= 2 { log::LevelFilter::Warn } else { log::LevelFilter::Error };
+    let others = if shared.verbose >= 2 {
+        log::LevelFilter::Warn
+    } else {
+        log::LevelFilter::Error
+    };
     let bars = progress.bars();
     let logger = env_logger::Builder::new()
         .filter_level(others)
@@ -132,12 +238,18 @@ fn session(shared: &Shared, config: &Config, existing: Existing) -> Result<Sessi
     threads(config)?;
     let device = Device::open(config.run.device_choice()?)?;
     log::info!("device: {}", device.describe());
-    Ok(Session { device, progress, existing })
+    Ok(Session {
+        device,
+        progress,
+        existing,
+    })
 }
 
 fn threads(config: &Config) -> Result<()> {
     if config.run.threads > 0 {
-        rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build_global()?;
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(config.run.threads)
+            .build_global()?;
     }
     Ok(())
 }
@@ -157,14 +269,25 @@ fn open(path: &std::path::Path, config: &Config) -> Result<tomodelta::scan::Scan
     for warning in &scan.warnings {
         log::warn!("{warning}");
     }
-    log::info!("{}: {}, {} projections of {} x {}; {}", path.display(), scan.layout, scan.n_angles(), scan.n_rows(), scan.n_cols(), scan.angle_source);
+    log::info!(
+        "{}: {}, {} projections of {} x {}; {}",
+        path.display(),
+        scan.layout,
+        scan.n_angles(),
+        scan.n_rows(),
+        scan.n_cols(),
+        scan.angle_source
+    );
     Ok(scan)
 }
 
 /// Refuses an output that is in the way, before any work.
 fn refuse_existing(path: &std::path::Path, overwrite: bool) -> Result<()> {
     if path.exists() && !overwrite {
-        return Err(tomodelta::Error::OutputExists { path: path.to_path_buf() }.into());
+        return Err(tomodelta::Error::OutputExists {
+            path: path.to_path_buf(),
+        }
+        .into());
     }
     Ok(())
 }

@@ -3,18 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use tomodelta::Error;
 use tomodelta::config::{AlignMethod, Config, FilterWindow, ReconstructMethod};
 use tomodelta::correct::CorrectedScan;
 use tomodelta::io;
 use tomodelta::io::npy::NpySinograms;
 use tomodelta::pipeline::output::{Existing, write_json};
 use tomodelta::pipeline::rows::{CountedScan, PlainSource};
+use tomodelta::pipeline::volumes;
 use tomodelta::pipeline::{self, Session, certain_axis};
 use tomodelta::plan;
 use tomodelta::record::AlignmentRecord;
 use tomodelta::scan::SinogramSource;
-use tomodelta::pipeline::volumes;
-use tomodelta::Error;
 
 use crate::cli::{Input, Shared, quoted, word};
 
@@ -44,7 +44,10 @@ impl LineIntegrals {
 
 /// Opens a scan, or a `.npy` of line integrals with `--angles`.
 pub(crate) fn line_integrals(path: &Path, config: &Config) -> Result<LineIntegrals> {
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) {
+    if path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("npy"))
+    {
         let Some(spec) = &config.input.angles else {
             return Err(Error::input(
                 path,
@@ -56,9 +59,14 @@ pub(crate) fn line_integrals(path: &Path, config: &Config) -> Result<LineIntegra
         // a path on the command line is relative to where the user stands
         let (angles_rad, source) = io::angles::parse(spec, Path::new(""), config.input.angle_unit)?;
         log::info!("angles: {source}");
-        return Ok(LineIntegrals::Npy(io::npy::open_line_integrals(path, angles_rad)?));
+        return Ok(LineIntegrals::Npy(io::npy::open_line_integrals(
+            path, angles_rad,
+        )?));
     }
-    Ok(LineIntegrals::Scan(Box::new(CorrectedScan::new(super::open(path, config)?, &config.correct)?)))
+    Ok(LineIntegrals::Scan(Box::new(CorrectedScan::new(
+        super::open(path, config)?,
+        &config.correct,
+    )?)))
 }
 
 pub(crate) fn correct(
@@ -75,7 +83,9 @@ pub(crate) fn correct(
     let session = super::session(shared, &config, Existing::Refuse)?;
     super::refuse_existing(output, overwrite)?;
     let scan = CorrectedScan::new(super::open(path, &config)?, &config.correct)?;
-    let rows = config.reconstruct.row_range(SinogramSource::n_rows(&scan))?;
+    let rows = config
+        .reconstruct
+        .row_range(SinogramSource::n_rows(&scan))?;
     let counts = pipeline::write_sinograms(&scan, rows, output, &config, &session, overwrite)?;
     println!("{}", serde_json::to_string_pretty(&counts)?);
     Ok(0)
@@ -91,10 +101,24 @@ pub(crate) struct ReconstructFlags {
     pub(crate) overwrite: bool,
 }
 
-pub(crate) fn reconstruct(path: &Path, output: &Path, flags: &ReconstructFlags, input: &Input, shared: &Shared) -> Result<u8> {
-    let ReconstructFlags { rows, crop, axis, method, filter, overwrite } = flags;
+pub(crate) fn reconstruct(
+    path: &Path,
+    output: &Path,
+    flags: &ReconstructFlags,
+    input: &Input,
+    shared: &Shared,
+) -> Result<u8> {
+    let ReconstructFlags {
+        rows,
+        crop,
+        axis,
+        method,
+        filter,
+        overwrite,
+    } = flags;
     let mut more = input.overrides();
-    let mut push = |key: &str, value: Option<String>| more.extend(value.map(|value| (key.to_string(), value)));
+    let mut push =
+        |key: &str, value: Option<String>| more.extend(value.map(|value| (key.to_string(), value)));
     push("reconstruct.rows", rows.as_ref().map(quoted));
     push("reconstruct.crop", crop.as_ref().map(quoted));
     push("center.value", axis.map(|axis| format!("{axis:?}")));
@@ -106,15 +130,28 @@ pub(crate) fn reconstruct(path: &Path, output: &Path, flags: &ReconstructFlags, 
         push("run.format", Some(quoted(format)));
     }
     let config = super::config_of(shared, more)?;
-    let existing = if *overwrite { Existing::Overwrite } else { Existing::Refuse };
+    let existing = if *overwrite {
+        Existing::Overwrite
+    } else {
+        Existing::Refuse
+    };
     let session = super::session(shared, &config, existing)?;
     super::refuse_existing(output, *overwrite)?;
     let source = line_integrals(path, &config)?;
     let integrals = source.as_source();
-    let shape = [integrals.angles_rad().len(), integrals.n_rows(), integrals.n_cols()];
+    let shape = [
+        integrals.angles_rad().len(),
+        integrals.n_rows(),
+        integrals.n_cols(),
+    ];
     // fails on memory, or on the device, before the axis is searched
     let slab = plan::single_slab(&config, shape, integrals.angles_rad(), &session.device)?;
-    let axis = certain_axis(&path.display().to_string(), integrals, &config, &session.progress)?;
+    let axis = certain_axis(
+        &path.display().to_string(),
+        integrals,
+        &config,
+        &session.progress,
+    )?;
     let done = write_volume(&source, &axis, slab.rows, output, &config, &session)?;
     super::times(shared, &session.progress);
     log::info!(
@@ -143,7 +180,9 @@ fn write_volume(
     Ok(match source {
         LineIntegrals::Scan(scan) => {
             let mut rows = CountedScan::new(scan);
-            let done = pipeline::reconstruct_one(&mut rows, angles, n_cols, axis, pixel, slab, output, config, session)?;
+            let done = pipeline::reconstruct_one(
+                &mut rows, angles, n_cols, axis, pixel, slab, output, config, session,
+            )?;
             log::info!("corrections: {}", serde_json::to_string(&rows.counts)?);
             done
         }
@@ -182,29 +221,72 @@ pub(crate) struct DifferenceFlags {
     pub(crate) json: bool,
 }
 
-pub(crate) fn difference(reference: &Path, target: &Path, output: &Path, flags: &DifferenceFlags, shared: &Shared) -> Result<u8> {
-    let DifferenceFlags { align, unit, pixel_size, overwrite, json } = flags;
-    let more = align.iter().map(|align| ("align.method".to_string(), word(align))).collect();
+pub(crate) fn difference(
+    reference: &Path,
+    target: &Path,
+    output: &Path,
+    flags: &DifferenceFlags,
+    shared: &Shared,
+) -> Result<u8> {
+    let DifferenceFlags {
+        align,
+        unit,
+        pixel_size,
+        overwrite,
+        json,
+    } = flags;
+    let more = align
+        .iter()
+        .map(|align| ("align.method".to_string(), word(align)))
+        .collect();
     let config = super::config_of(shared, more)?;
-    let existing = if *overwrite { Existing::Overwrite } else { Existing::Refuse };
+    let existing = if *overwrite {
+        Existing::Overwrite
+    } else {
+        Existing::Refuse
+    };
     let session = super::session(shared, &config, existing)?;
-    let hints = io::volume::Hints { unit: unit.clone(), voxel_size_um: *pixel_size };
-    let pair = volumes::Pair { reference, target, hints };
-    let (record, alignment): (_, AlignmentRecord) = volumes::difference(&pair, output, &config, &session)?;
+    let hints = io::volume::Hints {
+        unit: unit.clone(),
+        voxel_size_um: *pixel_size,
+    };
+    let pair = volumes::Pair {
+        reference,
+        target,
+        hints,
+    };
+    let (record, alignment): (_, AlignmentRecord) =
+        volumes::difference(&pair, output, &config, &session)?;
     let alignment_path: PathBuf = output.join("alignment.json");
     write_json(&alignment_path, &alignment)?;
     super::times(shared, &session.progress);
     if *json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "difference": record, "alignment": alignment }))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(
+                &serde_json::json!({ "difference": record, "alignment": alignment })
+            )?
+        );
     } else {
-        println!("shift [x, y, z] {:.3?} voxels, confidence {:.2}", alignment.shift_voxel, alignment.confidence);
+        println!(
+            "shift [x, y, z] {:.3?} voxels, confidence {:.2}",
+            alignment.shift_voxel, alignment.confidence
+        );
         println!(
             "increase {} voxels in {} grains, decrease {} voxels in {} grains; by noise alone {:.1} voxels on each side",
-            record.increase_voxels, record.increase_grains, record.decrease_voxels, record.decrease_grains, record.expected_by_noise
+            record.increase_voxels,
+            record.increase_grains,
+            record.decrease_voxels,
+            record.decrease_grains,
+            record.expected_by_noise
         );
         println!(
             "sum of increase {:.4e} +- {:.1e}, of decrease {:.4e} +- {:.1e} ({} x voxels)",
-            record.increase_sum, record.increase_sum_err, record.decrease_sum, record.decrease_sum_err, record.unit
+            record.increase_sum,
+            record.increase_sum_err,
+            record.decrease_sum,
+            record.decrease_sum_err,
+            record.unit
         );
     }
     Ok(0)

@@ -8,7 +8,9 @@
 /// Fills every sample of `line` that is not finite from its good neighbours; false when there is no good one.
 pub(super) fn fill_line(line: &mut [f32]) -> bool {
     let good = |value: &f32| value.is_finite();
-    let Some(first) = line.iter().position(good) else { return false };
+    let Some(first) = line.iter().position(good) else {
+        return false;
+    };
     let edge = line[first];
     line[..first].fill(edge);
     let mut last_good = first;
@@ -33,7 +35,10 @@ pub(super) fn fill_line(line: &mut [f32]) -> bool {
 ///
 /// A lost line is one that [`fill_line`] could not fill: all of its samples are not finite.
 pub(super) fn fill_lost_lines(sinogram: &mut [f32], n_cols: usize) -> usize {
-    let lost: Vec<bool> = sinogram.chunks_exact(n_cols).map(|line| !line[0].is_finite()).collect();
+    let lost: Vec<bool> = sinogram
+        .chunks_exact(n_cols)
+        .map(|line| !line[0].is_finite())
+        .collect();
     let n_lost = lost.iter().filter(|&&lost| lost).count();
     if n_lost == lost.len() {
         sinogram.fill(1.0);
@@ -41,11 +46,16 @@ pub(super) fn fill_lost_lines(sinogram: &mut [f32], n_cols: usize) -> usize {
     }
     for angle in (0..lost.len()).filter(|&angle| lost[angle]) {
         let before = lost[..angle].iter().rposition(|&lost| !lost);
-        let after = lost[angle..].iter().position(|&lost| !lost).map(|step| angle + step);
+        let after = lost[angle..]
+            .iter()
+            .position(|&lost| !lost)
+            .map(|step| angle + step);
         for col in 0..n_cols {
             let at = |angle: usize| sinogram[angle * n_cols + col];
             sinogram[angle * n_cols + col] = match (before, after) {
-                (Some(a), Some(b)) => at(a) + (at(b) - at(a)) * ((angle - a) as f32 / (b - a) as f32),
+                (Some(a), Some(b)) => {
+                    at(a) + (at(b) - at(a)) * ((angle - a) as f32 / (b - a) as f32)
+                }
                 (Some(a), None) => at(a),
                 (None, Some(b)) => at(b),
                 (None, None) => 1.0,
@@ -78,7 +88,10 @@ mod tests {
         let nan = f32::NAN;
         let mut sinogram = [nan, nan, 1.0, 2.0, nan, nan, nan, nan, 4.0, 8.0, nan, nan];
         assert_eq!(fill_lost_lines(&mut sinogram, 2), 4);
-        assert_eq!(sinogram, [1.0, 2.0, 1.0, 2.0, 2.0, 4.0, 3.0, 6.0, 4.0, 8.0, 4.0, 8.0]);
+        assert_eq!(
+            sinogram,
+            [1.0, 2.0, 1.0, 2.0, 2.0, 4.0, 3.0, 6.0, 4.0, 8.0, 4.0, 8.0]
+        );
         let mut nothing = [nan; 4];
         assert_eq!((fill_lost_lines(&mut nothing, 2), nothing), (2, [1.0; 4]));
     }

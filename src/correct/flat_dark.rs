@@ -26,11 +26,20 @@ pub(super) struct FlatDark {
 
 impl FlatDark {
     /// Averages the flats and darks of `scan`; a pixel below `floor_counts` in any group is bad in all of them.
-    pub(super) fn read(scan: &Scan, average: Average, in_time: FlatInTime, floor_counts: f32) -> Result<FlatDark> {
+    pub(super) fn read(
+        scan: &Scan,
+        average: Average,
+        in_time: FlatInTime,
+        floor_counts: f32,
+    ) -> Result<FlatDark> {
         let dark = match &scan.darks {
             Some(stack) if !scan.dark_groups.is_empty() => {
                 check_shape(scan, stack.as_ref(), "darks")?;
-                Some(average_frames(stack.as_ref(), &joined(&scan.dark_groups), average)?)
+                Some(average_frames(
+                    stack.as_ref(),
+                    &joined(&scan.dark_groups),
+                    average,
+                )?)
             }
             _ => None,
         };
@@ -39,10 +48,18 @@ impl FlatDark {
         if let Some(stack) = &scan.flats {
             check_shape(scan, stack.as_ref(), "flats")?;
             if in_time == FlatInTime::Mean {
-                open_beams.push(average_frames(stack.as_ref(), &joined(&scan.flat_groups), average)?);
+                open_beams.push(average_frames(
+                    stack.as_ref(),
+                    &joined(&scan.flat_groups),
+                    average,
+                )?);
                 times.push(0.0);
             } else {
-                let mut groups: Vec<&FrameGroup> = scan.flat_groups.iter().filter(|g| !g.frames.is_empty()).collect();
+                let mut groups: Vec<&FrameGroup> = scan
+                    .flat_groups
+                    .iter()
+                    .filter(|g| !g.frames.is_empty())
+                    .collect();
                 groups.sort_by(|a, b| a.at_projection.total_cmp(&b.at_projection));
                 for group in groups {
                     open_beams.push(average_frames(stack.as_ref(), &group.frames, average)?);
@@ -50,7 +67,12 @@ impl FlatDark {
                 }
             }
         }
-        let mut fields = FlatDark { dark, open_beams, times, bad_per_row: vec![0; scan.n_rows()] };
+        let mut fields = FlatDark {
+            dark,
+            open_beams,
+            times,
+            bad_per_row: vec![0; scan.n_rows()],
+        };
         fields.subtract_dark(floor_counts);
         if in_time == FlatInTime::Nearest {
             fields.step_halfway();
@@ -60,12 +82,22 @@ impl FlatDark {
 
     /// The data are transmission already: nothing is subtracted or divided.
     pub(super) fn none(n_rows: usize) -> FlatDark {
-        FlatDark { dark: None, open_beams: Vec::new(), times: Vec::new(), bad_per_row: vec![0; n_rows] }
+        FlatDark {
+            dark: None,
+            open_beams: Vec::new(),
+            times: Vec::new(),
+            bad_per_row: vec![0; n_rows],
+        }
     }
 
     /// Turns the averaged flats into open beams and marks the bad pixels in all of them.
     fn subtract_dark(&mut self, floor_counts: f32) {
-        let FlatDark { dark, open_beams, bad_per_row, .. } = self;
+        let FlatDark {
+            dark,
+            open_beams,
+            bad_per_row,
+            ..
+        } = self;
         for open in open_beams.iter_mut() {
             if let Some(dark) = dark {
                 *open -= &*dark;
@@ -76,11 +108,15 @@ impl FlatDark {
             for col in 0..n_cols {
                 // written so that NaN counts as bad; zero carries no signal whatever the floor
                 let good = |open: &Array2<f32>| {
-                    open[[row, col]] >= floor_counts && open[[row, col]] > 0.0 && open[[row, col]].is_finite()
+                    open[[row, col]] >= floor_counts
+                        && open[[row, col]] > 0.0
+                        && open[[row, col]].is_finite()
                 };
                 if !open_beams.iter().all(good) {
                     *bad += 1;
-                    open_beams.iter_mut().for_each(|open| open[[row, col]] = f32::NAN);
+                    open_beams
+                        .iter_mut()
+                        .for_each(|open| open[[row, col]] = f32::NAN);
                 }
             }
         }
@@ -90,7 +126,10 @@ impl FlatDark {
     fn step_halfway(&mut self) {
         let times = std::mem::take(&mut self.times);
         // one fewer than groups: in_time() reads these as the moments at which the next group takes over
-        self.times = times.windows(2).map(|pair| 0.5 * (pair[0] + pair[1])).collect();
+        self.times = times
+            .windows(2)
+            .map(|pair| 0.5 * (pair[0] + pair[1]))
+            .collect();
     }
 
     /// The open beams before and after projection `angle` and the weight of the later one.
@@ -115,18 +154,30 @@ impl FlatDark {
     /// `(projection - dark) / (flat - dark)` of one line: `counts` and `transmission` are `[col]`.
     ///
     /// Bad pixels become NaN; samples that are not finite stay so.
-    pub(super) fn divide(&self, angle: usize, row: usize, counts: &[f32], transmission: &mut [f32]) {
+    pub(super) fn divide(
+        &self,
+        angle: usize,
+        row: usize,
+        counts: &[f32],
+        transmission: &mut [f32],
+    ) {
         transmission.copy_from_slice(counts);
         if self.open_beams.is_empty() {
             return;
         }
         if let Some(dark) = &self.dark {
-            transmission.iter_mut().zip(dark.row(row)).for_each(|(t, &dark)| *t -= dark);
+            transmission
+                .iter_mut()
+                .zip(dark.row(row))
+                .for_each(|(t, &dark)| *t -= dark);
         }
         let (before, after, weight) = self.in_time(angle);
         let before = self.open_beams[before].row(row);
         if weight == 0.0 {
-            transmission.iter_mut().zip(before).for_each(|(t, &open)| *t /= open);
+            transmission
+                .iter_mut()
+                .zip(before)
+                .for_each(|(t, &open)| *t /= open);
         } else {
             let after = self.open_beams[after].row(row);
             for ((t, &a), &b) in transmission.iter_mut().zip(before).zip(after) {
@@ -142,18 +193,28 @@ impl FlatDark {
 
     /// Whether the pixel carries no signal.
     pub(super) fn is_bad(&self, row: usize, col: usize) -> bool {
-        self.open_beams.first().is_some_and(|open| open[[row, col]].is_nan())
+        self.open_beams
+            .first()
+            .is_some_and(|open| open[[row, col]].is_nan())
     }
 
     /// Bytes held for the whole detector.
     pub(super) fn bytes(&self) -> usize {
-        let fields = self.open_beams.iter().chain(&self.dark).map(|field| field.len() * 4).sum::<usize>();
+        let fields = self
+            .open_beams
+            .iter()
+            .chain(&self.dark)
+            .map(|field| field.len() * 4)
+            .sum::<usize>();
         fields + self.bad_per_row.len() * 4
     }
 }
 
 fn joined(groups: &[FrameGroup]) -> Vec<usize> {
-    groups.iter().flat_map(|group| group.frames.iter().copied()).collect()
+    groups
+        .iter()
+        .flat_map(|group| group.frames.iter().copied())
+        .collect()
 }
 
 fn check_shape(scan: &Scan, stack: &dyn FrameStack, what: &str) -> Result<()> {
@@ -180,32 +241,46 @@ fn check_shape(scan: &Scan, stack: &dyn FrameStack, what: &str) -> Result<()> {
 ///
 /// # Errors
 /// Those of the reader.
-fn average_frames(stack: &dyn FrameStack, frames: &[usize], average: Average) -> Result<Array2<f32>> {
+fn average_frames(
+    stack: &dyn FrameStack,
+    frames: &[usize],
+    average: Average,
+) -> Result<Array2<f32>> {
     let [_, n_rows, n_cols] = stack.shape();
     let mut averaged = Array2::<f32>::from_elem((n_rows, n_cols), f32::NAN);
-    let rows_per_block = (AVERAGE_BYTES / (4 * frames.len() * n_cols).max(1)).clamp(1, n_rows.max(1));
+    let rows_per_block =
+        (AVERAGE_BYTES / (4 * frames.len() * n_cols).max(1)).clamp(1, n_rows.max(1));
     let mut counts = vec![0f32; frames.len() * rows_per_block * n_cols];
     for first in (0..n_rows).step_by(rows_per_block) {
         let rows = first..(first + rows_per_block).min(n_rows);
         let frame_len = rows.len() * n_cols;
         let counts = &mut counts[..frames.len() * frame_len];
         stack.read(frames, rows.clone(), counts)?;
-        let target = averaged.as_slice_mut().expect("a new array is in standard layout");
+        let target = averaged
+            .as_slice_mut()
+            .expect("a new array is in standard layout");
         let target = &mut target[rows.start * n_cols..rows.end * n_cols];
-        target.par_chunks_mut(n_cols.max(1)).enumerate().for_each_init(
-            || Vec::with_capacity(frames.len()),
-            |samples, (row, line)| {
-                for (col, pixel) in line.iter_mut().enumerate() {
-                    samples.clear();
-                    let here = row * n_cols + col;
-                    samples.extend((0..frames.len()).map(|f| counts[f * frame_len + here]).filter(|v| v.is_finite()));
-                    *pixel = match average {
-                        Average::Mean => mean(samples),
-                        Average::Median => median(samples),
-                    };
-                }
-            },
-        );
+        target
+            .par_chunks_mut(n_cols.max(1))
+            .enumerate()
+            .for_each_init(
+                || Vec::with_capacity(frames.len()),
+                |samples, (row, line)| {
+                    for (col, pixel) in line.iter_mut().enumerate() {
+                        samples.clear();
+                        let here = row * n_cols + col;
+                        samples.extend(
+                            (0..frames.len())
+                                .map(|f| counts[f * frame_len + here])
+                                .filter(|v| v.is_finite()),
+                        );
+                        *pixel = match average {
+                            Average::Mean => mean(samples),
+                            Average::Median => median(samples),
+                        };
+                    }
+                },
+            );
     }
     Ok(averaged)
 }
@@ -226,7 +301,11 @@ fn median(samples: &mut [f32]) -> f32 {
     if odd {
         return upper;
     }
-    let lower = below.iter().copied().max_by(f32::total_cmp).unwrap_or(upper);
+    let lower = below
+        .iter()
+        .copied()
+        .max_by(f32::total_cmp)
+        .unwrap_or(upper);
     lower + 0.5 * (upper - lower)
 }
 
@@ -274,7 +353,10 @@ mod tests {
     #[test]
     fn nearest_flats_switch_halfway() {
         let fields = two_groups([2.0, 10.0], FlatInTime::Nearest);
-        assert_eq!([0, 5, 6, 20].map(|angle| transmission(&fields, angle)), [0.5, 0.5, 0.25, 0.25]);
+        assert_eq!(
+            [0, 5, 6, 20].map(|angle| transmission(&fields, angle)),
+            [0.5, 0.5, 0.25, 0.25]
+        );
     }
 
     #[test]

@@ -26,14 +26,17 @@ pub(super) fn across_columns(input: &Columns, size: usize, output: &mut Columns,
         let width = LANES.min(n_angles - first);
         for col in 0..n_cols {
             // the lanes beyond the last angle keep old values, which are finite and never read
-            tile.padded[left + col][..width].copy_from_slice(&input.column(col)[first..first + width]);
+            tile.padded[left + col][..width]
+                .copy_from_slice(&input.column(col)[first..first + width]);
         }
         for place in (0..left).chain(left + n_cols..n_cols + size - 1) {
-            tile.padded[place] = tile.padded[left + reflect(place as isize - left as isize, n_cols)];
+            tile.padded[place] =
+                tile.padded[left + reflect(place as isize - left as isize, n_cols)];
         }
         slide(&tile.padded, size, &mut tile.medians);
         for col in 0..n_cols {
-            output.column_mut(col)[first..first + width].copy_from_slice(&tile.medians[col][..width]);
+            output.column_mut(col)[first..first + width]
+                .copy_from_slice(&tile.medians[col][..width]);
         }
     }
 }
@@ -45,7 +48,9 @@ pub(super) fn of_line(line: &[f64], size: usize) -> Vec<f64> {
         .map(|middle| {
             let first = middle - (size / 2) as isize;
             window.clear();
-            window.extend((first..first + size as isize).map(|place| line[reflect(place, line.len())]));
+            window.extend(
+                (first..first + size as isize).map(|place| line[reflect(place, line.len())]),
+            );
             *window.select_nth_unstable_by(size / 2, f64::total_cmp).1
         })
         .collect()
@@ -55,7 +60,11 @@ pub(super) fn of_line(line: &[f64], size: usize) -> Vec<f64> {
 pub(super) fn reflect(place: isize, len: usize) -> usize {
     let period = 2 * len as isize;
     let inside = place.rem_euclid(period);
-    (if inside < len as isize { inside } else { period - 1 - inside }) as usize
+    (if inside < len as isize {
+        inside
+    } else {
+        period - 1 - inside
+    }) as usize
 }
 
 /// Scratch of [`across_columns`]: one cache line of every column, with its edges.
@@ -115,8 +124,16 @@ fn slide_plain(values: &[Lanes], size: usize, medians: &mut [Lanes]) {
                 n_above[lane] += i32::from(v > m);
                 let below = if v < m { v } else { f32::NEG_INFINITY };
                 let above = if v > m { v } else { f32::INFINITY };
-                next_below[lane] = if below > next_below[lane] { below } else { next_below[lane] };
-                next_above[lane] = if above < next_above[lane] { above } else { next_above[lane] };
+                next_below[lane] = if below > next_below[lane] {
+                    below
+                } else {
+                    next_below[lane]
+                };
+                next_above[lane] = if above < next_above[lane] {
+                    above
+                } else {
+                    next_above[lane]
+                };
             }
         }
         for lane in 0..LANES {
@@ -137,7 +154,9 @@ fn first_median(window: &[Lanes]) -> Lanes {
     std::array::from_fn(|lane| {
         lane_values.clear();
         lane_values.extend(window.iter().map(|values| values[lane]));
-        *lane_values.select_nth_unstable_by(window.len() / 2, f32::total_cmp).1
+        *lane_values
+            .select_nth_unstable_by(window.len() / 2, f32::total_cmp)
+            .1
     })
 }
 
@@ -155,7 +174,11 @@ mod tests {
         let mut input = Columns::default();
         input.reshape(n_cols, n_angles);
         for col in 0..n_cols {
-            input.column_mut(col).iter_mut().enumerate().for_each(|(angle, v)| *v = noise(angle * n_cols + col));
+            input
+                .column_mut(col)
+                .iter_mut()
+                .enumerate()
+                .for_each(|(angle, v)| *v = noise(angle * n_cols + col));
         }
         let (mut output, mut tile) = (Columns::default(), Tile::default());
         across_columns(&input, size, &mut output, &mut tile);
@@ -164,32 +187,52 @@ mod tests {
             for col in 0..n_cols {
                 let first = col as isize - (size / 2) as isize;
                 let places = first..first + size as isize;
-                let mut window: Vec<f32> =
-                    places.clone().map(|place| input.column(reflect(place, n_cols))[angle]).collect();
+                let mut window: Vec<f32> = places
+                    .clone()
+                    .map(|place| input.column(reflect(place, n_cols))[angle])
+                    .collect();
                 window.sort_by(f32::total_cmp);
-                assert_eq!(output.column(col)[angle], window[size / 2], "{n_cols} {n_angles} {size} at {col}, {angle}");
+                assert_eq!(
+                    output.column(col)[angle],
+                    window[size / 2],
+                    "{n_cols} {n_angles} {size} at {col}, {angle}"
+                );
                 let clamp = |place: isize| place.clamp(0, n_cols as isize - 1) as usize;
-                let mut window: Vec<f32> = places.map(|place| input.column(clamp(place))[angle]).collect();
+                let mut window: Vec<f32> = places
+                    .map(|place| input.column(clamp(place))[angle])
+                    .collect();
                 window.sort_by(f32::total_cmp);
                 differs_without_edges |= output.column(col)[angle] != window[size / 2];
             }
         }
-        assert!(differs_without_edges || n_cols < 3 || size < 5, "the check is blind to the edges");
+        assert!(
+            differs_without_edges || n_cols < 3 || size < 5,
+            "the check is blind to the edges"
+        );
     }
 
     #[test]
     fn sliding_medians_equal_sorted_windows_for_odd_even_and_wide_windows() {
-        for (n_cols, n_angles, size) in
-            [(37, 19, 5), (37, 16, 21), (23, 17, 51), (1, 3, 5), (2, 1, 4), (40, 33, 6), (9, 5, 1)]
-        {
+        for (n_cols, n_angles, size) in [
+            (37, 19, 5),
+            (37, 16, 21),
+            (23, 17, 51),
+            (1, 3, 5),
+            (2, 1, 4),
+            (40, 33, 6),
+            (9, 5, 1),
+        ] {
             check(n_cols, n_angles, size);
         }
     }
 
     #[test]
     fn the_plain_and_the_compiled_path_are_bit_identical() {
-        let values: Vec<Lanes> = (0..90).map(|i| std::array::from_fn(|lane| noise(i * LANES + lane))).collect();
-        let (mut plain, mut dispatched) = (vec![[f32::NAN; LANES]; 70], vec![[f32::NAN; LANES]; 70]);
+        let values: Vec<Lanes> = (0..90)
+            .map(|i| std::array::from_fn(|lane| noise(i * LANES + lane)))
+            .collect();
+        let (mut plain, mut dispatched) =
+            (vec![[f32::NAN; LANES]; 70], vec![[f32::NAN; LANES]; 70]);
         slide_plain(&values, 21, &mut plain);
         slide(&values, 21, &mut dispatched);
         assert_eq!(plain, dispatched);
@@ -200,7 +243,9 @@ mod tests {
         let line: Vec<f64> = (0..41).map(|i| f64::from(noise(i))).collect();
         let mut input = Columns::default();
         input.reshape(41, 1);
-        line.iter().enumerate().for_each(|(col, &v)| input.column_mut(col)[0] = v as f32);
+        line.iter()
+            .enumerate()
+            .for_each(|(col, &v)| input.column_mut(col)[0] = v as f32);
         let (mut output, mut tile) = (Columns::default(), Tile::default());
         across_columns(&input, 7, &mut output, &mut tile);
         let medians = of_line(&line, 7);
@@ -209,7 +254,9 @@ mod tests {
 
     #[test]
     fn medians_agree_with_scipy() {
-        let Some(golden) = Golden::read_named("in_soft_a", "out_scipy_median_0") else { return };
+        let Some(golden) = Golden::read_named("in_soft_a", "out_scipy_median_0") else {
+            return;
+        };
         let mut input = Columns::default();
         input.read(&golden.input, golden.n_cols);
         let (mut output, mut tile) = (Columns::default(), Tile::default());

@@ -24,7 +24,8 @@ pub fn fixed_bytes([_, n_rows, n_cols]: [usize; 3]) -> u64 {
 pub fn scratch_bytes(shape: [usize; 3], rows: usize, config: &CorrectConfig) -> u64 {
     let [n_angles, _, n_cols] = shape;
     let block = frames_per_block(shape, rows) * rows * n_cols * 4;
-    let stripe = StripeRemoval::from_config(&config.stripe).map_or(0, |stripe| stripe.scratch_bytes(n_cols, n_angles));
+    let stripe = StripeRemoval::from_config(&config.stripe)
+        .map_or(0, |stripe| stripe.scratch_bytes(n_cols, n_angles));
     let zinger = n_cols * 4;
     (block + rayon::current_num_threads().min(rows) * (stripe + zinger)) as u64
 }
@@ -123,11 +124,26 @@ impl CorrectedScan {
     /// [`Error::Shape`] when flats or darks differ from the projections in rows or columns.
     pub fn new(scan: Scan, config: &CorrectConfig) -> Result<Self> {
         // taken apart, so that a parameter that no step uses does not compile
-        let CorrectConfig { average, flat_in_time, floor_counts, min_transmission, without_flats, zinger, stripe } =
-            config;
-        let &ZingerConfig { enabled, threshold, size } = zinger;
+        let CorrectConfig {
+            average,
+            flat_in_time,
+            floor_counts,
+            min_transmission,
+            without_flats,
+            zinger,
+            stripe,
+        } = config;
+        let &ZingerConfig {
+            enabled,
+            threshold,
+            size,
+        } = zinger;
         let mut warnings = Vec::new();
-        let has_flats = scan.flats.is_some() && scan.flat_groups.iter().any(|group| !group.frames.is_empty());
+        let has_flats = scan.flats.is_some()
+            && scan
+                .flat_groups
+                .iter()
+                .any(|group| !group.frames.is_empty());
         let fields = match (has_flats, *without_flats) {
             (false, false) => {
                 return Err(Error::input(
@@ -138,13 +154,19 @@ impl CorrectedScan {
             }
             (found, true) => {
                 if found {
-                    warnings.push("the flats are not used because correct.without_flats = true".to_string());
+                    warnings.push(
+                        "the flats are not used because correct.without_flats = true".to_string(),
+                    );
                 }
                 FlatDark::none(scan.n_rows())
             }
             (true, false) => {
-                if scan.darks.is_none() || scan.dark_groups.iter().all(|group| group.frames.is_empty()) {
-                    warnings.push("no darks: 0 counts are subtracted; give them with --darks".to_string());
+                if scan.darks.is_none()
+                    || scan.dark_groups.iter().all(|group| group.frames.is_empty())
+                {
+                    warnings.push(
+                        "no darks: 0 counts are subtracted; give them with --darks".to_string(),
+                    );
                 }
                 FlatDark::read(&scan, *average, *flat_in_time, *floor_counts)?
             }
@@ -233,8 +255,12 @@ impl CorrectedScan {
     /// Those of the reader; [`Error::Shape`] for rows that the detector does not have.
     pub fn slab(&self, rows: Range<usize>) -> Result<(Sinograms, CorrectionCounts)> {
         let (mut sinograms, mut counts) = self.transmission(rows)?;
-        counts.clipped =
-            self.each_row(&mut sinograms, |sinogram| minus_log(sinogram, self.min_transmission)).iter().sum();
+        counts.clipped = self
+            .each_row(&mut sinograms, |sinogram| {
+                minus_log(sinogram, self.min_transmission)
+            })
+            .iter()
+            .sum();
         Ok((sinograms, counts))
     }
 
@@ -247,8 +273,12 @@ impl CorrectedScan {
         let (mut sinograms, mut counts) = self.divided(rows)?;
         let n_cols = self.scan.n_cols();
         let per_row = self.each_row(&mut sinograms, |sinogram| {
-            let zingers = self.zinger.map_or(0, |(threshold, size)| remove_zingers(sinogram, n_cols, threshold, size));
-            let Some(stripe) = &self.stripe else { return (zingers, stripe::StripeCounts::default()) };
+            let zingers = self.zinger.map_or(0, |(threshold, size)| {
+                remove_zingers(sinogram, n_cols, threshold, size)
+            });
+            let Some(stripe) = &self.stripe else {
+                return (zingers, stripe::StripeCounts::default());
+            };
             let lent = self.scratch.lock().ok().and_then(|mut pool| pool.pop());
             let mut scratch = lent.unwrap_or_default();
             let stripes = stripe.apply(sinogram, n_cols, &mut scratch);
@@ -272,20 +302,29 @@ impl CorrectedScan {
         let mut sinograms = Sinograms::zeros((rows.len(), n_angles, n_cols));
         let mut not_finite = vec![0u64; rows.len()];
         let consume = |first: usize, block: ArrayView3<'_, f32>| {
-            let slab = sinograms.axis_iter_mut(Axis(0)).into_par_iter().zip(&mut not_finite).enumerate();
+            let slab = sinograms
+                .axis_iter_mut(Axis(0))
+                .into_par_iter()
+                .zip(&mut not_finite)
+                .enumerate();
             slab.for_each(|(row, (mut sinogram, not_finite))| {
                 for (index, counts) in block.slice(s![.., row, ..]).outer_iter().enumerate() {
                     let angle = first + index;
                     let mut line = sinogram.row_mut(angle);
                     let counts = counts.to_slice().expect("a line of a block is contiguous");
-                    let line = line.as_slice_mut().expect("a line of a new array is contiguous");
+                    let line = line
+                        .as_slice_mut()
+                        .expect("a line of a new array is contiguous");
                     *not_finite += self.divide_line(angle, rows.start + row, counts, line).0;
                 }
             });
             Ok(())
         };
-        self.scan.for_each_block(rows.clone(), self.frames_per_block(rows.len()), consume)?;
-        let lost = self.each_row(&mut sinograms, |sinogram| fill_lost_lines(sinogram, n_cols) as u64);
+        self.scan
+            .for_each_block(rows.clone(), self.frames_per_block(rows.len()), consume)?;
+        let lost = self.each_row(&mut sinograms, |sinogram| {
+            fill_lost_lines(sinogram, n_cols) as u64
+        });
         let counts = CorrectionCounts {
             samples: sinograms.len() as u64,
             bad_pixels: rows.map(|row| self.fields.bad_pixels(row)).sum(),
@@ -298,7 +337,13 @@ impl CorrectedScan {
 
     /// One line of transmission, its holes filled; the samples that were not finite on good pixels, and whether there
     /// was anything to fill from.
-    fn divide_line(&self, angle: usize, row: usize, counts: &[f32], line: &mut [f32]) -> (u64, bool) {
+    fn divide_line(
+        &self,
+        angle: usize,
+        row: usize,
+        counts: &[f32],
+        line: &mut [f32],
+    ) -> (u64, bool) {
         self.fields.divide(angle, row, counts, line);
         if line.iter().all(|value| value.is_finite()) {
             return (0, true);
@@ -310,13 +355,27 @@ impl CorrectedScan {
     }
 
     /// Runs `work` on every sinogram `[angle, col]` of a slab, and gives the answers in the order of the rows.
-    fn each_row<T: Send>(&self, sinograms: &mut Sinograms, work: impl Fn(&mut [f32]) -> T + Sync) -> Vec<T> {
+    fn each_row<T: Send>(
+        &self,
+        sinograms: &mut Sinograms,
+        work: impl Fn(&mut [f32]) -> T + Sync,
+    ) -> Vec<T> {
         let row = sinograms.axis_iter_mut(Axis(0)).into_par_iter();
-        row.map(|mut sinogram| work(sinogram.as_slice_mut().expect("a row of a new array is contiguous"))).collect()
+        row.map(|mut sinogram| {
+            work(
+                sinogram
+                    .as_slice_mut()
+                    .expect("a row of a new array is contiguous"),
+            )
+        })
+        .collect()
     }
 
     fn frames_per_block(&self, rows: usize) -> usize {
-        frames_per_block([self.scan.n_angles(), self.scan.n_rows(), self.scan.n_cols()], rows)
+        frames_per_block(
+            [self.scan.n_angles(), self.scan.n_rows(), self.scan.n_cols()],
+            rows,
+        )
     }
 
     fn check_rows(&self, rows: &Range<usize>) -> Result<()> {
@@ -363,11 +422,18 @@ impl SinogramSource for CorrectedScan {
         };
         let n_cols = self.scan.n_cols();
         let mut counts = vec![0f32; rows.len() * n_cols];
-        self.scan.projections.read(&[frame], rows.clone(), &mut counts)?;
+        self.scan
+            .projections
+            .read(&[frame], rows.clone(), &mut counts)?;
         let mut projection = Array2::zeros((rows.len(), n_cols));
-        let lines = projection.axis_iter_mut(Axis(0)).into_par_iter().zip(counts.par_chunks_exact(n_cols.max(1)));
+        let lines = projection
+            .axis_iter_mut(Axis(0))
+            .into_par_iter()
+            .zip(counts.par_chunks_exact(n_cols.max(1)));
         lines.zip(rows).for_each(|((mut line, counts), row)| {
-            let line = line.as_slice_mut().expect("a line of a new array is contiguous");
+            let line = line
+                .as_slice_mut()
+                .expect("a line of a new array is contiguous");
             if !self.divide_line(angle, row, counts, line).1 {
                 line.fill(1.0);
             }
@@ -378,9 +444,16 @@ impl SinogramSource for CorrectedScan {
 }
 
 /// Says when bad pixels are many, or leave nothing of a detector row.
-fn warn_of_bad_pixels(fields: &FlatDark, n_rows: usize, n_cols: usize, floor: f32, warnings: &mut Vec<String>) {
-    let dead_rows: Vec<usize> =
-        (0..n_rows).filter(|&row| n_cols > 0 && fields.bad_pixels(row) == n_cols as u64).collect();
+fn warn_of_bad_pixels(
+    fields: &FlatDark,
+    n_rows: usize,
+    n_cols: usize,
+    floor: f32,
+    warnings: &mut Vec<String>,
+) {
+    let dead_rows: Vec<usize> = (0..n_rows)
+        .filter(|&row| n_cols > 0 && fields.bad_pixels(row) == n_cols as u64)
+        .collect();
     if let (Some(first), Some(last)) = (dead_rows.first(), dead_rows.last()) {
         warnings.push(format!(
             "{} of {n_rows} detector rows (between {first} and {last}) have no pixel with flat minus dark of at least \
@@ -389,7 +462,8 @@ fn warn_of_bad_pixels(fields: &FlatDark, n_rows: usize, n_cols: usize, floor: f3
         ));
     }
     let lit = (n_rows - dead_rows.len()) * n_cols;
-    let bad: u64 = (0..n_rows).map(|row| fields.bad_pixels(row)).sum::<u64>() - (dead_rows.len() * n_cols) as u64;
+    let bad: u64 = (0..n_rows).map(|row| fields.bad_pixels(row)).sum::<u64>()
+        - (dead_rows.len() * n_cols) as u64;
     // a usual camera has well below one bad pixel in a hundred
     if bad * 100 > lit as u64 {
         warnings.push(format!(

@@ -16,10 +16,16 @@ impl FrameStack for Frames {
         PixelType::F32
     }
     fn read(&self, frames: &[usize], rows: Range<usize>, out: &mut [f32]) -> Result<()> {
-        let wanted = frames
-            .iter()
-            .flat_map(|&frame| self.0.slice(s![frame, rows.clone(), ..]).iter().copied().collect::<Vec<_>>());
-        out.iter_mut().zip(wanted).for_each(|(out, value)| *out = value);
+        let wanted = frames.iter().flat_map(|&frame| {
+            self.0
+                .slice(s![frame, rows.clone(), ..])
+                .iter()
+                .copied()
+                .collect::<Vec<_>>()
+        });
+        out.iter_mut()
+            .zip(wanted)
+            .for_each(|(out, value)| *out = value);
         Ok(())
     }
     fn decoded_bytes(&self, rows: Range<usize>) -> u64 {
@@ -33,7 +39,10 @@ impl FrameStack for Frames {
 fn scan(projections: Array3<f32>, flats: Option<Array3<f32>>, darks: Option<Array3<f32>>) -> Scan {
     let n_angles = projections.dim().0;
     let group = |frames: &Option<Array3<f32>>| {
-        let all = |frames: &Array3<f32>| FrameGroup { frames: (0..frames.dim().0).collect(), at_projection: 0.0 };
+        let all = |frames: &Array3<f32>| FrameGroup {
+            frames: (0..frames.dim().0).collect(),
+            at_projection: 0.0,
+        };
         frames.iter().map(all).collect::<Vec<_>>()
     };
     Scan {
@@ -78,7 +87,8 @@ fn noisy_scan() -> Scan {
     });
     let mut projections = Array3::from_shape_fn((41, 5, 67), |(angle, row, col)| {
         100.0
-            + (900.0 + 20.0 * ((row * 67 + col) as f32).sin()) * (0.6 + 0.2 * (angle as f32 / 9.0).cos())
+            + (900.0 + 20.0 * ((row * 67 + col) as f32).sin())
+                * (0.6 + 0.2 * (angle as f32 / 9.0).cos())
             + 20.0 * next()
     });
     projections[[7, 2, 30]] = f32::NAN;
@@ -102,9 +112,15 @@ fn line_integrals_are_minus_log_of_normalised_counts_and_all_is_counted() {
     // one frame with a gamma spot, one pixel without signal
     flats[[1, 0, 0]] = 60000.0;
     flats.slice_mut(s![.., 2, 4]).fill(100.5);
-    let corrected =
-        CorrectedScan::new(scan(projections, Some(flats), Some(Array3::from_elem((2, 3, 6), 100.0))), &plain())
-            .unwrap();
+    let corrected = CorrectedScan::new(
+        scan(
+            projections,
+            Some(flats),
+            Some(Array3::from_elem((2, 3, 6), 100.0)),
+        ),
+        &plain(),
+    )
+    .unwrap();
     let (sinograms, counts) = corrected.slab(0..3).unwrap();
     let expected = CorrectionCounts {
         samples: 72,
@@ -118,25 +134,53 @@ fn line_integrals_are_minus_log_of_normalised_counts_and_all_is_counted() {
     assert_eq!(counts, expected);
     assert_eq!(sinograms.dim(), (3, 4, 6));
     let half = 2f32.ln();
-    let close = |found: f32, expected: f32| assert!((found - expected).abs() < 1e-6, "{found} is not {expected}");
+    let close = |found: f32, expected: f32| {
+        assert!((found - expected).abs() < 1e-6, "{found} is not {expected}")
+    };
     close(sinograms[[0, 0, 0]], half);
     close(sinograms[[0, 1, 2]], 0.0);
     close(sinograms[[0, 2, 3]], -(1e-4f32).ln());
     // between 0.25 and 0.75
     close(sinograms[[1, 3, 1]], half);
     close(sinograms[[1, 3, 0]], 4f32.ln());
-    sinograms.slice(s![2, .., ..]).iter().for_each(|&value| close(value, half));
-    assert_eq!((corrected.bad_pixels(), corrected.is_bad_pixel(2, 4), corrected.is_bad_pixel(2, 3)), (1, true, false));
-    assert_eq!(corrected.warnings().len(), 1, "1 of 18 pixels is many: {:?}", corrected.warnings());
+    sinograms
+        .slice(s![2, .., ..])
+        .iter()
+        .for_each(|&value| close(value, half));
+    assert_eq!(
+        (
+            corrected.bad_pixels(),
+            corrected.is_bad_pixel(2, 4),
+            corrected.is_bad_pixel(2, 3)
+        ),
+        (1, true, false)
+    );
+    assert_eq!(
+        corrected.warnings().len(),
+        1,
+        "1 of 18 pixels is many: {:?}",
+        corrected.warnings()
+    );
 }
 
 #[test]
 fn the_mean_of_flats_differs_from_their_median_by_the_spot() {
-    let flats = Array3::from_shape_fn((5, 1, 1), |(frame, _, _)| if frame == 2 { 6000.0 } else { 1000.0 });
+    let flats = Array3::from_shape_fn(
+        (5, 1, 1),
+        |(frame, _, _)| if frame == 2 { 6000.0 } else { 1000.0 },
+    );
     let value = |average| {
         let config = CorrectConfig { average, ..plain() };
-        let scan = scan(Array3::from_elem((1, 1, 1), 500.0), Some(flats.clone()), Some(Array3::zeros((1, 1, 1))));
-        CorrectedScan::new(scan, &config).unwrap().slab(0..1).unwrap().0[[0, 0, 0]]
+        let scan = scan(
+            Array3::from_elem((1, 1, 1), 500.0),
+            Some(flats.clone()),
+            Some(Array3::zeros((1, 1, 1))),
+        );
+        CorrectedScan::new(scan, &config)
+            .unwrap()
+            .slab(0..1)
+            .unwrap()
+            .0[[0, 0, 0]]
     };
     assert!((value(Average::Median) - 2f32.ln()).abs() < 1e-6);
     assert!((value(Average::Mean) - 4f32.ln()).abs() < 1e-6);
@@ -144,38 +188,87 @@ fn the_mean_of_flats_differs_from_their_median_by_the_spot() {
 
 #[test]
 fn groups_of_flats_are_joined_or_followed_in_time() {
-    let flats = Array3::from_shape_fn((2, 1, 1), |(frame, _, _)| if frame == 0 { 1000.0 } else { 3000.0 });
+    let flats = Array3::from_shape_fn(
+        (2, 1, 1),
+        |(frame, _, _)| if frame == 0 { 1000.0 } else { 3000.0 },
+    );
     let values = |flat_in_time| {
-        let mut scan = scan(Array3::from_elem((4, 1, 1), 500.0), Some(flats.clone()), None);
+        let mut scan = scan(
+            Array3::from_elem((4, 1, 1), 500.0),
+            Some(flats.clone()),
+            None,
+        );
         scan.flat_groups = vec![
-            FrameGroup { frames: vec![0], at_projection: 0.0 },
-            FrameGroup { frames: vec![1], at_projection: 4.0 },
+            FrameGroup {
+                frames: vec![0],
+                at_projection: 0.0,
+            },
+            FrameGroup {
+                frames: vec![1],
+                at_projection: 4.0,
+            },
         ];
-        let corrected = CorrectedScan::new(scan, &CorrectConfig { flat_in_time, ..plain() }).unwrap();
+        let corrected = CorrectedScan::new(
+            scan,
+            &CorrectConfig {
+                flat_in_time,
+                ..plain()
+            },
+        )
+        .unwrap();
         assert!(corrected.warnings()[0].contains("--darks"));
-        corrected.transmission(0..1).unwrap().0.iter().map(|t| 500.0 / t).collect::<Vec<f32>>()
+        corrected
+            .transmission(0..1)
+            .unwrap()
+            .0
+            .iter()
+            .map(|t| 500.0 / t)
+            .collect::<Vec<f32>>()
     };
-    let close = |found: &[f32], expected: [f32; 4]| assert!(worst(found, &expected) < 1e-2, "{found:?}");
+    let close =
+        |found: &[f32], expected: [f32; 4]| assert!(worst(found, &expected) < 1e-2, "{found:?}");
     close(&values(FlatInTime::Mean), [2000.0; 4]);
-    close(&values(FlatInTime::Nearest), [1000.0, 1000.0, 3000.0, 3000.0]);
-    close(&values(FlatInTime::Linear), [1250.0, 1750.0, 2250.0, 2750.0]);
+    close(
+        &values(FlatInTime::Nearest),
+        [1000.0, 1000.0, 3000.0, 3000.0],
+    );
+    close(
+        &values(FlatInTime::Linear),
+        [1250.0, 1750.0, 2250.0, 2750.0],
+    );
 }
 
 #[test]
 fn missing_flats_are_an_error_that_names_the_way_out() {
     let config = plain();
     let empty = scan(Array3::ones((2, 2, 4)), None, None);
-    let text = CorrectedScan::new(empty, &config).err().expect("no flats is an error").to_string();
-    assert!(text.contains("--flats") && text.contains("correct.without_flats = true"), "{text}");
+    let text = CorrectedScan::new(empty, &config)
+        .err()
+        .expect("no flats is an error")
+        .to_string();
+    assert!(
+        text.contains("--flats") && text.contains("correct.without_flats = true"),
+        "{text}"
+    );
     let mut no_frames = scan(Array3::ones((2, 2, 4)), Some(Array3::ones((1, 2, 4))), None);
     no_frames.flat_groups.clear();
     assert!(CorrectedScan::new(no_frames, &config).is_err());
 
-    let config = CorrectConfig { without_flats: true, ..config };
+    let config = CorrectConfig {
+        without_flats: true,
+        ..config
+    };
     let transmission = Array3::from_elem((2, 2, 4), 0.25);
     let corrected = CorrectedScan::new(scan(transmission.clone(), None, None), &config).unwrap();
     assert!(corrected.warnings().is_empty());
-    assert!(corrected.slab(0..2).unwrap().0.iter().all(|&v| (v - 4f32.ln()).abs() < 1e-6));
+    assert!(
+        corrected
+            .slab(0..2)
+            .unwrap()
+            .0
+            .iter()
+            .all(|&v| (v - 4f32.ln()).abs() < 1e-6)
+    );
     let unused = scan(transmission, Some(Array3::ones((1, 2, 4))), None);
     assert!(CorrectedScan::new(unused, &config).unwrap().warnings()[0].contains("not used"));
 }
@@ -187,9 +280,13 @@ fn flats_darks_and_rows_of_another_size_are_errors() {
         let error = CorrectedScan::new(scan(Array3::ones((2, 2, 4)), flats, darks), &plain()).err();
         assert!(matches!(error, Some(Error::Shape { .. })), "{error:?}");
     }
-    let corrected = CorrectedScan::new(scan(Array3::ones((2, 2, 4)), ones(2, 4), None), &plain()).unwrap();
+    let corrected =
+        CorrectedScan::new(scan(Array3::ones((2, 2, 4)), ones(2, 4), None), &plain()).unwrap();
     assert!(matches!(corrected.slab(1..3), Err(Error::Shape { .. })));
-    assert!(matches!(corrected.projection(2, 0..2), Err(Error::Shape { .. })));
+    assert!(matches!(
+        corrected.projection(2, 0..2),
+        Err(Error::Shape { .. })
+    ));
     assert!(corrected.slab(1..1).unwrap().0.is_empty());
 }
 
@@ -197,35 +294,76 @@ fn flats_darks_and_rows_of_another_size_are_errors() {
 fn zero_flats_leave_rows_that_are_open_beam_and_said() {
     let mut flats = Array3::from_elem((2, 3, 4), 100.0);
     flats.slice_mut(s![.., 1, ..]).fill(0.0);
-    let corrected = CorrectedScan::new(scan(Array3::from_elem((5, 3, 4), 50.0), Some(flats), None), &plain()).unwrap();
+    let corrected = CorrectedScan::new(
+        scan(Array3::from_elem((5, 3, 4), 50.0), Some(flats), None),
+        &plain(),
+    )
+    .unwrap();
     let (sinograms, counts) = corrected.slab(0..3).unwrap();
-    assert_eq!((counts.bad_pixels, counts.lost_lines, counts.not_finite), (4, 5, 0));
+    assert_eq!(
+        (counts.bad_pixels, counts.lost_lines, counts.not_finite),
+        (4, 5, 0)
+    );
     assert!(sinograms.slice(s![1, .., ..]).iter().all(|&v| v == 0.0) && sinograms[[0, 0, 0]] > 0.6);
-    assert!(corrected.projection(0, 0..3).unwrap().row(1).iter().all(|&v| v == 0.0));
     assert!(
-        corrected.warnings().iter().any(|text| text.contains("1 of 3 detector rows")),
+        corrected
+            .projection(0, 0..3)
+            .unwrap()
+            .row(1)
+            .iter()
+            .all(|&v| v == 0.0)
+    );
+    assert!(
+        corrected
+            .warnings()
+            .iter()
+            .any(|text| text.contains("1 of 3 detector rows")),
         "{:?}",
         corrected.warnings()
     );
-    assert!(!corrected.warnings().iter().any(|text| text.contains("are interpolated")));
+    assert!(
+        !corrected
+            .warnings()
+            .iter()
+            .any(|text| text.contains("are interpolated"))
+    );
 }
 
 #[test]
 fn slab_height_and_thread_count_do_not_matter() {
-    for method in [StripeMethod::All, StripeMethod::Filtering, StripeMethod::Interpolation] {
-        let config =
-            CorrectConfig { stripe: StripeConfig { method, ..StripeConfig::default() }, ..CorrectConfig::default() };
+    for method in [
+        StripeMethod::All,
+        StripeMethod::Filtering,
+        StripeMethod::Interpolation,
+    ] {
+        let config = CorrectConfig {
+            stripe: StripeConfig {
+                method,
+                ..StripeConfig::default()
+            },
+            ..CorrectConfig::default()
+        };
         let corrected = CorrectedScan::new(noisy_scan(), &config).unwrap();
         let (whole, counts) = corrected.slab(0..5).unwrap();
-        assert!(counts.bad_pixels == 1 && counts.not_finite == 1 && counts.zingers >= 1, "{counts:?}");
+        assert!(
+            counts.bad_pixels == 1 && counts.not_finite == 1 && counts.zingers >= 1,
+            "{counts:?}"
+        );
         for threads in [1, 3] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             for height in [1, 2, 5] {
                 let mut total = CorrectionCounts::default();
                 for first in (0..5).step_by(height) {
                     let rows = first..(first + height).min(5);
                     let (part, counts) = pool.install(|| corrected.slab(rows.clone())).unwrap();
-                    assert_eq!(part, whole.slice(s![rows, .., ..]), "{method:?}, {threads} threads, {height} rows");
+                    assert_eq!(
+                        part,
+                        whole.slice(s![rows, .., ..]),
+                        "{method:?}, {threads} threads, {height} rows"
+                    );
                     total += counts;
                 }
                 assert_eq!(total, counts);
@@ -234,7 +372,14 @@ fn slab_height_and_thread_count_do_not_matter() {
         // the comparison sees a change in a single sample of the input
         let mut other = noisy_scan();
         other.projection_frames.swap(0, 1);
-        assert_ne!(CorrectedScan::new(other, &config).unwrap().slab(0..5).unwrap().0, whole);
+        assert_ne!(
+            CorrectedScan::new(other, &config)
+                .unwrap()
+                .slab(0..5)
+                .unwrap()
+                .0,
+            whole
+        );
     }
 }
 
@@ -243,9 +388,15 @@ fn a_projection_equals_the_sinograms_without_zingers_and_stripes() {
     let corrected = CorrectedScan::new(noisy_scan(), &plain()).unwrap();
     let sinograms = corrected.sinograms(1..4).unwrap();
     for angle in [0, 7, 40] {
-        assert_eq!(corrected.projection(angle, 1..4).unwrap(), sinograms.slice(s![.., angle, ..]));
+        assert_eq!(
+            corrected.projection(angle, 1..4).unwrap(),
+            sinograms.slice(s![.., angle, ..])
+        );
     }
-    assert_ne!(corrected.projection(8, 1..4).unwrap(), sinograms.slice(s![.., 7, ..]));
+    assert_ne!(
+        corrected.projection(8, 1..4).unwrap(),
+        sinograms.slice(s![.., 7, ..])
+    );
 }
 
 #[test]
@@ -260,18 +411,37 @@ fn transmission_is_the_exponential_of_the_line_integrals() {
 #[test]
 fn flat_field_agrees_with_algotom_except_at_its_bad_pixel() {
     let all = ["in_ff_proj", "in_ff_flat", "in_ff_dark", "out_flatfield_0"].map(read_npy);
-    let [Some((shape, projections)), Some((_, flat)), Some((_, dark)), Some((_, expected))] = all else { return };
+    let [
+        Some((shape, projections)),
+        Some((_, flat)),
+        Some((_, dark)),
+        Some((_, expected)),
+    ] = all
+    else {
+        return;
+    };
     let (n_angles, n_rows, n_cols) = (shape[0], shape[1], shape[2]);
     let frames = |n, values| Array3::from_shape_vec((n, n_rows, n_cols), values).unwrap();
     let config = plain();
-    let scan = scan(frames(n_angles, projections.clone()), Some(frames(1, flat)), Some(frames(1, dark)));
-    let (found, counts) = CorrectedScan::new(scan, &config).unwrap().transmission(0..n_rows).unwrap();
+    let scan = scan(
+        frames(n_angles, projections.clone()),
+        Some(frames(1, flat)),
+        Some(frames(1, dark)),
+    );
+    let (found, counts) = CorrectedScan::new(scan, &config)
+        .unwrap()
+        .transmission(0..n_rows)
+        .unwrap();
     // the flat equals the dark at row 3, column 5: interpolated here, divided by the mean open beam there
     assert_eq!(counts.bad_pixels, 1);
     let mut pairs = Vec::new();
     let mut at_bad = 0f32;
     for (index, &expected) in expected.iter().enumerate() {
-        let (angle, row, col) = (index / (n_rows * n_cols), index / n_cols % n_rows, index % n_cols);
+        let (angle, row, col) = (
+            index / (n_rows * n_cols),
+            index / n_cols % n_rows,
+            index % n_cols,
+        );
         if (row, col) == (3, 5) {
             let between = 0.5 * (found[[row, angle, 4]] + found[[row, angle, 6]]);
             assert!((found[[row, angle, 5]] - between).abs() < 1e-6);
@@ -282,7 +452,11 @@ fn flat_field_agrees_with_algotom_except_at_its_bad_pixel() {
     }
     let (found, expected): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
     // two subtractions and a division in f32 of values of order 1
-    assert!(worst(&found, &expected) < 4.0 * f32::EPSILON, "{}", worst(&found, &expected));
+    assert!(
+        worst(&found, &expected) < 4.0 * f32::EPSILON,
+        "{}",
+        worst(&found, &expected)
+    );
     assert!(at_bad > 1e-3, "the check is blind");
 }
 

@@ -55,7 +55,11 @@ impl Grain {
             component,
             sign: run.sign,
             voxels,
-            moments: [u64::from(z) * voxels, u64::from(run.y) * voxels, (x0 + x1 - 1) * voxels / 2],
+            moments: [
+                u64::from(z) * voxels,
+                u64::from(run.y) * voxels,
+                (x0 + x1 - 1) * voxels / 2,
+            ],
             low: [z, run.y, run.x0],
             high: [z, run.y, run.x1 - 1],
             sum: run.sum,
@@ -78,7 +82,8 @@ impl Grain {
 
     /// Middle of its voxels `[z, y, x]`.
     pub(super) fn centroid(&self) -> [f64; 3] {
-        self.moments.map(|moment| moment as f64 / self.voxels as f64)
+        self.moments
+            .map(|moment| moment as f64 / self.voxels as f64)
     }
 }
 
@@ -176,13 +181,21 @@ impl Labeller {
             let start = self.here.runs.len();
             self.here.rows.push(start as u32);
             while let Some(run) = runs.get(next).filter(|run| run.y as usize == y) {
-                self.here.runs.push(Labelled { y: run.y, x0: run.x0, x1: run.x1, component: NONE });
+                self.here.runs.push(Labelled {
+                    y: run.y,
+                    x0: run.x0,
+                    x1: run.x1,
+                    component: NONE,
+                });
                 self.here.signs.push(run.sign);
                 next += 1;
             }
             if self.here.runs.len() > start {
                 self.join_row(y, start)?;
-                for (index, run) in runs[next - (self.here.runs.len() - start)..next].iter().enumerate() {
+                for (index, run) in runs[next - (self.here.runs.len() - start)..next]
+                    .iter()
+                    .enumerate()
+                {
                     self.add(start + index, run);
                 }
             }
@@ -254,9 +267,14 @@ impl Labeller {
 
     fn join_if_touching(&mut self, index: usize, other: Labelled, sign: i8, slack: u32) {
         let run = self.here.runs[index];
-        if other.x0 < run.x1 + slack && run.x0 < other.x1 + slack && self.here.signs[index] == sign {
+        if other.x0 < run.x1 + slack && run.x0 < other.x1 + slack && self.here.signs[index] == sign
+        {
             let root = self.find(other.component);
-            let joined = if run.component == NONE { root } else { self.unite(run.component, root) };
+            let joined = if run.component == NONE {
+                root
+            } else {
+                self.unite(run.component, root)
+            };
             self.here.runs[index].component = joined;
         }
     }
@@ -362,7 +380,12 @@ impl Labeller {
                 label_of[component] = label_of[parent];
             }
         }
-        Grains { grains, label_of, dropped: self.dropped, dropped_voxels: self.dropped_voxels }
+        Grains {
+            grains,
+            label_of,
+            dropped: self.dropped,
+            dropped_voxels: self.dropped_voxels,
+        }
     }
 }
 

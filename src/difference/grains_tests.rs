@@ -40,7 +40,14 @@ impl Signs {
                     }
                     _ if sign != 0 => {
                         let (y, x) = (y as u32, x as u32);
-                        runs.push(Run { y, x0: x, x1: x + 1, sign, peak: value, sum: f64::from(value) });
+                        runs.push(Run {
+                            y,
+                            x0: x,
+                            x1: x + 1,
+                            sign,
+                            peak: value,
+                            sum: f64::from(value),
+                        });
                     }
                     _ => {}
                 }
@@ -53,14 +60,20 @@ impl Signs {
         let mut labeller = Labeller::new(connectivity, min_voxels, 0);
         let mut slices = Vec::new();
         for z in 0..self.shape[0] {
-            slices.push(labeller.push(&self.runs(z), self.shape[1]).unwrap().to_vec());
+            slices.push(
+                labeller
+                    .push(&self.runs(z), self.shape[1])
+                    .unwrap()
+                    .to_vec(),
+            );
         }
         let grains = labeller.finish();
         let mut labels = vec![0u32; self.signs.len()];
         for (z, runs) in slices.iter().enumerate() {
             for run in runs {
                 let row = (z * self.shape[1] + run.y as usize) * self.shape[2];
-                labels[row + run.x0 as usize..row + run.x1 as usize].fill(grains.label_of[run.component as usize]);
+                labels[row + run.x0 as usize..row + run.x1 as usize]
+                    .fill(grains.label_of[run.component as usize]);
             }
         }
         (labels, grains)
@@ -83,14 +96,21 @@ impl Signs {
             labels[start] = last;
             let mut todo = vec![start];
             while let Some(at) = todo.pop() {
-                let here = [at / (self.shape[1] * self.shape[2]), at / self.shape[2] % self.shape[1], at % self.shape[2]];
+                let here = [
+                    at / (self.shape[1] * self.shape[2]),
+                    at / self.shape[2] % self.shape[1],
+                    at % self.shape[2],
+                ];
                 for step in 0..27 {
                     let step = [step / 9, step / 3 % 3, step % 3];
                     if step.iter().filter(|&&s| s != 1).count() > reach {
                         continue;
                     }
-                    let there: [usize; 3] = std::array::from_fn(|axis| (here[axis] + step[axis]).wrapping_sub(1));
-                    if there.iter().zip(self.shape).any(|(&t, n)| t >= n) || self.at(there) != self.at(here) {
+                    let there: [usize; 3] =
+                        std::array::from_fn(|axis| (here[axis] + step[axis]).wrapping_sub(1));
+                    if there.iter().zip(self.shape).any(|(&t, n)| t >= n)
+                        || self.at(there) != self.at(here)
+                    {
                         continue;
                     }
                     let there = (there[0] * self.shape[1] + there[1]) * self.shape[2] + there[2];
@@ -109,15 +129,29 @@ impl Signs {
 fn labels_equal_those_of_a_flood_fill_in_scan_order() {
     for connectivity in [6, 18, 26] {
         for (seed, density) in [(1, 0.05), (3, 0.15), (5, 0.25), (7, 0.4), (9, 0.66)] {
-            for shape in [[9, 14, 17], [1, 20, 20], [20, 1, 20], [20, 20, 1], [7, 3, 40]] {
+            for shape in [
+                [9, 14, 17],
+                [1, 20, 20],
+                [20, 1, 20],
+                [20, 20, 1],
+                [7, 3, 40],
+            ] {
                 let volume = Signs::random(seed, shape, density);
                 let (labels, _) = volume.label(connectivity, 1);
-                assert_eq!(labels, volume.flood(connectivity), "{connectivity} {density} {shape:?}");
+                assert_eq!(
+                    labels,
+                    volume.flood(connectivity),
+                    "{connectivity} {density} {shape:?}"
+                );
             }
         }
     }
     let volume = Signs::random(5, [9, 14, 17], 0.25);
-    assert_ne!(volume.label(6, 1).0, volume.flood(26), "the comparison is blind to the connectivity");
+    assert_ne!(
+        volume.label(6, 1).0,
+        volume.flood(26),
+        "the comparison is blind to the connectivity"
+    );
 }
 
 #[test]
@@ -137,14 +171,25 @@ fn statistics_are_those_of_the_labelled_voxels() {
         }
         let count = voxels.len();
         assert_eq!(grain.voxels, count as u64);
-        let values: Vec<f64> = voxels.iter().map(|&at| f64::from(volume.at(at)) * (1.0 + at[2] as f64)).collect();
+        let values: Vec<f64> = voxels
+            .iter()
+            .map(|&at| f64::from(volume.at(at)) * (1.0 + at[2] as f64))
+            .collect();
         assert!((grain.sum - values.iter().sum::<f64>()).abs() < 1e-9);
-        assert_eq!(f64::from(grain.peak).abs(), values.iter().fold(0.0, |peak: f64, value| peak.max(value.abs())));
+        assert_eq!(
+            f64::from(grain.peak).abs(),
+            values
+                .iter()
+                .fold(0.0, |peak: f64, value| peak.max(value.abs()))
+        );
         for axis in 0..3 {
             let along: Vec<usize> = voxels.iter().map(|at| at[axis]).collect();
             assert_eq!(grain.low[axis] as usize, *along.iter().min().unwrap());
             assert_eq!(grain.high[axis] as usize, *along.iter().max().unwrap());
-            assert!((grain.centroid()[axis] - along.iter().sum::<usize>() as f64 / count as f64).abs() < 1e-12);
+            assert!(
+                (grain.centroid()[axis] - along.iter().sum::<usize>() as f64 / count as f64).abs()
+                    < 1e-12
+            );
         }
         assert!(voxels.iter().all(|&at| volume.at(at) == grain.sign));
     }
@@ -155,13 +200,23 @@ fn small_grains_are_dropped_counted_and_leave_no_gap_in_the_labels() {
     let volume = Signs::random(13, [10, 16, 16], 0.12);
     let (all, found_all) = volume.label(26, 1);
     let (kept, found) = volume.label(26, 5);
-    let large: Vec<&Grain> = found_all.grains.iter().filter(|grain| grain.voxels >= 5).collect();
+    let large: Vec<&Grain> = found_all
+        .grains
+        .iter()
+        .filter(|grain| grain.voxels >= 5)
+        .collect();
     assert!(!large.is_empty() && large.len() < found_all.grains.len());
     assert_eq!(found.grains.len(), large.len());
     assert_eq!(found.dropped as usize, found_all.grains.len() - large.len());
-    assert_eq!(found.dropped_voxels, found_all.grains.iter().map(|g| g.voxels).sum::<u64>() - large.iter().map(|g| g.voxels).sum::<u64>());
+    assert_eq!(
+        found.dropped_voxels,
+        found_all.grains.iter().map(|g| g.voxels).sum::<u64>()
+            - large.iter().map(|g| g.voxels).sum::<u64>()
+    );
     for (before, after) in all.iter().zip(&kept) {
-        let expected = large.iter().position(|grain| *before > 0 && grain.component == found_all.grains[*before as usize - 1].component);
+        let expected = large.iter().position(|grain| {
+            *before > 0 && grain.component == found_all.grains[*before as usize - 1].component
+        });
         assert_eq!(*after, expected.map_or(0, |index| index as u32 + 1));
     }
 }
@@ -171,7 +226,18 @@ fn memory_is_one_record_per_open_grain() {
     // a thousand slices, each with its own speck: one record serves them all
     let mut labeller = Labeller::new(26, 1, 0);
     for z in 0..1000u32 {
-        let runs = if z % 2 == 0 { vec![Run { y: 3, x0: 1, x1: 3, sign: 1, peak: 1.0, sum: 2.0 }] } else { Vec::new() };
+        let runs = if z % 2 == 0 {
+            vec![Run {
+                y: 3,
+                x0: 1,
+                x1: 3,
+                sign: 1,
+                peak: 1.0,
+                sum: 2.0,
+            }]
+        } else {
+            Vec::new()
+        };
         labeller.push(&runs, 8).unwrap();
         assert!(labeller.records.len() <= 1 && labeller.open.len() <= 1);
     }
@@ -179,7 +245,9 @@ fn memory_is_one_record_per_open_grain() {
 }
 
 fn golden(name: &str) -> Option<ndarray::Array3<f32>> {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens").join(name);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared/goldens")
+        .join(name);
     let reader = crate::io::volume::open(&path).ok()?;
     reader.read(0..reader.meta().shape[0]).ok()
 }
@@ -191,7 +259,10 @@ fn labels_agree_with_cc3d() {
         return;
     };
     let (nz, ny, nx) = blobs.dim();
-    let volume = Signs { shape: [nz, ny, nx], signs: blobs.iter().map(|&v| i8::from(v != 0.0)).collect() };
+    let volume = Signs {
+        shape: [nz, ny, nx],
+        signs: blobs.iter().map(|&v| i8::from(v != 0.0)).collect(),
+    };
     for connectivity in [6, 18, 26] {
         let (labels, found) = volume.label(connectivity, 1);
         let expected = golden(&format!("out_label_{connectivity}.npy")).unwrap();
@@ -228,8 +299,18 @@ fn labelling_speed() {
                 let mut x = 0;
                 while let Some(first) = row[x..].iter().position(|&v| v != 0) {
                     let x0 = x + first;
-                    let x1 = row[x0..].iter().position(|&v| v == 0).map_or(n, |len| x0 + len);
-                    runs.push(Run { y: y as u32, x0: x0 as u32, x1: x1 as u32, sign: 1, peak: 1.0, sum: (x1 - x0) as f64 });
+                    let x1 = row[x0..]
+                        .iter()
+                        .position(|&v| v == 0)
+                        .map_or(n, |len| x0 + len);
+                    runs.push(Run {
+                        y: y as u32,
+                        x0: x0 as u32,
+                        x1: x1 as u32,
+                        sign: 1,
+                        peak: 1.0,
+                        sum: (x1 - x0) as f64,
+                    });
                     x = x1;
                 }
             }
@@ -237,6 +318,10 @@ fn labelling_speed() {
             labeller.push(&runs, n).unwrap();
         }
         let found = labeller.finish();
-        eprintln!("{connectivity}: {} grains, {count} runs, {:?}", found.grains.len(), start.elapsed());
+        eprintln!(
+            "{connectivity}: {} grains, {count} runs, {:?}",
+            found.grains.len(),
+            start.elapsed()
+        );
     }
 }

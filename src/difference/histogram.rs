@@ -19,8 +19,15 @@ const FINE: usize = 8;
 impl ChangeHistogram {
     /// `bins` rows in the end; `scale` \[unit of the change\] is the finest structure of interest, e.g. sigma.
     pub(super) fn new(bins: usize, scale: f64) -> ChangeHistogram {
-        let finest = if scale > 0.0 && scale.is_finite() { scale / 64.0 } else { 1e-6 };
-        ChangeHistogram { width: finest, counts: vec![0; bins.div_ceil(2) * 2 * FINE] }
+        let finest = if scale > 0.0 && scale.is_finite() {
+            scale / 64.0
+        } else {
+            1e-6
+        };
+        ChangeHistogram {
+            width: finest,
+            counts: vec![0; bins.div_ceil(2) * 2 * FINE],
+        }
     }
 
     /// Counts values; NaN is skipped, infinite ones too.
@@ -60,7 +67,10 @@ impl ChangeHistogram {
         while other.width < self.width {
             other.double();
         }
-        self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
+        self.counts
+            .iter_mut()
+            .zip(other.counts)
+            .for_each(|(count, more)| *count += more);
     }
 
     /// `histogram.csv`: from the most negative to the most positive bin, symmetric around 0.
@@ -85,7 +95,9 @@ mod tests {
 
     #[test]
     fn every_value_lies_in_its_bin_whatever_the_order() {
-        let values: Vec<f32> = (0..5000).map(|i| ((i * 7919) % 5000) as f32 * 0.01 - 20.0).collect();
+        let values: Vec<f32> = (0..5000)
+            .map(|i| ((i * 7919) % 5000) as f32 * 0.01 - 20.0)
+            .collect();
         let mut forward = ChangeHistogram::new(40, 1.0);
         forward.add(values.iter().copied().chain([f32::NAN]));
         let (mut a, mut b) = (ChangeHistogram::new(40, 1.0), ChangeHistogram::new(40, 1.0));
@@ -97,9 +109,16 @@ mod tests {
         assert_eq!(rows.len(), 40);
         assert_eq!(rows.iter().map(|row| row.voxels).sum::<u64>(), 5000);
         for row in &rows {
-            let within = values.iter().filter(|&&v| f64::from(v) >= row.low_per_cm && f64::from(v) < row.high_per_cm).count();
+            let within = values
+                .iter()
+                .filter(|&&v| f64::from(v) >= row.low_per_cm && f64::from(v) < row.high_per_cm)
+                .count();
             assert_eq!(row.voxels, within as u64, "{row:?}");
         }
-        assert!(rows[39].high_per_cm >= 30.0 && rows[39].high_per_cm < 60.0 && rows[0].low_per_cm == -rows[39].high_per_cm);
+        assert!(
+            rows[39].high_per_cm >= 30.0
+                && rows[39].high_per_cm < 60.0
+                && rows[0].low_per_cm == -rows[39].high_per_cm
+        );
     }
 }

@@ -30,23 +30,39 @@ pub(super) struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    pub(super) fn new(reference: &'a dyn VolumeReader, target: &'a dyn VolumeReader, context: &Context<'_>) -> Result<Self> {
+    pub(super) fn new(
+        reference: &'a dyn VolumeReader,
+        target: &'a dyn VolumeReader,
+        context: &Context<'_>,
+    ) -> Result<Self> {
         let (a, b) = (reference.meta(), target.meta());
         if a.shape != b.shape {
             return Err(Error::Shape {
-                what: format!("volume of {} against that of {}", context.target, context.reference),
+                what: format!(
+                    "volume of {} against that of {}",
+                    context.target, context.reference
+                ),
                 expected: a.shape.to_vec(),
                 found: b.shape.to_vec(),
-                hint: "both must be reconstructed with the same rows and crop, onto one grid".into(),
+                hint: "both must be reconstructed with the same rows and crop, onto one grid"
+                    .into(),
             });
         }
-        let name = |meta: &VolumeMeta| meta.voxel_size_um.map_or_else(|| "unknown".to_string(), |size| format!("{size} um"));
+        let name = |meta: &VolumeMeta| {
+            meta.voxel_size_um
+                .map_or_else(|| "unknown".to_string(), |size| format!("{size} um"))
+        };
         if let (Some(one), Some(other)) = (a.voxel_size_um, b.voxel_size_um)
             && (one - other).abs() > SAME_SIZE * one
         {
             return Err(Error::input(
                 context.target,
-                format!("its voxels are {} wide, those of {} {}", name(b), context.reference, name(a)),
+                format!(
+                    "its voxels are {} wide, those of {} {}",
+                    name(b),
+                    context.reference,
+                    name(a)
+                ),
                 "volumes on one grid have one voxel size; state it with --set series.pixel_size_um=.. if one of the files is wrong",
             ));
         }
@@ -56,7 +72,10 @@ impl<'a> Inputs<'a> {
         if unit != target_unit {
             return Err(Error::input(
                 context.target,
-                format!("its values are in {}, those of {} in {}", b.unit, context.reference, a.unit),
+                format!(
+                    "its values are in {}, those of {} in {}",
+                    b.unit, context.reference, a.unit
+                ),
                 "state the unit of both volumes, or reconstruct both alike",
             ));
         }
@@ -81,12 +100,16 @@ impl<'a> Inputs<'a> {
         let skip = config.skip_slices;
         let z = z.start.max(skip)..z.end.min(self.shape[0].saturating_sub(skip));
         // beside the border of what is valid the smoothing has fewer voxels to average over, and more noise
-        let radius = (config.radius * half_width).min(context.valid_radius - 2.0 * config.smooth_sigma);
+        let radius =
+            (config.radius * half_width).min(context.valid_radius - 2.0 * config.smooth_sigma);
         let region = Region::new(self.shape, radius, z.start..z.end.max(z.start));
         if region.z.is_empty() || region.voxels_per_slice() == 0 {
             return Err(Error::input(
                 context.target,
-                format!("no voxel is left to measure in slices {}..{} within a radius of {radius:.1} voxels", z.start, z.end),
+                format!(
+                    "no voxel is left to measure in slices {}..{} within a radius of {radius:.1} voxels",
+                    z.start, z.end
+                ),
                 "lower difference.skip_slices or raise difference.radius; the scans may also be shifted out of one another",
             ));
         }
@@ -95,9 +118,15 @@ impl<'a> Inputs<'a> {
 
     /// Slices of reference and target in `unit`.
     pub(super) fn read_pair(&self, z: Range<usize>) -> Result<(Array3<f32>, Array3<f32>)> {
-        let (reference, target) = rayon::join(|| self.reference.read(z.clone()), || self.target.read(z.clone()));
+        let (reference, target) = rayon::join(
+            || self.reference.read(z.clone()),
+            || self.target.read(z.clone()),
+        );
         let (mut reference, mut target) = (reference?, target?);
-        for (volume, factor) in [(&mut reference, self.factors[0]), (&mut target, self.factors[1])] {
+        for (volume, factor) in [
+            (&mut reference, self.factors[0]),
+            (&mut target, self.factors[1]),
+        ] {
             if factor != 1.0 {
                 volume.par_mapv_inplace(|value| value * factor);
             }
@@ -109,8 +138,15 @@ impl<'a> Inputs<'a> {
     pub(super) fn difference(&self, z: Range<usize>) -> Result<(Array3<f32>, f32)> {
         let (reference, target) = self.read_pair(z.clone())?;
         // readers give arrays in standard layout; others are brought into it
-        let mut target = if target.is_standard_layout() { target } else { target.as_standard_layout().into_owned() };
-        let (scale, shift) = ((1.0 / self.matched.gain) as f32, (-self.matched.offset / self.matched.gain) as f32);
+        let mut target = if target.is_standard_layout() {
+            target
+        } else {
+            target.as_standard_layout().into_owned()
+        };
+        let (scale, shift) = (
+            (1.0 / self.matched.gain) as f32,
+            (-self.matched.offset / self.matched.gain) as f32,
+        );
         let largest = target
             .axis_iter_mut(Axis(0))
             .into_par_iter()
@@ -119,7 +155,11 @@ impl<'a> Inputs<'a> {
             .map(|(index, (mut target, reference))| {
                 let mut largest = 0f32;
                 let inside = self.valid.z.contains(&(z.start + index));
-                for (y, (mut target, reference)) in target.outer_iter_mut().zip(reference.outer_iter()).enumerate() {
+                for (y, (mut target, reference)) in target
+                    .outer_iter_mut()
+                    .zip(reference.outer_iter())
+                    .enumerate()
+                {
                     let columns = if inside { self.valid.row(y) } else { 0..0 };
                     for (x, (value, &reference)) in target.iter_mut().zip(reference).enumerate() {
                         if columns.contains(&x) {
@@ -140,9 +180,16 @@ impl<'a> Inputs<'a> {
 
     /// At most `slab` slices, a multiple of what is stored together where that fits.
     pub(super) fn slab_height(&self, slab: usize) -> usize {
-        let together = self.reference.slices_together().max(self.target.slices_together());
+        let together = self
+            .reference
+            .slices_together()
+            .max(self.target.slices_together());
         let slab = slab.max(1);
-        if slab > together { slab / together * together } else { slab }
+        if slab > together {
+            slab / together * together
+        } else {
+            slab
+        }
     }
 }
 

@@ -27,7 +27,10 @@ impl Scratch {
             .truncate(true)
             .open(&path)
             .map_err(Error::io("create", &path))?;
-        Ok(Scratch { path, file: BufWriter::with_capacity(1 << 20, file) })
+        Ok(Scratch {
+            path,
+            file: BufWriter::with_capacity(1 << 20, file),
+        })
     }
 
     /// Appends the runs of the next slice.
@@ -39,7 +42,9 @@ impl Scratch {
                 bytes.extend(word.to_le_bytes());
             }
         }
-        self.file.write_all(&bytes).map_err(Error::io("write", &self.path))
+        self.file
+            .write_all(&bytes)
+            .map_err(Error::io("write", &self.path))
     }
 
     /// Paints the slices `first..first + n` of a label volume of `shape`, the others staying 0, and writes them in slabs.
@@ -54,12 +59,15 @@ impl Scratch {
     ) -> Result<()> {
         self.file.flush().map_err(Error::io("write", &self.path))?;
         let file = self.file.get_mut();
-        file.seek(SeekFrom::Start(0)).map_err(Error::io("read", &self.path))?;
+        file.seek(SeekFrom::Start(0))
+            .map_err(Error::io("read", &self.path))?;
         let mut stored = BufReader::with_capacity(1 << 20, file);
         let path = &self.path;
         let mut word = || -> Result<u32> {
             let mut bytes = [0u8; 4];
-            stored.read_exact(&mut bytes).map_err(Error::io("read", path))?;
+            stored
+                .read_exact(&mut bytes)
+                .map_err(Error::io("read", path))?;
             Ok(u32::from_le_bytes(bytes))
         };
         let [depth, height, width] = shape;
@@ -71,7 +79,12 @@ impl Scratch {
                     continue;
                 }
                 for _ in 0..word()? {
-                    let (y, x0, x1, component) = (word()? as usize, word()? as usize, word()? as usize, word()?);
+                    let (y, x0, x1, component) = (
+                        word()? as usize,
+                        word()? as usize,
+                        word()? as usize,
+                        word()?,
+                    );
                     let label = label_of[component as usize];
                     labels.slice_mut(ndarray::s![z - z0, y, x0..x1]).fill(label);
                 }

@@ -37,12 +37,19 @@ impl MassScale {
 
 /// Mass \[ug\] that a charge moves: `m = Q M / (z F)` per area, times the area.
 pub(super) fn faraday_ug(config: &MassConfig, charge_mah_cm2: f64) -> Option<f64> {
-    let g_per_cm2 = charge_mah_cm2 * COULOMB_PER_MAH * config.molar_mass_g_mol / (f64::from(config.valence) * FARADAY);
+    let g_per_cm2 = charge_mah_cm2 * COULOMB_PER_MAH * config.molar_mass_g_mol
+        / (f64::from(config.valence) * FARADAY);
     (config.electrode_area_cm2 > 0.0).then_some(g_per_cm2 * config.electrode_area_cm2 * 1e6)
 }
 
 /// Totals: sums of increase and decrease \[1/cm\] with their errors.
-pub(super) fn record(config: &MassConfig, scale: &MassScale, sums: [f64; 2], errs: [f64; 2], charge: Option<f64>) -> MassRecord {
+pub(super) fn record(
+    config: &MassConfig,
+    scale: &MassScale,
+    sums: [f64; 2],
+    errs: [f64; 2],
+    charge: Option<f64>,
+) -> MassRecord {
     let net = sums[0] - sums[1];
     let net_ug = scale.ug(net);
     let faraday_ug = charge.and_then(|charge| faraday_ug(config, charge));
@@ -52,7 +59,9 @@ pub(super) fn record(config: &MassConfig, scale: &MassScale, sums: [f64; 2], err
         net_ug,
         net_err_ug: scale.err_ug(net, errs[0].hypot(errs[1])),
         faraday_ug,
-        ratio: faraday_ug.filter(|mass| *mass != 0.0).map(|mass| net_ug / mass),
+        ratio: faraday_ug
+            .filter(|mass| *mass != 0.0)
+            .map(|mass| net_ug / mass),
     }
 }
 
@@ -62,11 +71,21 @@ mod tests {
 
     #[test]
     fn half_a_milliampere_hour_per_cm2_is_0_4289_mg_of_sodium_per_cm2() {
-        let config = MassConfig { electrode_area_cm2: 1.0, ..MassConfig::default() };
+        let config = MassConfig {
+            electrode_area_cm2: 1.0,
+            ..MassConfig::default()
+        };
         let mass = faraday_ug(&config, 0.5).unwrap();
         assert!((mass / 428.9 - 1.0).abs() < 1e-4, "{mass}");
         assert_eq!(faraday_ug(&MassConfig::default(), 0.5), None);
-        let double = faraday_ug(&MassConfig { valence: 2, ..config }, 0.5).unwrap();
+        let double = faraday_ug(
+            &MassConfig {
+                valence: 2,
+                ..config
+            },
+            0.5,
+        )
+        .unwrap();
         assert!((double / mass - 0.5).abs() < 1e-12);
     }
 
@@ -77,6 +96,8 @@ mod tests {
         let sum = 1000.0 * 0.319 * 0.968;
         assert!((scale.ug(sum) / 0.968 - 1.0).abs() < 1e-12);
         // 3 % of the sum and 2 % of the mass attenuation
-        assert!((scale.err_ug(sum, 0.03 * sum) / (0.968 * 0.03f64.hypot(0.02)) - 1.0).abs() < 1e-12);
+        assert!(
+            (scale.err_ug(sum, 0.03 * sum) / (0.968 * 0.03f64.hypot(0.02)) - 1.0).abs() < 1e-12
+        );
     }
 }

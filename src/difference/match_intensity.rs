@@ -29,7 +29,13 @@ pub(super) struct Match {
 
 impl Match {
     /// Nothing to match.
-    pub(super) const NONE: Match = Match { gain: 1.0, offset: 0.0, gain_err: 0.0, offset_err: 0.0, has_contrast: true };
+    pub(super) const NONE: Match = Match {
+        gain: 1.0,
+        offset: 0.0,
+        gain_err: 0.0,
+        offset_err: 0.0,
+        has_contrast: true,
+    };
 }
 
 const BINS: usize = 64;
@@ -53,7 +59,9 @@ pub(super) fn fit(
     read: impl Fn(Range<usize>) -> Result<(Array3<f32>, Array3<f32>)>,
 ) -> Result<Match> {
     let slices: usize = groups.iter().map(|group| group.len()).sum();
-    let step = (slices * region.voxels_per_slice()).div_ceil(SAMPLES).max(1);
+    let step = (slices * region.voxels_per_slice())
+        .div_ceil(SAMPLES)
+        .max(1);
     let mut triples = Vec::new();
     for group in groups {
         let (reference, target) = read(group.clone())?;
@@ -62,7 +70,13 @@ pub(super) fn fit(
     Ok(fit_triples(&mut triples))
 }
 
-fn collect(reference: &Array3<f32>, target: &Array3<f32>, region: &Region, step: usize, triples: &mut Vec<Triple>) {
+fn collect(
+    reference: &Array3<f32>,
+    target: &Array3<f32>,
+    region: &Region,
+    step: usize,
+    triples: &mut Vec<Triple>,
+) {
     let (depth, height, width) = reference.dim();
     for z in 0..depth {
         let mut count = 0;
@@ -82,12 +96,30 @@ fn collect(reference: &Array3<f32>, target: &Array3<f32>, region: &Region, step:
                     }
                 } else {
                     // a single slice: four voxels three away, where the noise of a reconstruction has mostly died out
-                    let near = [(y.wrapping_sub(3), x), (y + 3, x), (y, x.wrapping_sub(3)), (y, x + 3)];
-                    near.iter().map(|&(y, x)| if y < height && x < width { reference[[0, y, x]] } else { f32::NAN }).sum::<f32>() / 4.0
+                    let near = [
+                        (y.wrapping_sub(3), x),
+                        (y + 3, x),
+                        (y, x.wrapping_sub(3)),
+                        (y, x + 3),
+                    ];
+                    near.iter()
+                        .map(|&(y, x)| {
+                            if y < height && x < width {
+                                reference[[0, y, x]]
+                            } else {
+                                f32::NAN
+                            }
+                        })
+                        .sum::<f32>()
+                        / 4.0
                 };
                 let (r, t) = (reference[[z, y, x]], target[[z, y, x]]);
                 if beside.is_finite() && r.is_finite() && t.is_finite() {
-                    triples.push(Triple { beside, reference: r, difference: t - r });
+                    triples.push(Triple {
+                        beside,
+                        reference: r,
+                        difference: t - r,
+                    });
                 }
             }
         }
@@ -96,13 +128,26 @@ fn collect(reference: &Array3<f32>, target: &Array3<f32>, region: &Region, step:
 
 fn fit_triples(triples: &mut [Triple]) -> Match {
     let all = spread(|| triples.iter().map(|triple| triple.difference), 0.0);
-    let offset_only = |offset_err: f64| Match { gain: 1.0, offset: all.center, gain_err: 0.0, offset_err, has_contrast: false };
-    let plain_err = if all.count > 0 { 1.25 * all.sigma / (all.count as f64).sqrt() } else { 0.0 };
+    let offset_only = |offset_err: f64| Match {
+        gain: 1.0,
+        offset: all.center,
+        gain_err: 0.0,
+        offset_err,
+        has_contrast: false,
+    };
+    let plain_err = if all.count > 0 {
+        1.25 * all.sigma / (all.count as f64).sqrt()
+    } else {
+        0.0
+    };
     if triples.len() < BINS * 16 {
         return offset_only(plain_err);
     }
     triples.sort_unstable_by(|a, b| {
-        a.beside.total_cmp(&b.beside).then(a.reference.total_cmp(&b.reference)).then(a.difference.total_cmp(&b.difference))
+        a.beside
+            .total_cmp(&b.beside)
+            .then(a.reference.total_cmp(&b.reference))
+            .then(a.difference.total_cmp(&b.difference))
     });
     let mut points = Vec::with_capacity(BINS);
     let mut own_err = Vec::with_capacity(BINS);
@@ -118,7 +163,13 @@ fn fit_triples(triples: &mut [Triple]) -> Match {
     if line.slope_err > GAIN_ERR || !line.slope_err.is_finite() {
         return offset_only(plain_err.max(own_err));
     }
-    Match { gain: 1.0 + line.slope, offset: line.intercept, gain_err: line.slope_err, offset_err: line.level_err, has_contrast: true }
+    Match {
+        gain: 1.0 + line.slope,
+        offset: line.intercept,
+        gain_err: line.slope_err,
+        offset_err: line.level_err,
+        has_contrast: true,
+    }
 }
 
 struct Line {
@@ -146,23 +197,54 @@ fn line(points: &[[f64; 2]], own_err: f64) -> Line {
     let mut intercept = weighted_median(&mut levels);
     let mut errors = (f64::INFINITY, f64::INFINITY);
     for _ in 0..30 {
-        let mut off: Vec<f32> = points.iter().map(|p| (p[1] - intercept - slope * p[0]).abs() as f32).collect();
+        let mut off: Vec<f32> = points
+            .iter()
+            .map(|p| (p[1] - intercept - slope * p[0]).abs() as f32)
+            .collect();
         let scatter = (f64::from(median(&mut off)) / 0.6745).max(own_err);
         if scatter == 0.0 {
             // most points lie exactly on the line
-            return Line { slope, intercept, slope_err: exact_err(points), level_err: 0.0 };
+            return Line {
+                slope,
+                intercept,
+                slope_err: exact_err(points),
+                level_err: 0.0,
+            };
         }
         let weight = |p: &[f64; 2]| {
             let u = (p[1] - intercept - slope * p[0]) / (4.685 * scatter);
-            if u.abs() < 1.0 { (1.0 - u * u).powi(2) } else { 0.0 }
+            if u.abs() < 1.0 {
+                (1.0 - u * u).powi(2)
+            } else {
+                0.0
+            }
         };
         let weights: Vec<f64> = points.iter().map(weight).collect();
         let total: f64 = weights.iter().sum();
-        let mean = |axis: usize| points.iter().zip(&weights).map(|(p, w)| w * p[axis]).sum::<f64>() / total;
+        let mean = |axis: usize| {
+            points
+                .iter()
+                .zip(&weights)
+                .map(|(p, w)| w * p[axis])
+                .sum::<f64>()
+                / total
+        };
         let (x, y) = (mean(0), mean(1));
-        let spread_x: f64 = points.iter().zip(&weights).map(|(p, w)| w * (p[0] - x).powi(2)).sum();
-        let together: f64 = points.iter().zip(&weights).map(|(p, w)| w * (p[0] - x) * (p[1] - y)).sum();
-        let next = if spread_x > 0.0 { together / spread_x } else { 0.0 };
+        let spread_x: f64 = points
+            .iter()
+            .zip(&weights)
+            .map(|(p, w)| w * (p[0] - x).powi(2))
+            .sum();
+        let together: f64 = points
+            .iter()
+            .zip(&weights)
+            .map(|(p, w)| w * (p[0] - x) * (p[1] - y))
+            .sum();
+        let next = if spread_x > 0.0 {
+            together / spread_x
+        } else {
+            0.0
+        };
         let settled = (next - slope).abs() < 1e-9;
         (slope, intercept) = (next, y - next * x);
         errors = (scatter / spread_x.sqrt(), scatter / total.sqrt());
@@ -170,12 +252,21 @@ fn line(points: &[[f64; 2]], own_err: f64) -> Line {
             break;
         }
     }
-    Line { slope, intercept, slope_err: errors.0, level_err: errors.1 }
+    Line {
+        slope,
+        intercept,
+        slope_err: errors.0,
+        level_err: errors.1,
+    }
 }
 
 /// Points without scatter fix a slope if they differ in x at all.
 fn exact_err(points: &[[f64; 2]]) -> f64 {
-    if points.iter().any(|p| p[0] != points[0][0]) { 0.0 } else { f64::INFINITY }
+    if points.iter().any(|p| p[0] != points[0][0]) {
+        0.0
+    } else {
+        f64::INFINITY
+    }
 }
 
 /// Median of `[value, weight]`; 0 of none.
@@ -198,14 +289,26 @@ mod tests {
     use rand_distr::{Distribution, Normal};
 
     /// Three materials in 4 slices, noise of 0.2, and `changed`: the share of voxels that gain 2.
-    fn pair(seed: u128, gain: f32, offset: f32, contrast: f32, changed: f32) -> (Array3<f32>, Array3<f32>) {
+    fn pair(
+        seed: u128,
+        gain: f32,
+        offset: f32,
+        contrast: f32,
+        changed: f32,
+    ) -> (Array3<f32>, Array3<f32>) {
         let mut random = rand_pcg::Pcg64Mcg::new(seed);
         let noise = Normal::new(0.0f32, 0.2).unwrap();
         let material = |y: usize, x: usize| contrast * ((y / 20 + x / 20) % 3) as f32;
         let shape = (4, 120, 120);
-        let reference = Array3::from_shape_fn(shape, |(_, y, x)| material(y, x) + noise.sample(&mut random));
+        let reference = Array3::from_shape_fn(shape, |(_, y, x)| {
+            material(y, x) + noise.sample(&mut random)
+        });
         let target = Array3::from_shape_fn(shape, |(_, y, x)| {
-            let change = if ((y * 120 + x) % 100) as f32 / 100.0 < changed { 2.0 } else { 0.0 };
+            let change = if ((y * 120 + x) % 100) as f32 / 100.0 < changed {
+                2.0
+            } else {
+                0.0
+            };
             gain * (material(y, x) + change) + offset + noise.sample(&mut random)
         });
         (reference, target)
@@ -214,7 +317,10 @@ mod tests {
     fn fitted(reference: &Array3<f32>, target: &Array3<f32>) -> Match {
         let (depth, height, width) = reference.dim();
         let region = Region::new([depth, height, width], 1e9, 0..depth);
-        fit(std::slice::from_ref(&(0..depth)), &region, |_| Ok((reference.clone(), target.clone()))).unwrap()
+        fit(std::slice::from_ref(&(0..depth)), &region, |_| {
+            Ok((reference.clone(), target.clone()))
+        })
+        .unwrap()
     }
 
     #[test]
@@ -223,10 +329,16 @@ mod tests {
             let (reference, target) = pair(7, gain, offset, 0.5, changed);
             let found = fitted(&reference, &target);
             assert!(found.has_contrast && found.gain_err > 0.0);
-            assert!((found.gain - f64::from(gain)).abs() < 4.0 * found.gain_err, "{found:?}");
+            assert!(
+                (found.gain - f64::from(gain)).abs() < 4.0 * found.gain_err,
+                "{found:?}"
+            );
             // 57 600 voxels, noise 0.28, contrast 0.4: a plain regression would be sure to 0.003; allowed is four times that
             assert!((found.gain - f64::from(gain)).abs() < 0.012, "{found:?}");
-            assert!((found.offset - f64::from(offset)).abs() < 0.012, "{found:?}");
+            assert!(
+                (found.offset - f64::from(offset)).abs() < 0.012,
+                "{found:?}"
+            );
         }
         // the negative control: ordinary least squares finds a gain that is too small
         let (reference, target) = pair(7, 1.0, 0.0, 0.5, 0.0);
@@ -260,6 +372,9 @@ mod tests {
         let (reference, target) = pair(13, 1.05, 0.1, 1.0, 0.1);
         let one = |volume: &Array3<f32>| volume.slice(ndarray::s![0..1, .., ..]).to_owned();
         let found = fitted(&one(&reference), &one(&target));
-        assert!((found.gain - 1.05).abs() < 0.02 && (found.offset - 0.1).abs() < 0.02, "{found:?}");
+        assert!(
+            (found.gain - 1.05).abs() < 0.02 && (found.offset - 0.1).abs() < 0.02,
+            "{found:?}"
+        );
     }
 }

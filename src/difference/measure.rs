@@ -66,7 +66,11 @@ impl Measure<'_> {
     /// Measures slice `z`, `[y, x]`.
     pub(super) fn slice(&self, z: usize, slice: &[f32]) -> Measured {
         let spread = self.model.of_slice(slice, self.region);
-        let sigma = if spread.count < LEAST_VOXELS { self.model.sigma } else { spread.sigma };
+        let sigma = if spread.count < LEAST_VOXELS {
+            self.model.sigma
+        } else {
+            spread.sigma
+        };
         let base = match self.rule {
             Rule::Sigma(multiple) => multiple * sigma,
             Rule::Absolute(level) => level,
@@ -91,7 +95,11 @@ impl Measure<'_> {
         for y in 0..self.region.height() {
             self.row(y, &slice[y * width..(y + 1) * width], &mut found);
         }
-        let ratio = if sigma > 0.0 { base / sigma } else { f64::INFINITY };
+        let ratio = if sigma > 0.0 {
+            base / sigma
+        } else {
+            f64::INFINITY
+        };
         found.expected = found.voxels as f64
             * match self.rule {
                 Rule::Sigma(_) => upper_tail(ratio),
@@ -116,8 +124,16 @@ impl Measure<'_> {
             }
             found.voxels += 1;
             total += f64::from(value);
-            let p = if flat { 1.0 } else { self.model.profile.at(self.region.radius_squared(y, x)) };
-            let threshold = if follows { (level * p).max(floor) } else { level };
+            let p = if flat {
+                1.0
+            } else {
+                self.model.profile.at(self.region.radius_squared(y, x))
+            };
+            let threshold = if follows {
+                (level * p).max(floor)
+            } else {
+                level
+            };
             if value.abs() <= threshold {
                 found.runs.extend(open.take());
                 continue;
@@ -135,7 +151,14 @@ impl Measure<'_> {
                 _ => {
                     found.runs.extend(open.take());
                     let (y, x) = (y as u32, x as u32);
-                    open = Some(Run { y, x0: x, x1: x + 1, sign, peak: value, sum: f64::from(value) });
+                    open = Some(Run {
+                        y,
+                        x0: x,
+                        x1: x + 1,
+                        sign,
+                        peak: value,
+                        sum: f64::from(value),
+                    });
                 }
             }
         }

@@ -88,11 +88,21 @@ const GROUP_HEIGHT: usize = 4;
 
 /// Bytes of memory that [`run`] holds at most, for slabs of `slab` slices `[z, y, x]`, without what the readers hold themselves.
 #[must_use]
-pub fn bytes(shape: [usize; 3], slab: usize, format: VolumeFormat, config: &DifferenceConfig) -> u64 {
+pub fn bytes(
+    shape: [usize; 3],
+    slab: usize,
+    format: VolumeFormat,
+    config: &DifferenceConfig,
+) -> u64 {
     let slice = 4 * shape[1] as u64 * shape[2] as u64;
-    let reach = if config.smooth_sigma > 0.0 { smooth::reach(config.smooth_sigma) as u64 } else { 0 };
+    let reach = if config.smooth_sigma > 0.0 {
+        smooth::reach(config.smooth_sigma) as u64
+    } else {
+        0
+    };
     // reference, target turned difference, smoothed difference; the window of the smoother; runs of the slab's slices
-    let slabs = 3 * (slab.max(GROUP_HEIGHT) as u64 + 2 * reach) * slice + (2 * reach + 2) * 2 * slice;
+    let slabs =
+        3 * (slab.max(GROUP_HEIGHT) as u64 + 2 * reach) * slice + (2 * reach + 2) * 2 * slice;
     slabs + slab as u64 * slice / 4 + volume::writer_bytes(format, shape) + (96 << 20)
 }
 
@@ -119,7 +129,11 @@ pub fn run(
     let measured = inputs.measured_region(context)?;
     let groups = sample_groups(measured.z.clone(), SAMPLE_GROUPS, GROUP_HEIGHT);
 
-    let stage = context.progress.stage("difference: grey values, noise", 2 * groups.len() as u64, "samples");
+    let stage = context.progress.stage(
+        "difference: grey values, noise",
+        2 * groups.len() as u64,
+        "samples",
+    );
     let matched = if config.match_intensity {
         match_intensity::fit(&groups, &measured, |z| {
             stage.inc(1);
@@ -129,12 +143,22 @@ pub fn run(
         Match::NONE
     };
     inputs.matched = matched;
-    let (model, floor) = sample_noise(&inputs, &measured, &groups, config.smooth_sigma, || stage.inc(1))?;
+    let (model, floor) = sample_noise(&inputs, &measured, &groups, config.smooth_sigma, || {
+        stage.inc(1)
+    })?;
     drop(stage);
 
     std::fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
-    let rule = config.absolute.map_or(Rule::Sigma(config.sigma), Rule::Absolute);
-    let measure = Measure { region: &measured, model: &model, rule, floor, bins: config.histogram_bins };
+    let rule = config
+        .absolute
+        .map_or(Rule::Sigma(config.sigma), Rule::Absolute);
+    let measure = Measure {
+        region: &measured,
+        model: &model,
+        rule,
+        floor,
+        bins: config.histogram_bins,
+    };
     let provenance = serde_json::json!({
         "run": context.provenance,
         "reference": context.reference,
@@ -155,20 +179,34 @@ pub fn run(
         first_row: reference.meta().first_row,
         provenance,
     };
-    let labels_meta = VolumeMeta { voxel_type: VoxelType::U32, unit: "label".into(), ..meta.clone() };
-    let [difference_path, labels_path] = ["difference", "labels"].map(|stem| folder.join(volume::file_name(stem, context.format)));
+    let labels_meta = VolumeMeta {
+        voxel_type: VoxelType::U32,
+        unit: "label".into(),
+        ..meta.clone()
+    };
+    let [difference_path, labels_path] =
+        ["difference", "labels"].map(|stem| folder.join(volume::file_name(stem, context.format)));
 
     let mut writer = volume::create(&difference_path, context.format, &meta, context.overwrite)?;
     let mut scratch = Scratch::new(folder)?;
     let mut tally = Tally::new(config, &measured, &model);
-    let stage = context.progress.stage("difference", shape[0] as u64, "slices");
+    let stage = context
+        .progress
+        .stage("difference", shape[0] as u64, "slices");
     stream(&inputs, context.slab, config.smooth_sigma, |z0, slab| {
         let slices: Vec<Measured> = slab
             .outer_iter()
             .into_par_iter()
             .enumerate()
             .filter(|(index, _)| measured.z.contains(&(z0 + index)))
-            .map(|(index, slice)| measure.slice(z0 + index, slice.as_slice().expect("a slice of a fresh array is contiguous")))
+            .map(|(index, slice)| {
+                measure.slice(
+                    z0 + index,
+                    slice
+                        .as_slice()
+                        .expect("a slice of a fresh array is contiguous"),
+                )
+            })
             .collect();
         for slice in slices {
             tally.add(slice, &mut scratch, &model)?;
@@ -182,12 +220,29 @@ pub fn run(
 
     let found = tally.labeller.finish();
     let stage = context.progress.stage("labels", shape[0] as u64, "slices");
-    let mut writer = volume::create(&labels_path, context.format, &labels_meta, context.overwrite)?;
-    scratch.paint(shape, measured.z.clone(), &found.label_of, context.slab, writer.as_mut(), |slices| stage.inc(slices as u64))?;
+    let mut writer = volume::create(
+        &labels_path,
+        context.format,
+        &labels_meta,
+        context.overwrite,
+    )?;
+    scratch.paint(
+        shape,
+        measured.z.clone(),
+        &found.label_of,
+        context.slab,
+        writer.as_mut(),
+        |slices| stage.inc(slices as u64),
+    )?;
     writer.finish()?;
     drop(stage);
 
-    let Grains { grains, dropped, dropped_voxels, .. } = found;
+    let Grains {
+        grains,
+        dropped,
+        dropped_voxels,
+        ..
+    } = found;
     let results = output::Results {
         inputs: &inputs,
         model: &model,
@@ -210,7 +265,11 @@ fn sample_noise(
     done: impl Fn(),
 ) -> Result<(NoiseModel, f64)> {
     let [depth, height, width] = inputs.shape;
-    let reach = if smooth_sigma > 0.0 { smooth::reach(smooth_sigma) } else { 0 };
+    let reach = if smooth_sigma > 0.0 {
+        smooth::reach(smooth_sigma)
+    } else {
+        0
+    };
     let mut sample = NoiseSample::new(region);
     let mut largest = 0f32;
     for group in groups {
@@ -219,13 +278,25 @@ fn sample_noise(
         largest = largest.max(magnitude);
         let mut slices = Vec::with_capacity(group.len());
         if reach > 0 {
-            let mut smoother = Smoother::new(smooth_sigma, inputs.shape, &inputs.valid, group.clone());
+            let mut smoother =
+                Smoother::new(smooth_sigma, inputs.shape, &inputs.valid, group.clone());
             for (z, slice) in around.zip(difference.outer_iter()) {
-                slices.extend(smoother.push(z, slice.as_slice().expect("a slice of a fresh array is contiguous")));
+                slices.extend(
+                    smoother.push(
+                        z,
+                        slice
+                            .as_slice()
+                            .expect("a slice of a fresh array is contiguous"),
+                    ),
+                );
             }
             slices.extend(smoother.finish(height * width));
         } else {
-            slices.extend(difference.outer_iter().map(|slice| slice.iter().copied().collect()));
+            slices.extend(
+                difference
+                    .outer_iter()
+                    .map(|slice| slice.iter().copied().collect()),
+            );
         }
         sample.add(&slices, width);
         done();
@@ -243,9 +314,13 @@ fn stream(
 ) -> Result<()> {
     let [depth, height, width] = inputs.shape;
     let step = inputs.slab_height(slab);
-    let slabs = (0..depth).step_by(step).map(|z0| z0..(z0 + step).min(depth));
+    let slabs = (0..depth)
+        .step_by(step)
+        .map(|z0| z0..(z0 + step).min(depth));
     if smooth_sigma <= 0.0 {
-        return slabs.into_iter().try_for_each(|z| consume(z.start, inputs.difference(z)?.0));
+        return slabs
+            .into_iter()
+            .try_for_each(|z| consume(z.start, inputs.difference(z)?.0));
     }
     let mut smoother = Smoother::new(smooth_sigma, inputs.shape, &inputs.valid, 0..depth);
     let mut next = 0;
@@ -253,7 +328,14 @@ fn stream(
         let (difference, _) = inputs.difference(z.clone())?;
         let mut done = Vec::new();
         for (z, slice) in z.clone().zip(difference.outer_iter()) {
-            done.extend(smoother.push(z, slice.as_slice().expect("a slice of a fresh array is contiguous")));
+            done.extend(
+                smoother.push(
+                    z,
+                    slice
+                        .as_slice()
+                        .expect("a slice of a fresh array is contiguous"),
+                ),
+            );
         }
         drop(difference);
         if z.end == depth {
@@ -262,7 +344,11 @@ fn stream(
         if !done.is_empty() {
             let shape = (done.len(), height, width);
             let flat: Vec<f32> = done.into_iter().flatten().collect();
-            consume(next, Array3::from_shape_vec(shape, flat).expect("every slice has the size of the volume"))?;
+            consume(
+                next,
+                Array3::from_shape_vec(shape, flat)
+                    .expect("every slice has the size of the volume"),
+            )?;
             next += shape.0;
         }
     }
@@ -291,14 +377,13 @@ impl Tally {
 
     fn add(&mut self, slice: Measured, scratch: &mut Scratch, model: &NoiseModel) -> Result<()> {
         scratch.push(self.labeller.push(&slice.runs, self.rows)?)?;
-        self.heights.push(Height::of(&slice, self.labeller.touched, &model.correlation));
+        self.heights.push(Height::of(
+            &slice,
+            self.labeller.touched,
+            &model.correlation,
+        ));
         self.not_finite += slice.not_finite;
         self.histogram.merge(slice.histogram);
         Ok(())
     }
 }
-/// x
-pub const BYTES_PER_VOXEL: u64 = 24;
-/// x
-#[must_use]
-pub fn fixed_bytes(shape: [usize; 3]) -> u64 { (shape[1] * shape[2] * 32) as u64 }

@@ -36,13 +36,20 @@ pub(super) struct Profile {
 
 impl Profile {
     /// The noise is the same everywhere.
-    pub(super) const FLAT: Profile = Profile { table: Vec::new(), per_radius_squared: 0.0 };
+    pub(super) const FLAT: Profile = Profile {
+        table: Vec::new(),
+        per_radius_squared: 0.0,
+    };
     const STEPS: usize = 4096;
 
     /// From the noise in rings of equal area, i.e. at equal steps of the squared radius; linear between their middles.
     fn of_rings(rings: &[f64], region: &Region) -> Profile {
         let largest = region.largest_radius_squared().max(1.0);
-        let (low, high) = rings.iter().fold((f64::INFINITY, 0f64), |(low, high), &ring| (low.min(ring), high.max(ring)));
+        let (low, high) = rings
+            .iter()
+            .fold((f64::INFINITY, 0f64), |(low, high), &ring| {
+                (low.min(ring), high.max(ring))
+            });
         if !(low > 0.0 && high / low > CLEAR) {
             return Profile::FLAT;
         }
@@ -51,7 +58,9 @@ impl Profile {
             let (ring, part) = (place as usize, place.fract());
             rings[ring] + part * (rings[(ring + 1).min(rings.len() - 1)] - rings[ring])
         };
-        let table: Vec<f64> = (0..=Self::STEPS).map(|step| raw(step as f64 / Self::STEPS as f64)).collect();
+        let table: Vec<f64> = (0..=Self::STEPS)
+            .map(|step| raw(step as f64 / Self::STEPS as f64))
+            .collect();
         let square = table.iter().map(|p| p * p).sum::<f64>() / table.len() as f64;
         Profile {
             table: table.iter().map(|p| (p / square.sqrt()) as f32).collect(),
@@ -67,7 +76,11 @@ impl Profile {
     /// Relative noise at a squared distance from the middle \[voxel^2\].
     pub(super) fn at(&self, radius_squared: f64) -> f32 {
         let step = (radius_squared * self.per_radius_squared) as usize;
-        self.table.get(step).or(self.table.last()).copied().unwrap_or(1.0)
+        self.table
+            .get(step)
+            .or(self.table.last())
+            .copied()
+            .unwrap_or(1.0)
     }
 }
 
@@ -94,7 +107,10 @@ impl Correlation {
 /// Log-log interpolation; constant beyond both ends, 1 without points.
 fn interpolate(points: &[[f64; 2]], at: f64) -> f64 {
     let above = points.partition_point(|point| point[0] <= at);
-    match (above.checked_sub(1).map(|below| points[below]), points.get(above)) {
+    match (
+        above.checked_sub(1).map(|below| points[below]),
+        points.get(above),
+    ) {
         (Some(a), Some(b)) => {
             let part = (at / a[0]).ln() / (b[0] / a[0]).ln();
             (a[1].ln() + part * (b[1] / a[1]).ln()).exp()
@@ -137,17 +153,29 @@ impl NoiseModel {
             return super::spread::upper_tail(ratio);
         }
         // the table has equal steps of the squared radius, i.e. of area
-        let tails = self.profile.table.iter().step_by(32).map(|&p| super::spread::upper_tail(ratio / f64::from(p)));
+        let tails = self
+            .profile
+            .table
+            .iter()
+            .step_by(32)
+            .map(|&p| super::spread::upper_tail(ratio / f64::from(p)));
         tails.clone().sum::<f64>() / tails.count() as f64
     }
 
     /// s(z) of a slice of the difference `[y, x]`.
     pub(super) fn of_slice(&self, slice: &[f32], region: &Region) -> Spread {
         if self.profile.is_flat() {
-            return spread(|| region.voxels(slice).map(|(_, _, value)| value), self.sigma);
+            return spread(
+                || region.voxels(slice).map(|(_, _, value)| value),
+                self.sigma,
+            );
         }
         spread(
-            || region.voxels(slice).map(|(y, x, value)| value / self.profile.at(region.radius_squared(y, x))),
+            || {
+                region
+                    .voxels(slice)
+                    .map(|(y, x, value)| value / self.profile.at(region.radius_squared(y, x)))
+            },
             self.sigma,
         )
     }
@@ -168,7 +196,8 @@ impl<'a> NoiseSample<'a> {
     pub(super) fn new(region: &'a Region) -> Self {
         // eight squares across the region at least
         let largest = (region.row(region.height() / 2).len() / 8).max(1);
-        let sides = std::iter::successors(Some(1), |side| Some(side * 2)).take_while(|&side| side == 1 || side <= largest.min(64));
+        let sides = std::iter::successors(Some(1), |side| Some(side * 2))
+            .take_while(|&side| side == 1 || side <= largest.min(64));
         NoiseSample {
             region,
             rings: vec![Vec::new(); RINGS],
@@ -176,7 +205,10 @@ impl<'a> NoiseSample<'a> {
             beyond: [0; 2],
             count: 0,
             sums: sides.map(|side| (side, Vec::new())).collect(),
-            stacks: [1, 2, 4].into_iter().map(|height| (height, Vec::new())).collect(),
+            stacks: [1, 2, 4]
+                .into_iter()
+                .map(|height| (height, Vec::new()))
+                .collect(),
         }
     }
 
@@ -198,11 +230,16 @@ impl<'a> NoiseSample<'a> {
             for (y, x, value) in self.region.voxels(slice).step_by(step) {
                 let ring = (self.region.radius_squared(y, x) / largest * RINGS as f64) as usize;
                 if value.is_finite() {
-                    self.rings[ring.min(RINGS - 1)].push(((f64::from(value) - found.center) / found.sigma) as f32);
+                    self.rings[ring.min(RINGS - 1)]
+                        .push(((f64::from(value) - found.center) / found.sigma) as f32);
                 }
             }
             for (side, sums) in &mut self.sums {
-                sums.extend(block_sums(slice, width, self.region, *side, &found).into_iter().flatten());
+                sums.extend(
+                    block_sums(slice, width, self.region, *side, &found)
+                        .into_iter()
+                        .flatten(),
+                );
             }
         }
         if slices.len() >= 2 && spreads.iter().all(|found| found.sigma > 0.0) {
@@ -213,23 +250,45 @@ impl<'a> NoiseSample<'a> {
                 .collect();
             for (height, stacks) in &mut self.stacks {
                 for group in columns.chunks_exact(*height) {
-                    stacks.extend((0..group[0].len()).filter_map(|block| group.iter().map(|slice| slice[block]).sum::<Option<f32>>()));
+                    stacks.extend((0..group[0].len()).filter_map(|block| {
+                        group.iter().map(|slice| slice[block]).sum::<Option<f32>>()
+                    }));
                 }
             }
         }
     }
 
     pub(super) fn finish(mut self) -> NoiseModel {
-        let rings: Vec<f64> = self.rings.iter().map(|ring| spread(|| ring.iter().copied(), 1.0).sigma).collect();
+        let rings: Vec<f64> = self
+            .rings
+            .iter()
+            .map(|ring| spread(|| ring.iter().copied(), 1.0).sigma)
+            .collect();
         let enough = self.rings.iter().all(|ring| ring.len() >= 400);
-        let profile = if enough { Profile::of_rings(&rings, self.region) } else { Profile::FLAT };
+        let profile = if enough {
+            Profile::of_rings(&rings, self.region)
+        } else {
+            Profile::FLAT
+        };
         self.sigmas.sort_by(f64::total_cmp);
-        let sigma = self.sigmas.get(self.sigmas.len() / 2).copied().unwrap_or(0.0);
+        let sigma = self
+            .sigmas
+            .get(self.sigmas.len() / 2)
+            .copied()
+            .unwrap_or(0.0);
         let expected = self.count as f64 * super::spread::upper_tail(3.0);
-        let tails = if expected > 20.0 { self.beyond[0].min(self.beyond[1]) as f64 / expected } else { 1.0 };
+        let tails = if expected > 20.0 {
+            self.beyond[0].min(self.beyond[1]) as f64 / expected
+        } else {
+            1.0
+        };
         let variances = |sums: &[(usize, Vec<f32>)], size: fn(usize) -> f64| -> Vec<[f64; 2]> {
             let variance = |sums: &Vec<f32>| spread(|| sums.iter().copied(), 0.0).sigma.powi(2);
-            let Some(single) = sums.first().map(|(_, sums)| variance(sums)).filter(|&single| single > 0.0) else {
+            let Some(single) = sums
+                .first()
+                .map(|(_, sums)| variance(sums))
+                .filter(|&single| single > 0.0)
+            else {
                 return Vec::new();
             };
             sums.iter()
@@ -242,12 +301,24 @@ impl<'a> NoiseSample<'a> {
             sides: variances(&self.sums, |side| (side * side) as f64),
             heights: variances(&self.stacks, |height| height as f64),
         };
-        NoiseModel { sigma, profile, correlation, tails, rings }
+        NoiseModel {
+            sigma,
+            profile,
+            correlation,
+            tails,
+            rings,
+        }
     }
 }
 
 /// Sums of (value - middle) / sigma over squares of `side` voxels; `None` for squares that leave the region or changed.
-fn block_sums(slice: &[f32], width: usize, region: &Region, side: usize, found: &Spread) -> Vec<Option<f32>> {
+fn block_sums(
+    slice: &[f32],
+    width: usize,
+    region: &Region,
+    side: usize,
+    found: &Spread,
+) -> Vec<Option<f32>> {
     let height = slice.len() / width;
     let blocks_x = width / side;
     let total = height / side * blocks_x;
@@ -282,7 +353,13 @@ mod tests {
 
     fn noise(seed: u128, depth: usize, n: usize) -> Vec<Vec<f32>> {
         let mut random = rand_pcg::Pcg64Mcg::new(seed);
-        (0..depth).map(|_| (0..n * n).map(|_| StandardNormal.sample(&mut random)).collect()).collect()
+        (0..depth)
+            .map(|_| {
+                (0..n * n)
+                    .map(|_| StandardNormal.sample(&mut random))
+                    .collect()
+            })
+            .collect()
     }
 
     fn model(slices: &[Vec<f32>], n: usize) -> NoiseModel {
@@ -295,11 +372,17 @@ mod tests {
     #[test]
     fn independent_noise_has_no_profile_and_no_correlation() {
         let found = model(&noise(1, 8, 128), 128);
-        assert!((found.sigma - 1.0).abs() < 0.02 && found.profile.is_flat(), "{found:?}");
+        assert!(
+            (found.sigma - 1.0).abs() < 0.02 && found.profile.is_flat(),
+            "{found:?}"
+        );
         for side in [1.0, 2.0, 4.0, 8.0] {
             let c = found.correlation.of_area(side * side);
             // a variance from the deviation of n sums scatters by 2.3 / sqrt(n); four times that
-            assert!((c - 1.0).abs() < 4.0 * 2.3 * side / (8.0f64 * 12868.0).sqrt(), "{side}: {c}");
+            assert!(
+                (c - 1.0).abs() < 4.0 * 2.3 * side / (8.0f64 * 12868.0).sqrt(),
+                "{side}: {c}"
+            );
         }
         assert!((found.correlation.of_height(4.0) - 1.0).abs() < 0.15);
         assert!((found.tails - 1.0).abs() < 0.3);
@@ -311,19 +394,30 @@ mod tests {
         let n = 128;
         let slices: Vec<Vec<f32>> = noise(3, 8, n)
             .iter()
-            .map(|slice| (0..slice.len()).map(|i| (slice[i] + slice[(i + 1) % slice.len()]) / 2f32.sqrt()).collect())
+            .map(|slice| {
+                (0..slice.len())
+                    .map(|i| (slice[i] + slice[(i + 1) % slice.len()]) / 2f32.sqrt())
+                    .collect()
+            })
             .collect();
         let found = model(&slices, n).correlation;
         for (side, expected) in [(2.0, 1.5), (4.0, 1.75), (8.0, 1.875)] {
             let c = found.of_area(side * side);
             // a variance from the deviation of n sums scatters by 2.3 / sqrt(n); four times that
             let tolerance = 4.0 * 2.3 * side / (8.0f64 * 12868.0).sqrt();
-            assert!((c / expected - 1.0).abs() < tolerance, "{side}: {c} {expected}");
+            assert!(
+                (c / expected - 1.0).abs() < tolerance,
+                "{side}: {c} {expected}"
+            );
         }
         // and noise with alternating signs cancels in sums
         let slices: Vec<Vec<f32>> = noise(5, 8, n)
             .iter()
-            .map(|slice| (0..slice.len()).map(|i| (slice[i] - slice[(i + 1) % slice.len()]) / 2f32.sqrt()).collect())
+            .map(|slice| {
+                (0..slice.len())
+                    .map(|i| (slice[i] - slice[(i + 1) % slice.len()]) / 2f32.sqrt())
+                    .collect()
+            })
             .collect();
         // the sum of b neighbours telescopes to two terms: c = 1 / b
         let c = model(&slices, n).correlation.of_area(16.0);
@@ -334,10 +428,15 @@ mod tests {
     fn noise_that_grows_outwards_is_followed() {
         let n = 128;
         let middle = (n as f64 - 1.0) / 2.0;
-        let growth = |y: usize, x: usize| 1.0 + (y as f64 - middle).hypot(x as f64 - middle).powi(2) / middle.powi(2);
+        let growth = |y: usize, x: usize| {
+            1.0 + (y as f64 - middle).hypot(x as f64 - middle).powi(2) / middle.powi(2)
+        };
         let mut slices = noise(7, 8, n);
         for slice in &mut slices {
-            slice.iter_mut().enumerate().for_each(|(i, v)| *v *= growth(i / n, i % n) as f32);
+            slice
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, v)| *v *= growth(i / n, i % n) as f32);
         }
         let found = model(&slices, n);
         assert!(!found.profile.is_flat());
@@ -347,7 +446,10 @@ mod tests {
         for radius in [0.0, 20.0, 40.0, 60.0f64] {
             let expected = 1.0 + (radius / middle).powi(2);
             let sigma = s * f64::from(found.profile.at(radius * radius));
-            assert!((sigma / expected - 1.0).abs() < 0.08, "{radius}: {sigma} {expected}");
+            assert!(
+                (sigma / expected - 1.0).abs() < 0.08,
+                "{radius}: {sigma} {expected}"
+            );
         }
     }
 
@@ -356,6 +458,13 @@ mod tests {
         let points = [[1.0, 1.0], [2.0, 0.5], [8.0, 0.25]];
         assert_eq!(interpolate(&points, 2.0), 0.5);
         assert!((interpolate(&points, 4.0) - (0.5f64 * 0.25).sqrt()).abs() < 1e-12);
-        assert_eq!((interpolate(&points, 0.5), interpolate(&points, 99.0), interpolate(&[], 3.0)), (1.0, 0.25, 1.0));
+        assert_eq!(
+            (
+                interpolate(&points, 0.5),
+                interpolate(&points, 99.0),
+                interpolate(&[], 3.0)
+            ),
+            (1.0, 0.25, 1.0)
+        );
     }
 }

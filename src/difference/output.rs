@@ -4,19 +4,24 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::Context;
 use super::grains::Grain;
 use super::inputs::Inputs;
 use super::mass::{self, MassScale};
 use super::measure::Rule;
 use super::noise::NoiseModel;
 use super::per_height::{self, Height, Totals};
-use super::Context;
 use crate::config::VolumeFormat;
 use crate::error::{Error, Result};
 use crate::io::volume::{self, partial};
 use crate::record::{DifferenceRecord, GrainRow, HistogramRow, PerHeightRow};
 
-const TABLES: [&str; 4] = ["per_height.csv", "grains.csv", "histogram.csv", "difference.json"];
+const TABLES: [&str; 4] = [
+    "per_height.csv",
+    "grains.csv",
+    "histogram.csv",
+    "difference.json",
+];
 
 /// Refuses a folder that holds a difference already, before any work is done for it.
 ///
@@ -25,11 +30,19 @@ const TABLES: [&str; 4] = ["per_height.csv", "grains.csv", "histogram.csv", "dif
 /// this program.
 pub fn check_output(folder: &Path, overwrite: bool) -> Result<()> {
     for stem in ["difference", "labels"] {
-        for format in [VolumeFormat::Zarr, VolumeFormat::Tiff, VolumeFormat::Hdf5, VolumeFormat::Npy] {
+        for format in [
+            VolumeFormat::Zarr,
+            VolumeFormat::Tiff,
+            VolumeFormat::Hdf5,
+            VolumeFormat::Npy,
+        ] {
             volume::check_output(&folder.join(volume::file_name(stem, format)), overwrite)?;
         }
     }
-    let table = TABLES.iter().map(|name| folder.join(name)).find(|path| path.exists());
+    let table = TABLES
+        .iter()
+        .map(|name| folder.join(name))
+        .find(|path| path.exists());
     match table {
         Some(path) if !overwrite => Err(Error::OutputExists { path }),
         _ => Ok(()),
@@ -50,27 +63,59 @@ pub(super) struct Results<'a> {
 }
 
 /// Writes the tables and `difference.json`, which comes last.
-pub(super) fn write(folder: &Path, context: &Context<'_>, results: &Results<'_>) -> Result<DifferenceRecord> {
+pub(super) fn write(
+    folder: &Path,
+    context: &Context<'_>,
+    results: &Results<'_>,
+) -> Result<DifferenceRecord> {
     let inputs = results.inputs;
     let in_per_cm = inputs.unit == "1/cm";
     let scale = match (context.mass, inputs.voxel_size_um) {
         (Some(mass), Some(size)) if in_per_cm => Some(MassScale::new(mass, size)),
         _ => None,
     };
-    let rows = per_height::rows(inputs.shape[0], results.heights, results.grains, &inputs.matched, inputs.voxel_size_um, scale.as_ref());
+    let rows = per_height::rows(
+        inputs.shape[0],
+        results.heights,
+        results.grains,
+        &inputs.matched,
+        inputs.voxel_size_um,
+        scale.as_ref(),
+    );
     let grains = grain_rows(results.grains, inputs.voxel_size_um, scale.as_ref());
-    partial::write_file(&folder.join(TABLES[0]), &csv(&rows, &PerHeightRow::default())?)?;
-    let empty = GrainRow { mass_ug: scale.map(|_| 0.0), ..GrainRow::default() };
+    partial::write_file(
+        &folder.join(TABLES[0]),
+        &csv(&rows, &PerHeightRow::default())?,
+    )?;
+    let empty = GrainRow {
+        mass_ug: scale.map(|_| 0.0),
+        ..GrainRow::default()
+    };
     partial::write_file(&folder.join(TABLES[1]), &csv(&grains, &empty)?)?;
-    partial::write_file(&folder.join(TABLES[2]), &csv(&results.histogram, &HistogramRow::default())?)?;
+    partial::write_file(
+        &folder.join(TABLES[2]),
+        &csv(&results.histogram, &HistogramRow::default())?,
+    )?;
 
-    let totals = per_height::totals(results.heights, results.grains, &results.model.correlation, &inputs.matched);
+    let totals = per_height::totals(
+        results.heights,
+        results.grains,
+        &results.model.correlation,
+        &inputs.matched,
+    );
     let mut record = record(context, results, &totals);
     if let (Some(mass), Some(scale)) = (context.mass, &scale) {
-        record.mass = Some(mass::record(mass, scale, totals.sums, totals.errs, context.charge_mah_cm2));
+        record.mass = Some(mass::record(
+            mass,
+            scale,
+            totals.sums,
+            totals.errs,
+            context.charge_mah_cm2,
+        ));
     }
     record.warnings = warnings(context, results, &record);
-    let json = serde_json::to_vec_pretty(&record).expect("plain data has no maps with other keys than strings");
+    let json = serde_json::to_vec_pretty(&record)
+        .expect("plain data has no maps with other keys than strings");
     partial::write_file(&folder.join(TABLES[3]), &json)?;
     Ok(record)
 }
@@ -112,9 +157,14 @@ fn csv<T: Serialize>(rows: &[T], empty: &T) -> Result<Vec<u8>> {
     if rows.is_empty() {
         writer.serialize(empty).map_err(failed)?;
     }
-    let mut bytes = writer.into_inner().map_err(|error| failed(error.into_error().into()))?;
+    let mut bytes = writer
+        .into_inner()
+        .map_err(|error| failed(error.into_error().into()))?;
     if rows.is_empty() {
-        let header = bytes.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |end| end + 1);
+        let header = bytes
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .map_or(bytes.len(), |end| end + 1);
         bytes.truncate(header);
     }
     Ok(bytes)
@@ -127,7 +177,13 @@ fn record(context: &Context<'_>, results: &Results<'_>, totals: &Totals) -> Diff
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(0.0)
     };
-    let count = |sign: i8| results.grains.iter().filter(|grain| grain.sign == sign).count() as u64;
+    let count = |sign: i8| {
+        results
+            .grains
+            .iter()
+            .filter(|grain| grain.sign == sign)
+            .count() as u64
+    };
     let sum = |side: usize| heights.iter().map(|height| height.voxels[side]).sum();
     DifferenceRecord {
         target: context.target.to_string(),
@@ -139,8 +195,12 @@ fn record(context: &Context<'_>, results: &Results<'_>, totals: &Totals) -> Diff
         noise: median(|height| height.sigma),
         threshold: median(|height| height.threshold),
         threshold_rule: match results.rule {
-            Rule::Sigma(multiple) if results.model.profile.is_flat() => format!("{multiple} sigma of the noise of each slice"),
-            Rule::Sigma(multiple) => format!("{multiple} sigma of the noise of each slice and distance from the axis"),
+            Rule::Sigma(multiple) if results.model.profile.is_flat() => {
+                format!("{multiple} sigma of the noise of each slice")
+            }
+            Rule::Sigma(multiple) => {
+                format!("{multiple} sigma of the noise of each slice and distance from the axis")
+            }
             Rule::Absolute(level) => format!("{level} {} everywhere", results.inputs.unit),
         },
         voxels: heights.iter().map(|height| height.measured).sum(),
@@ -162,11 +222,18 @@ fn record(context: &Context<'_>, results: &Results<'_>, totals: &Totals) -> Diff
     }
 }
 
-fn warnings(context: &Context<'_>, results: &Results<'_>, record: &DifferenceRecord) -> Vec<String> {
+fn warnings(
+    context: &Context<'_>,
+    results: &Results<'_>,
+    record: &DifferenceRecord,
+) -> Vec<String> {
     let mut warnings = Vec::new();
     let inputs = results.inputs;
     if !["1/cm", "1/px"].contains(&inputs.unit.as_str()) {
-        warnings.push(format!("the unit of the volumes is {}, so columns named per_cm are in that unit", inputs.unit));
+        warnings.push(format!(
+            "the unit of the volumes is {}, so columns named per_cm are in that unit",
+            inputs.unit
+        ));
     } else if inputs.unit == "1/px" {
         warnings.push("the pixel size is unknown: columns named per_cm are in 1/px, and columns in um are NaN".into());
     }
@@ -174,17 +241,27 @@ fn warnings(context: &Context<'_>, results: &Results<'_>, record: &DifferenceRec
         warnings.push("[mass] is given, but masses need a change in 1/cm and the pixel size; give series.pixel_size_um".into());
     }
     if !inputs.matched.has_contrast {
-        warnings.push("the grey values differ too little to fit a gain between the scans; it was taken as 1".into());
+        warnings.push(
+            "the grey values differ too little to fit a gain between the scans; it was taken as 1"
+                .into(),
+        );
     } else if (inputs.matched.gain - 1.0).abs() > 0.1 {
         warnings.push(format!("the grey values of the scans differ by a factor of {:.3}; check flats, energy and units", inputs.matched.gain));
     }
     if results.not_finite > 0 {
-        warnings.push(format!("{} measured voxels are not finite and were left out", results.not_finite));
+        warnings.push(format!(
+            "{} measured voxels are not finite and were left out",
+            results.not_finite
+        ));
     }
-    let off = results.heights.iter().filter(|height| height.sigma > 0.0).max_by(|a, b| {
-        let of = |height: &Height| (height.center / height.sigma).abs();
-        of(a).total_cmp(&of(b))
-    });
+    let off = results
+        .heights
+        .iter()
+        .filter(|height| height.sigma > 0.0)
+        .max_by(|a, b| {
+            let of = |height: &Height| (height.center / height.sigma).abs();
+            of(a).total_cmp(&of(b))
+        });
     if let Some(height) = off.filter(|height| height.center.abs() > 0.3 * height.sigma) {
         warnings.push(format!(
             "unchanged material is off zero by up to {:.2} sigma (slice {}), which shifts sums over many voxels",

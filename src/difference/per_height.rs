@@ -61,7 +61,9 @@ impl Height {
 
 /// Error of a sum over `voxels`: that from noise, and those of the grey values that were matched.
 fn with_match(noise_err: f64, sum: f64, voxels: u64, matched: &Match) -> f64 {
-    noise_err.hypot(matched.gain_err * sum).hypot(matched.offset_err * voxels as f64)
+    noise_err
+        .hypot(matched.gain_err * sum)
+        .hypot(matched.offset_err * voxels as f64)
 }
 
 /// The table, one row per slice of the volume; slices that were not measured have no noise (NaN) and zeros.
@@ -97,8 +99,10 @@ pub(super) fn rows(
         row.increase_sum_per_cm = height.sums[0];
         row.decrease_sum_per_cm = height.sums[1];
         row.net_sum_per_cm = height.sums[0] - height.sums[1];
-        row.increase_sum_err = with_match(height.errs[0], height.sums[0], height.voxels[0], matched);
-        row.decrease_sum_err = with_match(height.errs[1], height.sums[1], height.voxels[1], matched);
+        row.increase_sum_err =
+            with_match(height.errs[0], height.sums[0], height.voxels[0], matched);
+        row.decrease_sum_err =
+            with_match(height.errs[1], height.sums[1], height.voxels[1], matched);
         row.noise_per_cm = height.sigma;
         row.threshold_per_cm = height.threshold;
     }
@@ -107,7 +111,11 @@ pub(super) fn rows(
         let z = (grain.centroid()[0].round() as usize).min(depth - 1);
         let side = usize::from(grain.sign < 0);
         grain_voxels[z][side] += grain.voxels;
-        if side == 0 { rows[z].increase_grains += 1 } else { rows[z].decrease_grains += 1 }
+        if side == 0 {
+            rows[z].increase_grains += 1
+        } else {
+            rows[z].decrease_grains += 1
+        }
     }
     for (row, voxels) in rows.iter_mut().zip(grain_voxels) {
         row.increase_mean_grain_um3 = voxels[0] as f64 * volume / row.increase_grains.max(1) as f64;
@@ -116,7 +124,10 @@ pub(super) fn rows(
             row.increase_ug = Some(mass.ug(row.increase_sum_per_cm));
             row.decrease_ug = Some(mass.ug(row.decrease_sum_per_cm));
             row.net_ug = Some(mass.ug(row.net_sum_per_cm));
-            row.net_ug_err = Some(mass.err_ug(row.net_sum_per_cm, row.increase_sum_err.hypot(row.decrease_sum_err)));
+            row.net_ug_err = Some(mass.err_ug(
+                row.net_sum_per_cm,
+                row.increase_sum_err.hypot(row.decrease_sum_err),
+            ));
         }
     }
     rows
@@ -132,20 +143,39 @@ pub(super) struct Totals {
 }
 
 /// Adds the slices up.
-pub(super) fn totals(heights: &[Height], grains: &[Grain], correlation: &Correlation, matched: &Match) -> Totals {
+pub(super) fn totals(
+    heights: &[Height],
+    grains: &[Grain],
+    correlation: &Correlation,
+    matched: &Match,
+) -> Totals {
     let voxels: u64 = grains.iter().map(|grain| grain.voxels).sum();
     let extent = |grain: &Grain| f64::from(grain.high[0] - grain.low[0] + 1) * grain.voxels as f64;
     let mean_height = grains.iter().map(extent).sum::<f64>() / voxels.max(1) as f64;
     let along_z = correlation.of_height(mean_height);
     let sum = |side: usize| heights.iter().map(|height| height.sums[side]).sum::<f64>();
     let err = |side: usize| {
-        let noise = (along_z * heights.iter().map(|height| height.errs[side].powi(2)).sum::<f64>()).sqrt();
-        with_match(noise, sum(side), heights.iter().map(|height| height.voxels[side]).sum(), matched)
+        let noise = (along_z
+            * heights
+                .iter()
+                .map(|height| height.errs[side].powi(2))
+                .sum::<f64>())
+        .sqrt();
+        with_match(
+            noise,
+            sum(side),
+            heights.iter().map(|height| height.voxels[side]).sum(),
+            matched,
+        )
     };
     // the whole slice is larger than any square on which c was measured: the last one is taken on
     let noise: f64 = heights
         .iter()
-        .map(|height| height.sigma.powi(2) * height.measured as f64 * correlation.of_area(height.measured as f64))
+        .map(|height| {
+            height.sigma.powi(2)
+                * height.measured as f64
+                * correlation.of_area(height.measured as f64)
+        })
         .sum();
     let all = heights.iter().map(|height| height.total).sum();
     let noise = (noise * correlation.of_height(heights.len() as f64)).sqrt();
@@ -153,6 +183,11 @@ pub(super) fn totals(heights: &[Height], grains: &[Grain], correlation: &Correla
         sums: [sum(0), sum(1)],
         errs: [err(0), err(1)],
         all,
-        all_err: with_match(noise, all, heights.iter().map(|height| height.measured).sum(), matched),
+        all_err: with_match(
+            noise,
+            all,
+            heights.iter().map(|height| height.measured).sum(),
+            matched,
+        ),
     }
 }

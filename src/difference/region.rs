@@ -28,10 +28,18 @@ impl Region {
                 // the epsilon keeps voxels that lie on the circle on both sides of the middle
                 let first = (middle[1] - half - 1e-9).ceil().max(0.0) as usize;
                 let last = (middle[1] + half + 1e-9).floor().min(width as f64 - 1.0);
-                if last < first as f64 { 0..0 } else { first..last as usize + 1 }
+                if last < first as f64 {
+                    0..0
+                } else {
+                    first..last as usize + 1
+                }
             })
             .collect();
-        Region { z: z.start.min(depth)..z.end.min(depth), rows, middle }
+        Region {
+            z: z.start.min(depth)..z.end.min(depth),
+            rows,
+            middle,
+        }
     }
 
     /// Rows of a slice.
@@ -58,13 +66,21 @@ impl Region {
     /// Largest squared distance of a voxel that counts.
     pub(super) fn largest_radius_squared(&self) -> f64 {
         let ends = |(y, row): (usize, &Range<usize>)| {
-            if row.is_empty() { 0.0 } else { self.radius_squared(y, row.start).max(self.radius_squared(y, row.end - 1)) }
+            if row.is_empty() {
+                0.0
+            } else {
+                self.radius_squared(y, row.start)
+                    .max(self.radius_squared(y, row.end - 1))
+            }
         };
         self.rows.iter().enumerate().map(ends).fold(0.0, f64::max)
     }
 
     /// Values of a slice `[y, x]` that count, with their place.
-    pub(super) fn voxels<'a>(&'a self, slice: &'a [f32]) -> impl Iterator<Item = (usize, usize, f32)> + 'a {
+    pub(super) fn voxels<'a>(
+        &'a self,
+        slice: &'a [f32],
+    ) -> impl Iterator<Item = (usize, usize, f32)> + 'a {
         let width = slice.len() / self.rows.len().max(1);
         self.rows
             .iter()
@@ -83,7 +99,12 @@ pub(super) fn sample_groups(z: Range<usize>, count: usize, height: usize) -> Vec
     let free = z.len() - height;
     (0..count)
         .map(|index| {
-            let start = z.start + if count == 1 { free / 2 } else { index * free / (count - 1) };
+            let start = z.start
+                + if count == 1 {
+                    free / 2
+                } else {
+                    index * free / (count - 1)
+                };
             start..start + height
         })
         .collect()
@@ -95,15 +116,25 @@ mod tests {
 
     #[test]
     fn the_region_is_the_disc_around_the_middle() {
-        for (height, width, radius) in [(11, 11, 5.0), (10, 13, 4.2), (1, 7, 2.0), (6, 6, 100.0), (5, 5, 0.4)] {
+        for (height, width, radius) in [
+            (11, 11, 5.0),
+            (10, 13, 4.2),
+            (1, 7, 2.0),
+            (6, 6, 100.0),
+            (5, 5, 0.4),
+        ] {
             let region = Region::new([3, height, width], radius, 1..9);
             assert_eq!(region.z, 1..3);
             let slice = vec![0f32; height * width];
-            let inside: Vec<(usize, usize)> = region.voxels(&slice).map(|(y, x, _)| (y, x)).collect();
+            let inside: Vec<(usize, usize)> =
+                region.voxels(&slice).map(|(y, x, _)| (y, x)).collect();
             let expected: Vec<(usize, usize)> = (0..height)
                 .flat_map(|y| (0..width).map(move |x| (y, x)))
                 .filter(|&(y, x)| {
-                    let (dy, dx) = (y as f64 - (height as f64 - 1.0) / 2.0, x as f64 - (width as f64 - 1.0) / 2.0);
+                    let (dy, dx) = (
+                        y as f64 - (height as f64 - 1.0) / 2.0,
+                        x as f64 - (width as f64 - 1.0) / 2.0,
+                    );
                     dy.hypot(dx) <= radius
                 })
                 .collect();
@@ -114,11 +145,24 @@ mod tests {
 
     #[test]
     fn groups_lie_in_the_range_and_do_not_overlap() {
-        for (z, count, height) in [(0..1000, 16, 4), (5..9, 16, 4), (5..7, 16, 4), (3..20, 16, 4), (0..1, 3, 4)] {
+        for (z, count, height) in [
+            (0..1000, 16, 4),
+            (5..9, 16, 4),
+            (5..7, 16, 4),
+            (3..20, 16, 4),
+            (0..1, 3, 4),
+        ] {
             let groups = sample_groups(z.clone(), count, height);
             assert!(!groups.is_empty() && groups[0].start == z.start || groups.len() == 1);
-            assert!(groups.iter().all(|group| group.start >= z.start && group.end <= z.end && !group.is_empty()));
-            assert!(groups.windows(2).all(|pair| pair[0].end <= pair[1].start), "{groups:?}");
+            assert!(
+                groups
+                    .iter()
+                    .all(|group| group.start >= z.start && group.end <= z.end && !group.is_empty())
+            );
+            assert!(
+                groups.windows(2).all(|pair| pair[0].end <= pair[1].start),
+                "{groups:?}"
+            );
         }
         assert!(sample_groups(4..4, 3, 4).is_empty());
     }

@@ -40,17 +40,35 @@ pub(super) fn reach(sigma: f64) -> usize {
 
 impl Smoother {
     /// Smooths slices `z` of the region by a Gaussian of `sigma` \[voxel\]; outside of `region.z` slices count as absent.
-    pub(super) fn new(sigma: f64, shape: [usize; 3], region: &Region, z: std::ops::Range<usize>) -> Smoother {
+    pub(super) fn new(
+        sigma: f64,
+        shape: [usize; 3],
+        region: &Region,
+        z: std::ops::Range<usize>,
+    ) -> Smoother {
         let half = reach(sigma) as i64;
-        let weights: Vec<f64> = (-half..=half).map(|i| (-(i as f64 / sigma).powi(2) / 2.0).exp()).collect();
+        let weights: Vec<f64> = (-half..=half)
+            .map(|i| (-(i as f64 / sigma).powi(2) / 2.0).exp())
+            .collect();
         let total: f64 = weights.iter().sum();
-        let kernel: Vec<f32> = weights.iter().map(|weight| (weight / total) as f32).collect();
+        let kernel: Vec<f32> = weights
+            .iter()
+            .map(|weight| (weight / total) as f32)
+            .collect();
         let mut mask = vec![0f32; shape[1] * shape[2]];
         for y in 0..shape[1] {
             mask[y * shape[2]..][region.row(y)].fill(1.0);
         }
         let full = Arc::new(planar(&mask, shape[2], &kernel));
-        Smoother { kernel, width: shape[2], region: region.clone(), full, window: VecDeque::new(), next: z.start, end: z.end }
+        Smoother {
+            kernel,
+            width: shape[2],
+            region: region.clone(),
+            full,
+            window: VecDeque::new(),
+            next: z.start,
+            end: z.end,
+        }
     }
 
     /// Takes slice `z` (in order, from `reach` below the first one wanted to `reach` above the last) and returns the
@@ -78,7 +96,12 @@ impl Smoother {
                 nan.iter().for_each(|&at| mask[at] = 0.0);
                 Arc::new(planar(&mask, self.width, &self.kernel))
             };
-            self.window.push_back(Planar { z, sum: planar(&masked, self.width, &self.kernel), weight, nan });
+            self.window.push_back(Planar {
+                z,
+                sum: planar(&masked, self.width, &self.kernel),
+                weight,
+                nan,
+            });
         }
         let half = self.kernel.len() / 2;
         let mut done = Vec::new();
@@ -113,17 +136,19 @@ impl Smoother {
             .filter(|slice| slice.z <= z + half)
             .map(|slice| (slice, self.kernel[slice.z + half - z]))
             .collect();
-        out.par_chunks_mut(self.width).enumerate().for_each(|(y, row)| {
-            for x in self.region.row(y) {
-                let at = y * self.width + x;
-                let (mut sum, mut weight) = (0f32, 0f32);
-                for (slice, factor) in &near {
-                    sum += factor * slice.sum[at];
-                    weight += factor * slice.weight[at];
+        out.par_chunks_mut(self.width)
+            .enumerate()
+            .for_each(|(y, row)| {
+                for x in self.region.row(y) {
+                    let at = y * self.width + x;
+                    let (mut sum, mut weight) = (0f32, 0f32);
+                    for (slice, factor) in &near {
+                        sum += factor * slice.sum[at];
+                        weight += factor * slice.weight[at];
+                    }
+                    row[x] = sum / weight;
                 }
-                row[x] = sum / weight;
-            }
-        });
+            });
         // a voxel that was not measured stays one
         if let Some(own) = self.window.iter().find(|slice| slice.z == z) {
             own.nan.iter().for_each(|&at| out[at] = f32::NAN);
@@ -137,22 +162,30 @@ fn planar(slice: &[f32], width: usize, kernel: &[f32]) -> Vec<f32> {
     let half = kernel.len() / 2;
     let height = slice.len() / width;
     let mut along_x = vec![0f32; slice.len()];
-    along_x.par_chunks_mut(width).zip(slice.par_chunks(width)).for_each(|(out, row)| {
-        for (tap, &factor) in kernel.iter().enumerate() {
-            // out[x] += factor * row[x + tap - half]
-            let from = half.saturating_sub(tap)..width.min((width + half).saturating_sub(tap));
-            if from.start < from.end {
-                let source = &row[from.start + tap - half..from.end + tap - half];
-                out[from].iter_mut().zip(source).for_each(|(out, value)| *out += factor * value);
+    along_x
+        .par_chunks_mut(width)
+        .zip(slice.par_chunks(width))
+        .for_each(|(out, row)| {
+            for (tap, &factor) in kernel.iter().enumerate() {
+                // out[x] += factor * row[x + tap - half]
+                let from = half.saturating_sub(tap)..width.min((width + half).saturating_sub(tap));
+                if from.start < from.end {
+                    let source = &row[from.start + tap - half..from.end + tap - half];
+                    out[from]
+                        .iter_mut()
+                        .zip(source)
+                        .for_each(|(out, value)| *out += factor * value);
+                }
             }
-        }
-    });
+        });
     let mut out = vec![0f32; slice.len()];
     out.par_chunks_mut(width).enumerate().for_each(|(y, out)| {
         for (tap, &factor) in kernel.iter().enumerate() {
             if let Some(from) = (y + tap).checked_sub(half).filter(|&from| from < height) {
                 let source = &along_x[from * width..(from + 1) * width];
-                out.iter_mut().zip(source).for_each(|(out, value)| *out += factor * value);
+                out.iter_mut()
+                    .zip(source)
+                    .for_each(|(out, value)| *out += factor * value);
             }
         }
     });
@@ -165,7 +198,12 @@ mod tests {
 
     fn smoothed(volume: &[Vec<f32>], width: usize, sigma: f64, region: &Region) -> Vec<Vec<f32>> {
         let height = volume[0].len() / width;
-        let mut smoother = Smoother::new(sigma, [volume.len(), height, width], region, 0..volume.len());
+        let mut smoother = Smoother::new(
+            sigma,
+            [volume.len(), height, width],
+            region,
+            0..volume.len(),
+        );
         let mut out = Vec::new();
         for (z, slice) in volume.iter().enumerate() {
             out.extend(smoother.push(z, slice));
@@ -184,8 +222,14 @@ mod tests {
         let weight = |d: f64| (-d * d / (2.0 * sigma * sigma)).exp();
         let total: f64 = (-5..=5).map(|d| weight(f64::from(d))).sum();
         for (z, y, x) in [(10, 10, 10), (9, 12, 10), (13, 8, 14), (6, 10, 10)] {
-            let expected: f64 = [z, y, x].iter().map(|&c| weight(c as f64 - 10.0) / total).product();
-            assert!((f64::from(out[z][y * n + x]) - expected).abs() < 1e-6 * weight(0.0), "{z} {y} {x}");
+            let expected: f64 = [z, y, x]
+                .iter()
+                .map(|&c| weight(c as f64 - 10.0) / total)
+                .product();
+            assert!(
+                (f64::from(out[z][y * n + x]) - expected).abs() < 1e-6 * weight(0.0),
+                "{z} {y} {x}"
+            );
         }
     }
 

@@ -33,13 +33,22 @@ pub(super) struct Spread {
 ///
 /// `guess` is a first sigma; 0: taken from the values. NaN is skipped.
 pub(super) fn spread<I: Iterator<Item = f32>>(values: impl Fn() -> I, guess: f64) -> Spread {
-    let mut guess = if guess > 0.0 { guess } else { first_guess(values()) };
+    let mut guess = if guess > 0.0 {
+        guess
+    } else {
+        first_guess(values())
+    };
     let mut found = Spread::default();
     for _ in 0..4 {
         if guess <= 0.0 || !guess.is_finite() {
             let mut finite: Vec<f32> = values().filter(|value| value.is_finite()).collect();
             let center = f64::from(median(&mut finite));
-            return Spread { center, sigma: 0.0, count: finite.len() as u64, beyond: [0; 2] };
+            return Spread {
+                center,
+                sigma: 0.0,
+                count: finite.len() as u64,
+                beyond: [0; 2],
+            };
         }
         found = Histogram::of(values(), guess).spread();
         // too coarse, or the tails are cut off: once more with what was found
@@ -66,7 +75,8 @@ fn first_guess(values: impl Iterator<Item = f32>) -> f64 {
         }
     }
     let center = median(&mut kept);
-    kept.iter_mut().for_each(|value| *value = (*value - center).abs());
+    kept.iter_mut()
+        .for_each(|value| *value = (*value - center).abs());
     f64::from(median(&mut kept)) / MEDIAN
 }
 
@@ -119,9 +129,17 @@ impl Histogram {
 
     /// The value below which `rank` values lie.
     fn value(&self, rank: f64) -> f64 {
-        let bin = self.below.partition_point(|&below| below as f64 <= rank).clamp(1, 2 * HALF) - 1;
+        let bin = self
+            .below
+            .partition_point(|&below| below as f64 <= rank)
+            .clamp(1, 2 * HALF)
+            - 1;
         let (low, high) = (self.below[bin] as f64, self.below[bin + 1] as f64);
-        let within = if high > low { ((rank - low) / (high - low)).clamp(0.0, 1.0) } else { 0.5 };
+        let within = if high > low {
+            ((rank - low) / (high - low)).clamp(0.0, 1.0)
+        } else {
+            0.5
+        };
         (bin as f64 + within - HALF as f64) * self.width
     }
 
@@ -148,7 +166,8 @@ impl Histogram {
         let (mut center, deviation) = self.middle(-edge, edge);
         let mut sigma = deviation / MEDIAN;
         for _ in 0..30 {
-            let (next_center, deviation) = self.middle(center - CLIP * sigma, center + CLIP * sigma);
+            let (next_center, deviation) =
+                self.middle(center - CLIP * sigma, center + CLIP * sigma);
             let next = deviation / CLIPPED_MEDIAN;
             let settled = (next - sigma).abs() < 1e-5 * sigma;
             (center, sigma) = (next_center, next);
@@ -158,7 +177,12 @@ impl Histogram {
         }
         let low = self.below(center - CLIP * sigma).round() as u64;
         let high = count - self.below(center + CLIP * sigma).round() as u64;
-        Spread { center, sigma, count, beyond: [low, high] }
+        Spread {
+            center,
+            sigma,
+            count,
+            beyond: [low, high],
+        }
     }
 }
 
@@ -194,7 +218,9 @@ mod tests {
     fn normal(seed: u64, count: usize, sigma: f64) -> Vec<f32> {
         let mut random = rand_pcg::Pcg64Mcg::new(u128::from(seed) * 2 + 1);
         let normal = Normal::new(0.0, sigma).unwrap();
-        (0..count).map(|_| normal.sample(&mut random) as f32).collect()
+        (0..count)
+            .map(|_| normal.sample(&mut random) as f32)
+            .collect()
     }
 
     #[test]
@@ -209,7 +235,11 @@ mod tests {
             (5.0, 2.866_515_718_791_933e-7),
             (8.0, 6.220_960_574_271_74e-16),
         ] {
-            assert!((upper_tail(x) / expected - 1.0).abs() < 1e-7, "{x}: {}", upper_tail(x));
+            assert!(
+                (upper_tail(x) / expected - 1.0).abs() < 1e-7,
+                "{x}: {}",
+                upper_tail(x)
+            );
         }
         assert!((upper_tail(-1.0) - 0.841_344_746_068_542_9).abs() < 1e-12);
         // the constants of this file
@@ -226,7 +256,13 @@ mod tests {
             assert!((found.sigma / sigma - 1.0).abs() < 0.0185, "{found:?}");
             assert!(found.center.abs() < 0.02 * sigma && found.count == 100_000);
             let expected = 1e5 * upper_tail(3.0);
-            assert!(found.beyond.iter().all(|&n| (n as f64 - expected).abs() < 6.0 * expected.sqrt()), "{found:?}");
+            assert!(
+                found
+                    .beyond
+                    .iter()
+                    .all(|&n| (n as f64 - expected).abs() < 6.0 * expected.sqrt()),
+                "{found:?}"
+            );
         }
     }
 
@@ -239,7 +275,10 @@ mod tests {
         assert!(found.center.abs() < 0.03);
         let center = median(&mut values.clone());
         let mut off: Vec<f32> = values.iter().map(|value| (value - center).abs()).collect();
-        assert!(f64::from(median(&mut off)) / MEDIAN > 1.25, "the plain deviation would not have passed");
+        assert!(
+            f64::from(median(&mut off)) / MEDIAN > 1.25,
+            "the plain deviation would not have passed"
+        );
     }
 
     #[test]

@@ -51,11 +51,16 @@ const SIGMA: f32 = 0.1;
 fn noise(seed: u128, shape: [usize; 3]) -> Array3<f32> {
     let mut random = rand_pcg::Pcg64Mcg::new(seed);
     let [nz, ny, nx] = shape;
-    let white = Array3::<f32>::from_shape_simple_fn((nz, ny + 2, nx + 2), || StandardNormal.sample(&mut random));
+    let white = Array3::<f32>::from_shape_simple_fn((nz, ny + 2, nx + 2), || {
+        StandardNormal.sample(&mut random)
+    });
     let middle = (nx as f32 - 1.0) / 2.0;
     Array3::from_shape_fn((nz, ny, nx), |(z, y, x)| {
         let (v, u) = (y + 1, x + 1);
-        let near = white[[z, v - 1, u]] + white[[z, v + 1, u]] + white[[z, v, u - 1]] + white[[z, v, u + 1]];
+        let near = white[[z, v - 1, u]]
+            + white[[z, v + 1, u]]
+            + white[[z, v, u - 1]]
+            + white[[z, v, u + 1]];
         let high_pass = (white[[z, v, u]] - near / 4.0) / 1.25f32.sqrt();
         let r = (y as f32 - middle).hypot(x as f32 - middle) / middle;
         SIGMA * (1.0 + 0.5 * r * r) * high_pass
@@ -71,10 +76,13 @@ fn material(y: usize, x: usize) -> f32 {
 fn pair(seed: u128, gain: f32, offset: f32, change: &Array3<f32>) -> (Memory, Memory) {
     let (nz, ny, nx) = change.dim();
     let with = |noise: Array3<f32>, change: Option<&Array3<f32>>| {
-        Array3::from_shape_fn((nz, ny, nx), |at| material(at.1, at.2) + noise[at] + change.map_or(0.0, |change| change[at]))
+        Array3::from_shape_fn((nz, ny, nx), |at| {
+            material(at.1, at.2) + noise[at] + change.map_or(0.0, |change| change[at])
+        })
     };
     let reference = with(noise(seed, [nz, ny, nx]), None);
-    let target = with(noise(seed + 1000, [nz, ny, nx]), Some(change)).mapv(|value| gain * value + offset);
+    let target =
+        with(noise(seed + 1000, [nz, ny, nx]), Some(change)).mapv(|value| gain * value + offset);
     (memory(reference), memory(target))
 }
 
@@ -89,10 +97,17 @@ struct Found {
 }
 
 fn table<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Vec<T> {
-    ::csv::Reader::from_reader(bytes).deserialize().map(|row| row.unwrap()).collect()
+    ::csv::Reader::from_reader(bytes)
+        .deserialize()
+        .map(|row| row.unwrap())
+        .collect()
 }
 
-fn difference(reference: &Memory, target: &Memory, change: impl FnOnce(&mut Context<'_>, &mut DifferenceConfig, &mut Option<MassConfig>)) -> Result<Found> {
+fn difference(
+    reference: &Memory,
+    target: &Memory,
+    change: impl FnOnce(&mut Context<'_>, &mut DifferenceConfig, &mut Option<MassConfig>),
+) -> Result<Found> {
     let scratch = tempfile::tempdir().unwrap();
     difference_in(scratch.path(), reference, target, change)
 }
@@ -121,15 +136,35 @@ fn difference_in(
         progress: &progress,
     };
     change(&mut context, &mut config, &mut mass);
-    let context = Context { config: &config, mass: mass.as_ref(), ..context };
+    let context = Context {
+        config: &config,
+        mass: mass.as_ref(),
+        ..context
+    };
     let record = run(reference, target, folder, &context)?;
-    let tables: Vec<Vec<u8>> =
-        ["per_height.csv", "grains.csv", "histogram.csv"].iter().map(|name| std::fs::read(folder.join(name)).unwrap()).collect();
-    let open = |stem: &str| volume::open(&folder.join(volume::file_name(stem, context.format))).unwrap();
+    let tables: Vec<Vec<u8>> = ["per_height.csv", "grains.csv", "histogram.csv"]
+        .iter()
+        .map(|name| std::fs::read(folder.join(name)).unwrap())
+        .collect();
+    let open =
+        |stem: &str| volume::open(&folder.join(volume::file_name(stem, context.format))).unwrap();
     let depth = reference.meta.shape[0];
-    let written: DifferenceRecord = serde_json::from_slice(&std::fs::read(folder.join("difference.json")).unwrap()).unwrap();
-    assert_eq!(serde_json::to_value(&written).unwrap(), serde_json::to_value(&record).unwrap());
-    let hidden = std::fs::read_dir(folder).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with('.')).count();
+    let written: DifferenceRecord =
+        serde_json::from_slice(&std::fs::read(folder.join("difference.json")).unwrap()).unwrap();
+    assert_eq!(
+        serde_json::to_value(&written).unwrap(),
+        serde_json::to_value(&record).unwrap()
+    );
+    let hidden = std::fs::read_dir(folder)
+        .unwrap()
+        .filter(|e| {
+            e.as_ref()
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .starts_with('.')
+        })
+        .count();
     assert_eq!(hidden, 0, "scratch files were left");
     Ok(Found {
         record,
@@ -163,7 +198,9 @@ fn with_cubes(size: f32) -> Array3<f32> {
     let mut change = zeros();
     for (index, [z, y, x]) in cubes().into_iter().enumerate() {
         let sign = if index % 2 == 0 { size } else { -size };
-        change.slice_mut(ndarray::s![z..z + 5, y..y + 5, x..x + 5]).fill(sign);
+        change
+            .slice_mut(ndarray::s![z..z + 5, y..y + 5, x..x + 5])
+            .fill(sign);
     }
     change
 }
@@ -173,12 +210,26 @@ fn a_null_difference_is_empty_at_the_stated_rate() {
     for seed in [1, 2] {
         let (reference, target) = pair(seed, 1.0, 0.0, &zeros());
         let found = difference(&reference, &target, |_, _, _| {}).unwrap();
-        assert_eq!((found.record.increase_grains, found.record.decrease_grains), (0, 0));
-        assert!(found.record.increase_voxels + found.record.decrease_voxels <= 2, "{:?}", found.record);
+        assert_eq!(
+            (found.record.increase_grains, found.record.decrease_grains),
+            (0, 0)
+        );
+        assert!(
+            found.record.increase_voxels + found.record.decrease_voxels <= 2,
+            "{:?}",
+            found.record
+        );
         assert!(found.labels.iter().all(|&label| label == 0));
-        assert!(found.grains.is_empty() && found.tables[1].starts_with(b"id,sign,voxels"), "an empty table has its header");
+        assert!(
+            found.grains.is_empty() && found.tables[1].starts_with(b"id,sign,voxels"),
+            "an empty table has its header"
+        );
         // the sum over all voxels is zero within its error
-        assert!(found.record.total_sum.abs() < 4.0 * found.record.total_sum_err, "{:?}", found.record);
+        assert!(
+            found.record.total_sum.abs() < 4.0 * found.record.total_sum_err,
+            "{:?}",
+            found.record
+        );
         // at 3 sigma the number of voxels is that of a normal distribution: 5 % for sigma itself, and four times the chance
         let at_3 = difference(&reference, &target, |_, config, _| {
             config.sigma = 3.0;
@@ -189,7 +240,10 @@ fn a_null_difference_is_empty_at_the_stated_rate() {
         let expected = at_3.expected_by_noise;
         assert!((expected / (at_3.voxels as f64 * 1.349_898e-3) - 1.0).abs() < 1e-6);
         for voxels in [at_3.increase_voxels, at_3.decrease_voxels] {
-            assert!((voxels as f64 - expected).abs() < 0.05 * expected + 4.0 * expected.sqrt(), "{voxels} {expected}");
+            assert!(
+                (voxels as f64 - expected).abs() < 0.05 * expected + 4.0 * expected.sqrt(),
+                "{voxels} {expected}"
+            );
         }
     }
 }
@@ -208,12 +262,22 @@ fn sigma_follows_the_radius() {
     let half = 0.5 * (0.95 * 45.0f64).powi(2);
     for ((_, y, x), &label) in found.labels.indexed_iter() {
         if label > 0 {
-            counts[usize::from((y as f64 - middle).powi(2) + (x as f64 - middle).powi(2) > half)] += 1.0;
+            counts
+                [usize::from((y as f64 - middle).powi(2) + (x as f64 - middle).powi(2) > half)] +=
+                1.0;
         }
     }
-    assert!((counts[0] - counts[1]).abs() < 5.0 * (counts[0] + counts[1]).sqrt(), "{counts:?}");
+    assert!(
+        (counts[0] - counts[1]).abs() < 5.0 * (counts[0] + counts[1]).sqrt(),
+        "{counts:?}"
+    );
     assert!(counts[0] > 100.0);
-    assert!(found.record.threshold_rule.contains("distance from the axis"));
+    assert!(
+        found
+            .record
+            .threshold_rule
+            .contains("distance from the axis")
+    );
 }
 
 #[test]
@@ -221,17 +285,42 @@ fn known_grains_are_recovered_with_their_sums_within_their_errors() {
     let change = with_cubes(2.5);
     let (reference, target) = pair(5, 1.06, -0.08, &change);
     let found = difference(&reference, &target, |_, _, _| {}).unwrap();
-    assert!((found.record.gain - 1.06).abs() < 0.01 && (found.record.offset + 0.08).abs() < 0.015, "{:?}", found.record);
+    assert!(
+        (found.record.gain - 1.06).abs() < 0.01 && (found.record.offset + 0.08).abs() < 0.015,
+        "{:?}",
+        found.record
+    );
     let corners = cubes();
     assert_eq!(found.grains.len(), corners.len());
-    let truth_up: f64 = change.iter().filter(|v| **v > 0.0).map(|v| f64::from(*v)).sum();
-    let truth_down: f64 = change.iter().filter(|v| **v < 0.0).map(|v| -f64::from(*v)).sum();
-    assert!((found.record.increase_sum - truth_up).abs() < 4.0 * found.record.increase_sum_err, "{truth_up} {:?}", found.record);
-    assert!((found.record.decrease_sum - truth_down).abs() < 4.0 * found.record.decrease_sum_err, "{truth_down} {:?}", found.record);
-    assert!((found.record.increase_sum - truth_up).abs() < 0.01 * truth_up && found.record.increase_sum_err < 0.01 * truth_up);
+    let truth_up: f64 = change
+        .iter()
+        .filter(|v| **v > 0.0)
+        .map(|v| f64::from(*v))
+        .sum();
+    let truth_down: f64 = change
+        .iter()
+        .filter(|v| **v < 0.0)
+        .map(|v| -f64::from(*v))
+        .sum();
+    assert!(
+        (found.record.increase_sum - truth_up).abs() < 4.0 * found.record.increase_sum_err,
+        "{truth_up} {:?}",
+        found.record
+    );
+    assert!(
+        (found.record.decrease_sum - truth_down).abs() < 4.0 * found.record.decrease_sum_err,
+        "{truth_down} {:?}",
+        found.record
+    );
+    assert!(
+        (found.record.increase_sum - truth_up).abs() < 0.01 * truth_up
+            && found.record.increase_sum_err < 0.01 * truth_up
+    );
     for grain in &found.grains {
         let near = corners.iter().find(|[z, y, x]| {
-            (grain.z - *z as f64 - 2.0).abs() < 0.3 && (grain.y - *y as f64 - 2.0).abs() < 0.3 && (grain.x - *x as f64 - 2.0).abs() < 0.3
+            (grain.z - *z as f64 - 2.0).abs() < 0.3
+                && (grain.y - *y as f64 - 2.0).abs() < 0.3
+                && (grain.x - *x as f64 - 2.0).abs() < 0.3
         });
         let &[z, y, x] = near.unwrap_or_else(|| panic!("no cube at {grain:?}"));
         assert_eq!(f32::from(grain.sign), change[[z, y, x]].signum());
@@ -239,10 +328,23 @@ fn known_grains_are_recovered_with_their_sums_within_their_errors() {
         assert!((grain.volume_um3 / (grain.voxels as f64 * 8.0) - 1.0).abs() < 1e-12);
         let label = found.labels[[z + 2, y + 2, x + 2]];
         assert_eq!(label, grain.id);
-        assert_eq!(found.labels.iter().filter(|&&l| l == label).count() as u64, grain.voxels);
+        assert_eq!(
+            found.labels.iter().filter(|&&l| l == label).count() as u64,
+            grain.voxels
+        );
     }
-    assert_eq!(found.heights.iter().map(|row| row.increase_grains + row.decrease_grains).sum::<u64>(), corners.len() as u64);
-    assert_eq!(found.histogram.iter().map(|row| row.voxels).sum::<u64>(), found.record.voxels);
+    assert_eq!(
+        found
+            .heights
+            .iter()
+            .map(|row| row.increase_grains + row.decrease_grains)
+            .sum::<u64>(),
+        corners.len() as u64
+    );
+    assert_eq!(
+        found.histogram.iter().map(|row| row.voxels).sum::<u64>(),
+        found.record.voxels
+    );
     assert!((found.heights[3].height_um - 6.0).abs() < 1e-12 && found.heights.len() == SHAPE[0]);
 }
 
@@ -259,11 +361,20 @@ fn pulls_of_the_sums_per_height_are_near_a_unit_normal() {
                 reference.voxels[at] + change[at] + SIGMA * 2f32.sqrt() * white
             });
         }
-        let found = difference(&reference, &target, |_, config, _| config.match_intensity = false).unwrap();
+        let found = difference(&reference, &target, |_, config, _| {
+            config.match_intensity = false
+        })
+        .unwrap();
         let mut pulls = Vec::new();
         for row in &found.heights {
             let slice = change.index_axis(ndarray::Axis(0), row.z);
-            let truth = |sign: f32| slice.iter().filter(|v| **v * sign > 0.0).map(|v| f64::from(v.abs())).sum::<f64>();
+            let truth = |sign: f32| {
+                slice
+                    .iter()
+                    .filter(|v| **v * sign > 0.0)
+                    .map(|v| f64::from(v.abs()))
+                    .sum::<f64>()
+            };
             for (sum, err, truth) in [
                 (row.increase_sum_per_cm, row.increase_sum_err, truth(1.0)),
                 (row.decrease_sum_per_cm, row.decrease_sum_err, truth(-1.0)),
@@ -275,7 +386,11 @@ fn pulls_of_the_sums_per_height_are_near_a_unit_normal() {
         }
         let rms = (pulls.iter().map(|pull| pull * pull).sum::<f64>() / pulls.len() as f64).sqrt();
         // about 60 pulls: the root mean square of a unit normal scatters by 0.09; the factor c by another 0.1
-        assert!(rms > 0.6 && rms < 1.4, "correlated {correlated}: {rms} of {} {pulls:?}", pulls.len());
+        assert!(
+            rms > 0.6 && rms < 1.4,
+            "correlated {correlated}: {rms} of {} {pulls:?}",
+            pulls.len()
+        );
     }
 }
 
@@ -288,15 +403,25 @@ fn nothing_depends_on_the_slabs_or_the_threads() {
         })
         .unwrap();
         for (slab, threads) in [(1, 1), (7, 2), (13, 3)] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             let other = pool.install(|| {
                 difference(&reference, &target, |context, config, _| {
                     (context.slab, config.smooth_sigma) = (slab, smooth);
                 })
                 .unwrap()
             });
-            assert!(one.tables == other.tables && one.labels == other.labels, "{slab} {threads}");
-            let same = one.difference.iter().zip(&other.difference).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(
+                one.tables == other.tables && one.labels == other.labels,
+                "{slab} {threads}"
+            );
+            let same = one
+                .difference
+                .iter()
+                .zip(&other.difference)
+                .all(|(a, b)| a.to_bits() == b.to_bits());
             assert!(same, "{slab} {threads}");
         }
         assert!(!one.grains.is_empty());
@@ -307,12 +432,18 @@ fn nothing_depends_on_the_slabs_or_the_threads() {
 fn smoothing_lowers_noise_and_threshold_together() {
     let (reference, target) = pair(11, 1.0, 0.0, &with_cubes(0.9));
     let plain = difference(&reference, &target, |_, _, _| {}).unwrap();
-    let smooth = difference(&reference, &target, |_, config, _| config.smooth_sigma = 1.0).unwrap();
+    let smooth = difference(&reference, &target, |_, config, _| {
+        config.smooth_sigma = 1.0
+    })
+    .unwrap();
     assert!(smooth.record.noise < 0.4 * plain.record.noise);
     assert!((smooth.record.threshold / smooth.record.noise - 5.0).abs() < 0.05);
     assert_eq!(smooth.grains.len(), cubes().len());
     let (reference, target) = pair(12, 1.0, 0.0, &zeros());
-    let null = difference(&reference, &target, |_, config, _| config.smooth_sigma = 1.0).unwrap();
+    let null = difference(&reference, &target, |_, config, _| {
+        config.smooth_sigma = 1.0
+    })
+    .unwrap();
     assert_eq!(null.grains.len(), 0);
 }
 
@@ -321,7 +452,9 @@ fn only_the_region_is_measured() {
     let mut change = zeros();
     // in the corner, in a skipped slice, in a slice without data, and one that counts
     for (z, y, x) in [(20, 2, 2), (1, 40, 40), (36, 40, 40), (20, 40, 40)] {
-        change.slice_mut(ndarray::s![z..z + 3, y..y + 3, x..x + 3]).fill(50.0);
+        change
+            .slice_mut(ndarray::s![z..z + 3, y..y + 3, x..x + 3])
+            .fill(50.0);
     }
     let (reference, target) = pair(13, 1.0, 0.0, &change);
     let found = difference(&reference, &target, |context, config, _| {
@@ -333,8 +466,15 @@ fn only_the_region_is_measured() {
     assert_eq!(found.grains[0].voxels, 27);
     assert!(found.heights[0].noise_per_cm.is_nan() && found.heights[36].increase_voxels == 0);
     assert!(found.heights[20].noise_per_cm > 0.0);
-    assert_eq!(found.difference[[37, 41, 41]], 0.0, "one scan has nothing there");
-    assert!((found.difference[[2, 41, 41]] - 50.0).abs() < 2.0, "valid, if not measured");
+    assert_eq!(
+        found.difference[[37, 41, 41]],
+        0.0,
+        "one scan has nothing there"
+    );
+    assert!(
+        (found.difference[[2, 41, 41]] - 50.0).abs() < 2.0,
+        "valid, if not measured"
+    );
     let none = difference(&reference, &target, |_, config, _| config.skip_slices = 20);
     assert!(matches!(none, Err(Error::Input { .. })));
 }
@@ -342,11 +482,28 @@ fn only_the_region_is_measured() {
 #[test]
 fn nan_is_counted_and_is_never_a_change() {
     let (reference, mut target) = pair(15, 1.0, 0.0, &zeros());
-    target.voxels.slice_mut(ndarray::s![10..14, 40..45, 40..45]).fill(f32::NAN);
+    target
+        .voxels
+        .slice_mut(ndarray::s![10..14, 40..45, 40..45])
+        .fill(f32::NAN);
     for smooth in [0.0, 1.0] {
-        let found = difference(&reference, &target, |_, config, _| config.smooth_sigma = smooth).unwrap();
-        assert!(found.record.increase_voxels + found.record.decrease_voxels <= 2 && found.grains.is_empty());
-        assert!(found.record.warnings.iter().any(|text| text.starts_with("100 measured voxels")), "{:?}", found.record.warnings);
+        let found = difference(&reference, &target, |_, config, _| {
+            config.smooth_sigma = smooth
+        })
+        .unwrap();
+        assert!(
+            found.record.increase_voxels + found.record.decrease_voxels <= 2
+                && found.grains.is_empty()
+        );
+        assert!(
+            found
+                .record
+                .warnings
+                .iter()
+                .any(|text| text.starts_with("100 measured voxels")),
+            "{:?}",
+            found.record.warnings
+        );
         assert!(found.difference[[11, 42, 42]].is_nan() && found.record.total_sum.is_finite());
     }
 }
@@ -356,14 +513,23 @@ fn equal_volumes_have_no_difference_at_all() {
     let (reference, _) = pair(17, 1.0, 0.0, &zeros());
     let found = difference(&reference, &reference, |_, _, _| {}).unwrap();
     assert!(found.difference.iter().all(|&d| d == 0.0));
-    assert_eq!((found.record.increase_voxels, found.record.gain, found.record.noise), (0, 1.0, 0.0));
+    assert_eq!(
+        (
+            found.record.increase_voxels,
+            found.record.gain,
+            found.record.noise
+        ),
+        (0, 1.0, 0.0)
+    );
     assert!(found.record.expected_by_noise == 0.0);
 }
 
 #[test]
 fn without_noise_every_change_is_found() {
     let change = with_cubes(0.01);
-    let reference = memory(Array3::from_shape_fn(change.dim(), |(_, y, x)| material(y, x)));
+    let reference = memory(Array3::from_shape_fn(change.dim(), |(_, y, x)| {
+        material(y, x)
+    }));
     let target = memory(&reference.voxels + &change);
     let found = difference(&reference, &target, |_, _, _| {}).unwrap();
     assert_eq!(found.grains.len(), cubes().len());
@@ -374,7 +540,10 @@ fn without_noise_every_change_is_found() {
 fn masses_need_a_pixel_size_and_a_change_in_per_cm() {
     let change = with_cubes(2.5);
     let (mut reference, mut target) = pair(19, 1.0, 0.0, &change);
-    let config = MassConfig { electrode_area_cm2: 1e-6, ..MassConfig::default() };
+    let config = MassConfig {
+        electrode_area_cm2: 1e-6,
+        ..MassConfig::default()
+    };
     let found = difference(&reference, &target, |context, _, mass| {
         (*mass, context.charge_mah_cm2) = (Some(config.clone()), Some(0.5));
     })
@@ -386,17 +555,37 @@ fn masses_need_a_pixel_size_and_a_change_in_per_cm() {
     assert!((mass.faraday_ug.unwrap() / 428.9e-6 - 1.0).abs() < 1e-3);
     assert!((mass.ratio.unwrap() - mass.net_ug / mass.faraday_ug.unwrap()).abs() < 1e-12);
     let row = &found.heights[10];
-    assert!((row.net_ug.unwrap() - row.net_sum_per_cm * per_sum).abs() < 1e-15 && row.net_ug_err.unwrap() > 0.0);
-    assert!((found.grains[0].mass_ug.unwrap() / (found.grains[0].sum_per_cm * per_sum) - 1.0).abs() < 1e-12);
+    assert!(
+        (row.net_ug.unwrap() - row.net_sum_per_cm * per_sum).abs() < 1e-15
+            && row.net_ug_err.unwrap() > 0.0
+    );
+    assert!(
+        (found.grains[0].mass_ug.unwrap() / (found.grains[0].sum_per_cm * per_sum) - 1.0).abs()
+            < 1e-12
+    );
 
     for meta in [&mut reference.meta, &mut target.meta] {
         (meta.unit, meta.voxel_size_um) = ("1/px".into(), None);
     }
-    let found = difference(&reference, &target, |_, _, mass| *mass = Some(config.clone())).unwrap();
+    let found = difference(&reference, &target, |_, _, mass| {
+        *mass = Some(config.clone())
+    })
+    .unwrap();
     assert!(found.record.mass.is_none() && found.heights[10].net_ug.is_none());
     assert_eq!(found.record.unit, "1/px");
-    assert!(found.record.warnings.iter().any(|text| text.contains("pixel_size_um")));
-    assert!(found.heights.iter().all(|row| row.height_um.is_nan() && row.increase_um3.is_nan()));
+    assert!(
+        found
+            .record
+            .warnings
+            .iter()
+            .any(|text| text.contains("pixel_size_um"))
+    );
+    assert!(
+        found
+            .heights
+            .iter()
+            .all(|row| row.height_um.is_nan() && row.increase_um3.is_nan())
+    );
     assert!(found.heights[10].increase_sum_per_cm > 0.0);
 }
 
@@ -404,7 +593,10 @@ fn masses_need_a_pixel_size_and_a_change_in_per_cm() {
 fn per_pixel_values_of_known_voxels_become_per_cm() {
     let (reference, mut target) = pair(21, 1.0, 0.0, &with_cubes(2.5));
     (target.meta.unit, target.voxels) = ("1/px".into(), target.voxels.mapv(|value| value * 2e-4));
-    let found = difference(&reference, &target, |_, config, _| config.match_intensity = false).unwrap();
+    let found = difference(&reference, &target, |_, config, _| {
+        config.match_intensity = false
+    })
+    .unwrap();
     assert_eq!(found.record.unit, "1/cm");
     assert_eq!(found.grains.len(), cubes().len());
 }
@@ -415,7 +607,10 @@ fn volumes_that_do_not_fit_are_refused() {
     let with = |change: fn(&mut Memory)| {
         let mut other = memory(target.voxels.clone());
         change(&mut other);
-        difference(&reference, &other, |_, _, _| {}).err().map(|error| error.to_string()).unwrap_or_default()
+        difference(&reference, &other, |_, _, _| {})
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
     };
     assert!(with(|other| other.meta.shape = [40, 90, 89]).contains("one grid"));
     assert!(with(|other| other.meta.voxel_size_um = Some(1.0)).contains("one voxel size"));
@@ -428,10 +623,18 @@ fn existing_output_is_refused_before_any_work_and_replaced_on_demand() {
     let (reference, target) = pair(25, 1.0, 0.0, &with_cubes(2.5));
     for format in [VolumeFormat::Zarr, VolumeFormat::Tiff, VolumeFormat::Hdf5] {
         let folder = scratch.path().join(format!("{format:?}"));
-        let first = difference_in(&folder, &reference, &target, |context, _, _| context.format = format).unwrap();
+        let first = difference_in(&folder, &reference, &target, |context, _, _| {
+            context.format = format
+        })
+        .unwrap();
         assert_eq!(first.grains.len(), cubes().len());
-        assert!(matches!(check_output(&folder, false), Err(Error::OutputExists { .. })));
-        let again = difference_in(&folder, &reference, &target, |context, _, _| context.format = format);
+        assert!(matches!(
+            check_output(&folder, false),
+            Err(Error::OutputExists { .. })
+        ));
+        let again = difference_in(&folder, &reference, &target, |context, _, _| {
+            context.format = format
+        });
         assert!(matches!(again, Err(Error::OutputExists { .. })));
         let over = difference_in(&folder, &reference, &target, |context, _, _| {
             (context.format, context.overwrite) = (format, true);
@@ -443,7 +646,10 @@ fn existing_output_is_refused_before_any_work_and_replaced_on_demand() {
 #[test]
 fn an_absolute_threshold_is_the_same_everywhere() {
     let (reference, target) = pair(27, 1.0, 0.0, &with_cubes(2.5));
-    let found = difference(&reference, &target, |_, config, _| config.absolute = Some(1.5)).unwrap();
+    let found = difference(&reference, &target, |_, config, _| {
+        config.absolute = Some(1.5)
+    })
+    .unwrap();
     assert_eq!(found.record.threshold, 1.5);
     for (&value, &label) in found.difference.iter().zip(&found.labels) {
         assert!(label == 0 || value.abs() > 1.5);
@@ -457,7 +663,10 @@ fn a_single_slice_is_a_volume_too() {
     change.slice_mut(ndarray::s![.., 40..50, 40..50]).fill(2.5);
     let (reference, target) = pair(29, 1.0, 0.0, &change);
     for smooth in [0.0, 1.0] {
-        let found = difference(&reference, &target, |_, config, _| config.smooth_sigma = smooth).unwrap();
+        let found = difference(&reference, &target, |_, config, _| {
+            config.smooth_sigma = smooth
+        })
+        .unwrap();
         assert_eq!(found.grains.len(), 1, "{:?}", found.record);
     }
 }
@@ -467,7 +676,10 @@ fn a_single_slice_is_a_volume_too() {
 fn difference_speed() {
     let env = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
     let open = |name: &str| {
-        let hints = volume::Hints { unit: Some("1/cm".into()), voxel_size_um: Some(1.3) };
+        let hints = volume::Hints {
+            unit: Some("1/cm".into()),
+            voxel_size_um: Some(1.3),
+        };
         volume::open_with(Path::new(&env(name)), &hints).unwrap()
     };
     let (reference, target) = (open("BEFORE"), open("AFTER"));
@@ -488,9 +700,24 @@ fn difference_speed() {
         provenance: serde_json::Value::Null,
         progress: &progress,
     };
-    let record = run(reference.as_ref(), target.as_ref(), Path::new(&env("OUT")), &context).unwrap();
+    let record = run(
+        reference.as_ref(),
+        target.as_ref(),
+        Path::new(&env("OUT")),
+        &context,
+    )
+    .unwrap();
     eprintln!("{record:#?}\n{:?}", progress.times());
-    eprintln!("stated memory {} MiB", bytes(shape, 16, VolumeFormat::Zarr, &config) >> 20);
+    eprintln!(
+        "stated memory {} MiB",
+        bytes(shape, 16, VolumeFormat::Zarr, &config) >> 20
+    );
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    eprintln!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
+    eprintln!(
+        "{}",
+        status
+            .lines()
+            .find(|line| line.starts_with("VmHWM"))
+            .unwrap_or_default()
+    );
 }

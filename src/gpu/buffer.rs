@@ -16,7 +16,13 @@ impl Gpu {
     pub fn storage<T: Pod>(&self, label: &str, len: usize) -> Result<wgpu::Buffer> {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
         let limit = self.limits.max_storage_buffer_binding_size;
-        self.buffer(label, bytes_of::<T>(len), usage, "max_storage_buffer_binding_size", limit)
+        self.buffer(
+            label,
+            bytes_of::<T>(len),
+            usage,
+            "max_storage_buffer_binding_size",
+            limit,
+        )
     }
 
     /// [`Gpu::storage`] with this content.
@@ -36,8 +42,13 @@ impl Gpu {
     pub fn uniform_from<T: Pod>(&self, label: &str, data: &[T]) -> Result<wgpu::Buffer> {
         let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
         let limit = self.limits.max_uniform_buffer_binding_size;
-        let buffer =
-            self.buffer(label, bytes_of::<T>(data.len()), usage, "max_uniform_buffer_binding_size", limit)?;
+        let buffer = self.buffer(
+            label,
+            bytes_of::<T>(data.len()),
+            usage,
+            "max_uniform_buffer_binding_size",
+            limit,
+        )?;
         self.write(&buffer, 0, data)?;
         Ok(buffer)
     }
@@ -50,7 +61,10 @@ impl Gpu {
         limit_name: &str,
         limit: u64,
     ) -> Result<wgpu::Buffer> {
-        for (name, limit) in [(limit_name, limit), ("max_buffer_size", self.limits.max_buffer_size)] {
+        for (name, limit) in [
+            (limit_name, limit),
+            ("max_buffer_size", self.limits.max_buffer_size),
+        ] {
             if size > limit {
                 return Err(Error::Gpu {
                     problem: format!(
@@ -78,7 +92,9 @@ impl Gpu {
     /// # Errors
     /// [`Error::Gpu`] when memory runs out.
     pub fn write<T: Pod>(&self, buffer: &wgpu::Buffer, first: usize, data: &[T]) -> Result<()> {
-        let Some(size) = wgpu::BufferSize::new(std::mem::size_of_val(data) as u64) else { return Ok(()) };
+        let Some(size) = wgpu::BufferSize::new(std::mem::size_of_val(data) as u64) else {
+            return Ok(());
+        };
         let offset = (first * size_of::<T>()) as u64;
         if let Some(mut view) = self.queue.write_buffer_with(buffer, offset, size) {
             view.copy_from_slice(bytemuck::cast_slice(data));
@@ -99,7 +115,10 @@ impl Gpu {
         let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
         let limit = self.limits.max_buffer_size;
         let buffer = self.buffer(label, bytes_of::<T>(len), usage, "max_buffer_size", limit)?;
-        Ok(Readback { buffer, pending: None })
+        Ok(Readback {
+            buffer,
+            pending: None,
+        })
     }
 
     /// The whole content of `buffer`; waits for all work before. For tests and small results.
@@ -139,11 +158,15 @@ impl Readback {
     /// Asks for the content as the batch of this ticket left it.
     pub fn request(&mut self, ticket: Ticket) {
         let (sender, receiver) = mpsc::channel();
-        self.buffer.map_async(wgpu::MapMode::Read, .., move |result| {
-            // the receiver is gone when the result is no longer wanted
-            let _ = sender.send(result);
+        self.buffer
+            .map_async(wgpu::MapMode::Read, .., move |result| {
+                // the receiver is gone when the result is no longer wanted
+                let _ = sender.send(result);
+            });
+        self.pending = Some(Pending {
+            ticket,
+            mapped: receiver,
         });
-        self.pending = Some(Pending { ticket, mapped: receiver });
     }
 
     /// Waits for the content that was asked for and hands it to `consume`.
@@ -155,18 +178,26 @@ impl Readback {
             problem: format!("download from {} failed ({text})", gpu.info().name),
             hint: "run again, with --device cpu if it recurs".into(),
         };
-        let pending = self.pending.take().ok_or_else(|| failed("nothing was asked for".into()))?;
+        let pending = self
+            .pending
+            .take()
+            .ok_or_else(|| failed("nothing was asked for".into()))?;
         gpu.wait_for(&pending.ticket, "download")?;
         let mapped = loop {
             match pending.mapped.try_recv() {
                 Ok(mapped) => break mapped,
-                Err(mpsc::TryRecvError::Disconnected) => return Err(failed("the request was dropped".into())),
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    return Err(failed("the request was dropped".into()));
+                }
                 Err(mpsc::TryRecvError::Empty) => gpu.wait("download")?,
             }
         };
         gpu.check("download")?;
         mapped.map_err(|error| failed(error.to_string()))?;
-        let view = self.buffer.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
+        let view = self
+            .buffer
+            .get_mapped_range(..)
+            .map_err(|error| failed(error.to_string()))?;
         consume(bytemuck::cast_slice(&view));
         drop(view);
         self.buffer.unmap();

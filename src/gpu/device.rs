@@ -117,7 +117,10 @@ fn describe(number: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
             wgpu::DeviceType::Cpu => AdapterKind::Software,
         },
         backend: info.backend.to_string(),
-        driver: [info.driver.trim(), info.driver_info.trim()].join(" ").trim().to_string(),
+        driver: [info.driver.trim(), info.driver_info.trim()]
+            .join(" ")
+            .trim()
+            .to_string(),
         name: info.name,
         limits: AdapterLimits {
             max_storage_buffer_binding_size: limits.max_storage_buffer_binding_size,
@@ -144,12 +147,19 @@ fn best(infos: &[AdapterInfo], software: bool) -> Option<usize> {
         AdapterKind::Unknown => Some(3),
         AdapterKind::Software => software.then_some(4),
     };
-    infos.iter().filter_map(|info| rank(info.kind).map(|rank| (rank, info.number))).min().map(|(_, number)| number)
+    infos
+        .iter()
+        .filter_map(|info| rank(info.kind).map(|rank| (rank, info.number)))
+        .min()
+        .map(|(_, number)| number)
 }
 
 fn describe_all(adapters: &[wgpu::Adapter]) -> Vec<AdapterInfo> {
-    let mut infos: Vec<AdapterInfo> =
-        adapters.iter().enumerate().map(|(number, adapter)| describe(number, adapter)).collect();
+    let mut infos: Vec<AdapterInfo> = adapters
+        .iter()
+        .enumerate()
+        .map(|(number, adapter)| describe(number, adapter))
+        .collect();
     if let Some(chosen) = best(&infos, false) {
         infos[chosen].would_choose = true;
     }
@@ -182,7 +192,10 @@ pub(super) fn open(choice: DeviceChoice) -> Result<Option<Gpu>> {
         })?,
         Some(Some(number)) if number < infos.len() => number,
         Some(Some(number)) => {
-            let names: Vec<String> = infos.iter().map(|info| format!("gpu:{} is {}", info.number, info.name)).collect();
+            let names: Vec<String> = infos
+                .iter()
+                .map(|info| format!("gpu:{} is {}", info.number, info.name))
+                .collect();
             return Err(Error::Gpu {
                 problem: format!("there is no gpu:{number}, found {} GPUs", infos.len()),
                 hint: match names.is_empty() {
@@ -213,7 +226,12 @@ impl Gpu {
         let faults = Arc::new(Mutex::new(Vec::new()));
         let keep = |faults: &Arc<Mutex<Vec<Fault>>>| {
             let faults = Arc::clone(faults);
-            move |kind, text: String| faults.lock().unwrap_or_else(PoisonError::into_inner).push(Fault { kind, text })
+            move |kind, text: String| {
+                faults
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(Fault { kind, text })
+            }
         };
         let uncaught = keep(&faults);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -224,13 +242,14 @@ impl Gpu {
             uncaught(kind, error.to_string());
         }));
         let lost = keep(&faults);
-        device.set_device_lost_callback(move |reason, text| {
-            // our own end of use is no fault
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                lost(FaultKind::Lost, text);
-            }
-        });
-        Ok(Gpu { device, queue, limits, info, faults })
+        device.set_device_lost_callback(move |_, text| lost(FaultKind::Lost, text));
+        Ok(Gpu {
+            device,
+            queue,
+            limits,
+            info,
+            faults,
+        })
     }
 
     /// Name, backend, driver, limits.
@@ -242,19 +261,26 @@ impl Gpu {
     /// `NAME (backend, driver)`.
     #[must_use]
     pub fn describe(&self) -> String {
-        format!("{} ({}, {})", self.info.name, self.info.backend, self.info.driver)
+        format!(
+            "{} ({}, {})",
+            self.info.name, self.info.backend, self.info.driver
+        )
     }
 
     /// Largest buffer that a kernel can see whole \[bytes\].
     #[must_use]
     pub fn max_bytes(&self) -> u64 {
-        self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
+        self.limits
+            .max_storage_buffer_binding_size
+            .min(self.limits.max_buffer_size)
     }
 
     /// Whether the driver counts the time of kernels.
     #[must_use]
     pub fn has_timestamps(&self) -> bool {
-        self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+        self.device
+            .features()
+            .contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
     /// What the driver reported since the last call, as an error about `what`.
@@ -262,9 +288,17 @@ impl Gpu {
     /// # Errors
     /// [`Error::Gpu`] for memory that ran out, a lost device, or a call that was refused.
     pub fn check(&self, what: &str) -> Result<()> {
-        let faults = std::mem::take(&mut *self.faults.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut kept = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let faults = kept.clone();
+        // a lost device stays lost, and the driver reports nothing more about it
+        kept.retain(|fault| fault.kind == FaultKind::Lost);
+        drop(kept);
         // what follows from a loss says less than the loss
-        let Some(fault) = faults.iter().find(|fault| fault.kind == FaultKind::Lost).or(faults.first()) else {
+        let Some(fault) = faults
+            .iter()
+            .find(|fault| fault.kind == FaultKind::Lost)
+            .or(faults.first())
+        else {
             return Ok(());
         };
         Err(Error::Gpu {
@@ -284,6 +318,12 @@ impl Gpu {
         })
     }
 
+    /// What a driver does when it resets the GPU.
+    #[cfg(test)]
+    pub(crate) fn lose(&self) {
+        self.device.destroy();
+    }
+
     /// Waits until everything submitted is done.
     ///
     /// # Errors
@@ -301,7 +341,10 @@ impl Gpu {
     }
 
     fn poll(&self, what: &str, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
-        let polled = self.device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
+        let polled = self.device.poll(wgpu::PollType::Wait {
+            submission_index,
+            timeout: None,
+        });
         self.check(what)?;
         polled.map(|_| ()).map_err(|error| Error::Gpu {
             problem: format!("{what}: {} does not answer ({error})", self.info.name),
@@ -337,9 +380,16 @@ mod tests {
     fn a_discrete_gpu_goes_before_an_integrated_one_and_software_only_when_asked_for() {
         use AdapterKind::{Discrete, Integrated, Software};
         let of = |kinds: &[AdapterKind]| -> Vec<AdapterInfo> {
-            kinds.iter().enumerate().map(|(number, &kind)| adapter(number, kind)).collect()
+            kinds
+                .iter()
+                .enumerate()
+                .map(|(number, &kind)| adapter(number, kind))
+                .collect()
         };
-        assert_eq!(best(&of(&[Software, Integrated, Discrete, Discrete]), true), Some(2));
+        assert_eq!(
+            best(&of(&[Software, Integrated, Discrete, Discrete]), true),
+            Some(2)
+        );
         assert_eq!(best(&of(&[Software, Integrated]), false), Some(1));
         assert_eq!(best(&of(&[Software]), false), None);
         assert_eq!(best(&of(&[Software]), true), Some(0));
@@ -348,22 +398,53 @@ mod tests {
 
     #[test]
     fn a_number_that_is_not_there_is_an_error_with_the_way_out() {
-        let Err(error) = open(DeviceChoice::Gpu(Some(1000))) else { panic!("gpu:1000 cannot be there") };
+        let Err(error) = open(DeviceChoice::Gpu(Some(1000))) else {
+            panic!("gpu:1000 cannot be there")
+        };
         let text = error.to_string();
-        assert!(text.contains("gpu:1000") && (text.contains("--device cpu") || text.contains("choose")), "{text}");
+        assert!(
+            text.contains("gpu:1000") && (text.contains("--device cpu") || text.contains("choose")),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_buffer_beyond_the_limits_is_an_error_that_names_the_limit() {
-        let Ok(Some(gpu)) = open(DeviceChoice::Gpu(None)) else {
-            println!("SKIPPED: no adapter");
+        let Some(gpu) = crate::gpu::for_tests() else {
             return;
         };
         let Err(error) = gpu.storage::<f32>("too large", (gpu.max_bytes() / 4 + 1) as usize) else {
             panic!("this is beyond the limit")
         };
         assert!(error.to_string().contains("max_"), "{error}");
-        gpu.check("nothing else").expect("the driver was not bothered");
-        gpu.storage::<f32>("fits", 1000).expect("this is within the limit");
+        gpu.check("nothing else")
+            .expect("the driver was not bothered");
+        gpu.storage::<f32>("fits", 1000)
+            .expect("this is within the limit");
+    }
+
+    #[test]
+    fn a_lost_device_is_an_error_wherever_it_is_noticed() {
+        let Some(gpu) = crate::gpu::for_tests() else {
+            return;
+        };
+        let buffer = gpu
+            .storage_from::<f32>("values", &[1.0, 2.0])
+            .expect("the device is there");
+        assert_eq!(
+            gpu.read::<f32>(&buffer).expect("the device is there"),
+            [1.0, 2.0]
+        );
+        gpu.lose();
+        let errors = [
+            gpu.wait("work"),
+            gpu.storage::<f32>("more", 10).map(drop),
+            gpu.read::<f32>(&buffer).map(drop),
+            gpu.write::<f32>(&buffer, 0, &[3.0]),
+        ];
+        for error in errors {
+            let text = error.expect_err("the device is gone").to_string();
+            assert!(text.contains("--device cpu"), "{text}");
+        }
     }
 }

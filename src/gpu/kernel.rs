@@ -20,25 +20,33 @@ impl Kernel {
     /// # Errors
     /// [`Error::Gpu`] when the driver refuses it.
     pub fn new(gpu: &Gpu, source: &str, entry: &str) -> Result<Kernel> {
-        let module = gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(entry),
-            source: wgpu::ShaderSource::Wgsl(source.into()),
-        });
-        let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(entry),
-            layout: None,
-            module: &module,
-            entry_point: Some(entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                // kernels write before they read
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        });
+        let module = gpu
+            .device
+            .create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(entry),
+                source: wgpu::ShaderSource::Wgsl(source.into()),
+            });
+        let pipeline = gpu
+            .device
+            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(entry),
+                layout: None,
+                module: &module,
+                entry_point: Some(entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    // kernels write before they read
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: None,
+            });
         gpu.check(&format!("kernel `{entry}`"))?;
         let layout = pipeline.get_bind_group_layout(0);
-        Ok(Kernel { label: entry.to_string(), pipeline, layout })
+        Ok(Kernel {
+            label: entry.to_string(),
+            pipeline,
+            layout,
+        })
     }
 }
 
@@ -53,8 +61,14 @@ impl Gpu {
     /// An empty batch.
     #[must_use]
     pub fn batch(&self, label: &str) -> Batch<'_> {
-        let encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) });
-        Batch { gpu: self, encoder, timer: None }
+        let encoder = self
+            .device
+            .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) });
+        Batch {
+            gpu: self,
+            encoder,
+            timer: None,
+        }
     }
 }
 
@@ -91,20 +105,30 @@ impl<'a> Batch<'a> {
         if workgroups.contains(&0) {
             return Ok(());
         }
-        let params = self.gpu.uniform_from("params", std::slice::from_ref(params))?;
+        let params = self
+            .gpu
+            .uniform_from("params", std::slice::from_ref(params))?;
         let entries: Vec<wgpu::BindGroupEntry<'_>> = std::iter::once((0, &params))
             .chain(buffers.iter().copied())
-            .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.as_entire_binding(),
+            })
             .collect();
-        let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(&kernel.label),
-            layout: &kernel.layout,
-            entries: &entries,
-        });
-        let mut pass = self.encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: Some(&kernel.label),
-            timestamp_writes: self.timer.and_then(|timer| timer.next(&kernel.label)),
-        });
+        let bind_group = self
+            .gpu
+            .device
+            .create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&kernel.label),
+                layout: &kernel.layout,
+                entries: &entries,
+            });
+        let mut pass = self
+            .encoder
+            .begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some(&kernel.label),
+                timestamp_writes: self.timer.and_then(|timer| timer.next(&kernel.label)),
+            });
         pass.set_pipeline(&kernel.pipeline);
         pass.set_bind_group(0, &bind_group, &[]);
         pass.dispatch_workgroups(workgroups[0], workgroups[1], workgroups[2]);
@@ -114,7 +138,8 @@ impl<'a> Batch<'a> {
 
     /// Copies the whole of `from` into `to`, `to_offset` bytes behind its start.
     pub fn copy(&mut self, from: &wgpu::Buffer, to: &super::Readback, to_offset: u64) {
-        self.encoder.copy_buffer_to_buffer(from, 0, &to.buffer, to_offset, from.size());
+        self.encoder
+            .copy_buffer_to_buffer(from, 0, &to.buffer, to_offset, from.size());
     }
 
     /// Hands the batch to the GPU and returns at once.

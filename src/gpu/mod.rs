@@ -57,7 +57,8 @@ fn instruction_set() -> &'static str {
         if std::arch::is_x86_feature_detected!("avx512f") {
             return "AVX-512";
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
             return "AVX2";
         }
         "SSE2"
@@ -65,5 +66,21 @@ fn instruction_set() -> &'static str {
     #[cfg(not(target_arch = "x86_64"))]
     {
         std::env::consts::ARCH
+    }
+}
+
+/// A GPU, software ones included; without one a test says so and passes, or fails where `TOMODELTA_REQUIRE_GPU` is set.
+#[cfg(test)]
+pub(crate) fn for_tests() -> Option<std::sync::Arc<Gpu>> {
+    match Device::open(DeviceChoice::Gpu(None)) {
+        Ok(Device::Gpu(gpu)) => Some(gpu),
+        _ => {
+            assert!(
+                std::env::var_os("TOMODELTA_REQUIRE_GPU").is_none(),
+                "TOMODELTA_REQUIRE_GPU is set, but there is no GPU"
+            );
+            eprintln!("SKIPPED: no GPU, not even a software one");
+            None
+        }
     }
 }

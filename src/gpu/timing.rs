@@ -49,18 +49,25 @@ impl Timer {
             }),
             seconds_per_tick: f64::from(gpu.queue.get_timestamp_period()) * 1e-9,
         });
-        Timer { queries, labels: Mutex::default() }
+        Timer {
+            queries,
+            labels: Mutex::default(),
+        }
     }
 
     fn labels(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.labels.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.labels
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Slots for the launch of `label`.
     pub(super) fn next(&self, label: &str) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
         let queries = self.queries.as_ref()?;
         let mut labels = self.labels();
-        let index = u32::try_from(labels.len()).ok().filter(|&index| index < Self::CAPACITY)?;
+        let index = u32::try_from(labels.len())
+            .ok()
+            .filter(|&index| index < Self::CAPACITY)?;
         labels.push(label.to_string());
         Some(wgpu::ComputePassTimestampWrites {
             query_set: &queries.set,
@@ -81,16 +88,21 @@ impl Timer {
     /// # Errors
     /// See [`Gpu::check`].
     pub fn read(&self, gpu: &Gpu) -> Result<Vec<Timing>> {
-        let Some(queries) = &self.queries else { return Ok(Vec::new()) };
+        let Some(queries) = &self.queries else {
+            return Ok(Vec::new());
+        };
         let labels = std::mem::take(&mut *self.labels());
         if labels.is_empty() {
             return Ok(Vec::new());
         }
         let ticks: Vec<u64> = gpu.read(&queries.resolved)?;
-        let timings = labels.into_iter().zip(ticks.chunks_exact(2)).map(|(kernel, ticks)| Timing {
-            kernel,
-            seconds: ticks[1].saturating_sub(ticks[0]) as f64 * queries.seconds_per_tick,
-        });
+        let timings = labels
+            .into_iter()
+            .zip(ticks.chunks_exact(2))
+            .map(|(kernel, ticks)| Timing {
+                kernel,
+                seconds: ticks[1].saturating_sub(ticks[0]) as f64 * queries.seconds_per_tick,
+            });
         Ok(timings.collect())
     }
 }

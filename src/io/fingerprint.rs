@@ -25,7 +25,9 @@ pub fn fingerprint(path: &Path) -> Result<(u64, String)> {
         let mut left = length;
         while left > 0 {
             let want = buffer.len().min(left as usize);
-            let got = file.read(&mut buffer[..want]).map_err(Error::io("read", path))?;
+            let got = file
+                .read(&mut buffer[..want])
+                .map_err(Error::io("read", path))?;
             if got == 0 {
                 break;
             }
@@ -38,7 +40,8 @@ pub fn fingerprint(path: &Path) -> Result<(u64, String)> {
         feed(&mut file, size)?;
     } else {
         feed(&mut file, END)?;
-        file.seek(SeekFrom::Start(size - END)).map_err(Error::io("read", path))?;
+        file.seek(SeekFrom::Start(size - END))
+            .map_err(Error::io("read", path))?;
         feed(&mut file, END)?;
         hasher.update(&size.to_le_bytes());
     }
@@ -55,7 +58,10 @@ mod tests {
         let path = folder.path().join("a");
         std::fs::write(&path, b"projections").unwrap();
         let before = fingerprint(&path).unwrap();
-        assert_eq!(before, (11, blake3::hash(b"projections").to_hex().to_string()));
+        assert_eq!(
+            before,
+            (11, blake3::hash(b"projections").to_hex().to_string())
+        );
         std::fs::write(&path, b"projectionz").unwrap();
         assert_ne!(fingerprint(&path).unwrap().1, before.1);
     }

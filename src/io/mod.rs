@@ -32,7 +32,11 @@ use crate::scan::Scan;
 /// do not match the projections or are not finite, no projections.
 pub fn open_scan(path: &Path, input: &InputConfig, pixel_size_um: Option<f64>) -> Result<Scan> {
     if let Some(size) = pixel_size_um.filter(|size| !(size.is_finite() && *size > 0.0)) {
-        return Err(Error::config("pixel_size_um", size, "expected a positive number of micrometres"));
+        return Err(Error::config(
+            "pixel_size_um",
+            size,
+            "expected a positive number of micrometres",
+        ));
     }
     let meta = std::fs::metadata(path).map_err(Error::io("open", path))?;
     let parts = if meta.is_dir() {
@@ -41,7 +45,10 @@ pub fn open_scan(path: &Path, input: &InputConfig, pixel_size_um: Option<f64>) -
         hdf5_scan::open(path, input)?
     } else if tiff_folder::is_tiff_name(path) {
         tiff_folder::open_file(path, input)?
-    } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) {
+    } else if path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("npy"))
+    {
         return Err(Error::input(
             path,
             "a .npy file holds line integrals, not a raw scan",
@@ -50,7 +57,11 @@ pub fn open_scan(path: &Path, input: &InputConfig, pixel_size_um: Option<f64>) -
     } else {
         return Err(Error::input(
             path,
-            if meta.len() == 0 { "the file is empty" } else { "it is neither an HDF5 nor a TIFF file" },
+            if meta.len() == 0 {
+                "the file is empty"
+            } else {
+                "it is neither an HDF5 nor a TIFF file"
+            },
             "give an HDF5 file (NXtomo, DXchange or other) or a folder of TIFF projections",
         ));
     };

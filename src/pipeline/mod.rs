@@ -23,8 +23,8 @@ use crate::correct::CorrectedScan;
 use crate::difference;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::io::{self, volume};
 use crate::io::volume::{VolumeMeta, VoxelType};
+use crate::io::{self, volume};
 use crate::plan::{Plan, ScanPlan, slice_grid};
 use crate::progress::Progress;
 use crate::record::{AlignmentRecord, InputRecord, RunRecord, ScanRecord};
@@ -51,13 +51,25 @@ pub struct Session {
 /// Those of [`io::open_scan`].
 pub fn open_series(config: &Config) -> Result<Vec<Scan>> {
     if config.scan.is_empty() {
-        return Err(Error::config("scan", "[]", "the series has no scans; add a [[scan]] table for each"));
+        return Err(Error::config(
+            "scan",
+            "[]",
+            "the series has no scans; add a [[scan]] table for each",
+        ));
     }
-    config.scan.iter().map(|scan| open_one(config, scan)).collect()
+    config
+        .scan
+        .iter()
+        .map(|scan| open_one(config, scan))
+        .collect()
 }
 
 fn open_one(config: &Config, scan: &ScanConfig) -> Result<Scan> {
-    let opened = io::open_scan(&scan.path, &config.input_of(scan), config.series.pixel_size_um)?;
+    let opened = io::open_scan(
+        &scan.path,
+        &config.input_of(scan),
+        config.series.pixel_size_um,
+    )?;
     for warning in &opened.warnings {
         log::warn!("{}: {warning}", scan.name);
     }
@@ -77,7 +89,12 @@ pub fn attenuation_unit(pixel_size_um: Option<f64>) -> (f64, &'static str) {
 ///
 /// # Errors
 /// Those of [`center::find`]; [`Error::CenterDisagrees`].
-pub fn certain_axis(name: &str, source: &dyn SinogramSource, config: &Config, progress: &Progress) -> Result<AxisFit> {
+pub fn certain_axis(
+    name: &str,
+    source: &dyn SinogramSource,
+    config: &Config,
+    progress: &Progress,
+) -> Result<AxisFit> {
     let axis = center::find(source, &config.center, progress)?;
     log::info!(
         "{name}: rotation axis {:.2} +- {:.2} px at row {:.0}, lean {:.5} px/row",
@@ -90,7 +107,10 @@ pub fn certain_axis(name: &str, source: &dyn SinogramSource, config: &Config, pr
         return Ok(axis);
     }
     Err(Error::CenterDisagrees {
-        problem: format!("{name}: the methods disagree about the rotation axis ({})", axis.notes.join("; ")),
+        problem: format!(
+            "{name}: the methods disagree about the rotation axis ({})",
+            axis.notes.join("; ")
+        ),
         hint: format!(
             "look at `tomodelta center` for this scan and pass the axis with --axis COL or center.value (best guess {:.2})",
             axis.axis_px
@@ -121,17 +141,30 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
         inputs,
         ..RunRecord::default()
     };
-    let mut run = SeriesRun { config, session, folder: &folder, finished: BTreeMap::new(), warnings: Vec::new() };
+    let mut run = SeriesRun {
+        config,
+        session,
+        folder: &folder,
+        finished: BTreeMap::new(),
+        warnings: Vec::new(),
+    };
     let axes = run.find_axes(&plan, scans)?;
     for (scan_plan, axis) in plan.scans.iter().zip(axes) {
         run.scan(scan_plan, axis, &plan)?;
         record.scans.push(scan_plan.name.clone());
         if let Some(reference) = &scan_plan.reference {
-            record.differences.push((scan_plan.name.clone(), reference.clone()));
+            record
+                .differences
+                .push((scan_plan.name.clone(), reference.clone()));
         }
     }
     record.warnings = std::mem::take(&mut run.warnings);
-    record.stages = session.progress.times().into_iter().map(|(name, time)| (name, time.as_secs_f64())).collect();
+    record.stages = session
+        .progress
+        .times()
+        .into_iter()
+        .map(|(name, time)| (name, time.as_secs_f64()))
+        .collect();
     write_json(&folder.path().join("run.json"), &record)?;
     report::write(folder.path(), &session.progress)
 }
@@ -159,19 +192,28 @@ impl SeriesRun<'_> {
         let mut by_index: Vec<Option<Scan>> = scans.into_iter().map(Some).collect();
         let mut axes = Vec::new();
         for scan_plan in &plan.scans {
-            let scan = by_index[scan_plan.index].take().expect("the plan names every scan once");
+            let scan = by_index[scan_plan.index]
+                .take()
+                .expect("the plan names every scan once");
             for warning in &scan.warnings {
                 self.warnings.push(format!("{}: {warning}", scan_plan.name));
             }
             let kept: Option<ScanRecord> = match self.session.existing {
-                Existing::Resume => read_json(&self.folder.scan(&scan_plan.name)?.join("scan.json")).ok(),
+                Existing::Resume => {
+                    read_json(&self.folder.scan(&scan_plan.name)?.join("scan.json")).ok()
+                }
                 _ => None,
             };
             axes.push(match kept {
                 Some(record) => record.rotation_axis,
                 None => {
                     let corrected = CorrectedScan::new(scan, &self.config.correct)?;
-                    certain_axis(&scan_plan.name, &corrected, self.config, &self.session.progress)?
+                    certain_axis(
+                        &scan_plan.name,
+                        &corrected,
+                        self.config,
+                        &self.session.progress,
+                    )?
                 }
             });
         }
@@ -197,23 +239,41 @@ impl SeriesRun<'_> {
         let mut alignment = None;
         let mut motion = Motion::default();
         if let Some(reference) = &scan_plan.reference {
-            let (found, record) = self.align(scan_plan, &scan, &axis, reference, scale, valid_radius)?;
+            let (found, record) =
+                self.align(scan_plan, &scan, &axis, reference, scale, valid_radius)?;
             motion = found;
             alignment = Some(record);
         }
         let shift = motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px);
         let record_path = scan_folder.join("scan.json");
-        let kept = self.session.existing == Existing::Resume && record_path.exists() && volume::open(&volume_path).is_ok();
+        let kept = self.session.existing == Existing::Resume
+            && record_path.exists()
+            && volume::open(&volume_path).is_ok();
         if kept {
             log::info!("{name}: the volume is complete, kept");
         } else {
-            let record = self.reconstruct(scan_plan, &scan, &axis, motion, scale, unit, &volume_path)?;
+            let record =
+                self.reconstruct(scan_plan, &scan, &axis, motion, scale, unit, &volume_path)?;
             write_json(&record_path, &record)?;
         }
         if let (Some(reference), Some(alignment)) = (&scan_plan.reference, alignment) {
-            self.subtract(scan_plan, &volume_path, reference, &alignment, motion, valid_radius - shift, plan)?;
+            self.subtract(
+                scan_plan,
+                &volume_path,
+                reference,
+                &alignment,
+                motion,
+                valid_radius - shift,
+                plan,
+            )?;
         }
-        self.finished.insert(name.clone(), Finished { volume: volume_path, valid_radius: valid_radius - shift });
+        self.finished.insert(
+            name.clone(),
+            Finished {
+                volume: volume_path,
+                valid_radius: valid_radius - shift,
+            },
+        );
         Ok(())
     }
 
@@ -227,13 +287,23 @@ impl SeriesRun<'_> {
         scale: f64,
         valid_radius: f64,
     ) -> Result<(Motion, AlignmentRecord)> {
-        let path = self.folder.difference(&scan_plan.name)?.join("alignment.json");
+        let path = self
+            .folder
+            .difference(&scan_plan.name)?
+            .join("alignment.json");
         if self.session.existing == Existing::Resume
             && let Ok(record) = read_json::<AlignmentRecord>(&path)
         {
-            return Ok((Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]), record));
+            return Ok((
+                Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]),
+                record,
+            ));
         }
-        let other = self.finished.get(reference).expect("references come first").clone();
+        let other = self
+            .finished
+            .get(reference)
+            .expect("references come first")
+            .clone();
         let volume = volume::open(&other.volume)?;
         let pilots = scan.with_stripes(match self.config.correct.stripe.method {
             // rings stand still between the scans and would pull the shift towards zero, so pilots lose them too,
@@ -271,7 +341,10 @@ impl SeriesRun<'_> {
             self.warnings.push(format!("{}: {warning}", scan_plan.name));
         }
         let [x, y, z] = record.shift_voxel;
-        log::info!("{}: moved by x {x:.2}, y {y:.2}, z {z:.2} voxels against {reference}", scan_plan.name);
+        log::info!(
+            "{}: moved by x {x:.2}, y {y:.2}, z {z:.2} voxels against {reference}",
+            scan_plan.name
+        );
         write_json(&path, &record)?;
         Ok((motion, record))
     }
@@ -294,9 +367,21 @@ impl SeriesRun<'_> {
             unit: unit.to_string(),
             voxel_size_um: scan.scan().pixel_size_um,
             first_row: scan_plan.rows.start,
-            provenance: provenance(self.config, name, &[("rotation_axis", json!(axis)), ("motion", json!(motion.shift_voxel()))]),
+            provenance: provenance(
+                self.config,
+                name,
+                &[
+                    ("rotation_axis", json!(axis)),
+                    ("motion", json!(motion.shift_voxel())),
+                ],
+            ),
         };
-        let mut writer = volume::create(volume_path, self.config.run.format, &meta, self.session.existing != Existing::Refuse)?;
+        let mut writer = volume::create(
+            volume_path,
+            self.config.run.format,
+            &meta,
+            self.session.existing != Existing::Refuse,
+        )?;
         let job = ScanJob {
             angles_rad: scan.angles_rad(),
             n_cols: SinogramSource::n_cols(scan),
@@ -308,21 +393,37 @@ impl SeriesRun<'_> {
             config: &self.config.reconstruct,
             scale,
         };
-        let stage = self.session.progress.stage(&format!("reconstructing {name}"), scan_plan.rows.len() as u64, "slices");
+        let stage = self.session.progress.stage(
+            &format!("reconstructing {name}"),
+            scan_plan.rows.len() as u64,
+            "slices",
+        );
         let mut source = CountedScan::new(scan);
-        let done = job.run(&mut source, &self.session.device, &stage, |z, slices| writer.write(z, slices))?;
+        let done = job.run(&mut source, &self.session.device, &stage, |z, slices| {
+            writer.write(z, slices)
+        })?;
         writer.finish()?;
         drop(stage);
         let scan_config = &self.config.scan[scan_plan.index];
         let mut record = scan_record(name, scan.scan(), axis.clone());
-        record.time = scan_config.time.clone().or_else(|| scan.scan().start_time.clone());
+        record.time = scan_config
+            .time
+            .clone()
+            .or_else(|| scan.scan().start_time.clone());
         record.charge_mah_cm2 = scan_config.charge_mah_cm2;
         record.corrections = source.counts;
         record.value_range = done.range;
         record.unit = unit.to_string();
-        record.reconstruction.insert("method".into(), json!(done.method));
-        record.reconstruction.insert("device".into(), json!(self.session.device.describe()));
-        record.reconstruction.insert("slices_with_data".into(), json!([done.covered.start, done.covered.end]));
+        record
+            .reconstruction
+            .insert("method".into(), json!(done.method));
+        record
+            .reconstruction
+            .insert("device".into(), json!(self.session.device.describe()));
+        record.reconstruction.insert(
+            "slices_with_data".into(),
+            json!([done.covered.start, done.covered.end]),
+        );
         record.warnings.extend(scan.warnings().iter().cloned());
         Ok(record)
     }
@@ -343,8 +444,16 @@ impl SeriesRun<'_> {
             log::info!("{name}: the difference is complete, kept");
             return Ok(());
         }
-        let other = self.finished.get(reference).expect("references come first").clone();
-        let slab = plan.differences.iter().find(|d| &d.target == name).map_or(1, |d| d.slab);
+        let other = self
+            .finished
+            .get(reference)
+            .expect("references come first")
+            .clone();
+        let slab = plan
+            .differences
+            .iter()
+            .find(|d| &d.target == name)
+            .map_or(1, |d| d.slab);
         let rows = &scan_plan.rows;
         let covered = rows::covered_slices(rows, motion.shift_z_px, scan_plan.shape[1]);
         let context = difference::Context {
@@ -358,11 +467,24 @@ impl SeriesRun<'_> {
             valid_radius: valid_radius.min(other.valid_radius),
             valid_z: covered.start - rows.start..covered.end - rows.start,
             overwrite: self.session.existing != Existing::Refuse,
-            provenance: provenance(self.config, name, &[("reference", json!(reference)), ("alignment", json!(alignment))]),
+            provenance: provenance(
+                self.config,
+                name,
+                &[
+                    ("reference", json!(reference)),
+                    ("alignment", json!(alignment)),
+                ],
+            ),
             progress: &self.session.progress,
         };
-        let (reference_volume, target_volume) = (volume::open(&other.volume)?, volume::open(volume_path)?);
-        let record = difference::run(reference_volume.as_ref(), target_volume.as_ref(), &folder, &context)?;
+        let (reference_volume, target_volume) =
+            (volume::open(&other.volume)?, volume::open(volume_path)?);
+        let record = difference::run(
+            reference_volume.as_ref(),
+            target_volume.as_ref(),
+            &folder,
+            &context,
+        )?;
         for warning in &record.warnings {
             log::warn!("{name}: {warning}");
             self.warnings.push(format!("{name}: {warning}"));
@@ -376,7 +498,10 @@ impl SeriesRun<'_> {
 pub fn valid_radius(axis: &AxisFit, scan_plan: &ScanPlan, config: &Config) -> f64 {
     let width = scan_plan.shape[2] as f64;
     let ends = [scan_plan.rows.start as f64, scan_plan.rows.end as f64 - 1.0];
-    let reach = ends.map(|row| axis.at(row).min(width - 1.0 - axis.at(row))).into_iter().fold(f64::INFINITY, f64::min);
+    let reach = ends
+        .map(|row| axis.at(row).min(width - 1.0 - axis.at(row)))
+        .into_iter()
+        .fold(f64::INFINITY, f64::min);
     // an axis far off the middle means a sample that fits on one side of it: then the whole slice is seen
     let whole = (width - 1.0) / 2.0;
     let reach = if reach < 0.75 * whole { whole } else { reach };
@@ -396,7 +521,10 @@ pub fn scan_record(name: &str, scan: &Scan, axis: AxisFit) -> ScanRecord {
         n_angles: scan.n_angles(),
         n_rows: scan.n_rows(),
         n_cols: scan.n_cols(),
-        angle_range_deg: [degrees(scan.angles_rad.first()), degrees(scan.angles_rad.last())],
+        angle_range_deg: [
+            degrees(scan.angles_rad.first()),
+            degrees(scan.angles_rad.last()),
+        ],
         angle_source: scan.angle_source.clone(),
         pixel_size_um: scan.pixel_size_um,
         rotation_axis: axis,
@@ -407,7 +535,11 @@ pub fn scan_record(name: &str, scan: &Scan, axis: AxisFit) -> ScanRecord {
 
 /// What every volume carries about its making.
 #[must_use]
-pub fn provenance(config: &Config, scan: &str, extra: &[(&str, serde_json::Value)]) -> serde_json::Value {
+pub fn provenance(
+    config: &Config,
+    scan: &str,
+    extra: &[(&str, serde_json::Value)],
+) -> serde_json::Value {
     let mut value = json!({
         "program": "tomodelta",
         "version": env!("CARGO_PKG_VERSION"),
@@ -440,7 +572,12 @@ fn hash_inputs(config: &Config, scans: &[Scan]) -> Result<Vec<InputRecord>> {
 }
 
 /// Writes the recipe of this run (resolved config, inputs), or holds a resumed run to the one that is there.
-fn keep_or_check_recipe(config: &Config, inputs: &[InputRecord], folder: &OutputFolder, existing: Existing) -> Result<()> {
+fn keep_or_check_recipe(
+    config: &Config,
+    inputs: &[InputRecord],
+    folder: &OutputFolder,
+    existing: Existing,
+) -> Result<()> {
     let config_path = folder.path().join("config.toml");
     let inputs_path = folder.path().join("inputs.json");
     let text = recipe_text(config)?;
@@ -456,7 +593,11 @@ fn keep_or_check_recipe(config: &Config, inputs: &[InputRecord], folder: &Output
         if inputs_path.exists() {
             let old: Vec<InputRecord> = read_json(&inputs_path)?;
             if let Some(changed) = changed_input(&old, inputs) {
-                return Err(Error::input(changed, "changed since the run to be resumed", "start anew with --overwrite"));
+                return Err(Error::input(
+                    changed,
+                    "changed since the run to be resumed",
+                    "start anew with --overwrite",
+                ));
             }
         }
     }
@@ -475,8 +616,13 @@ fn keep_or_check_recipe(config: &Config, inputs: &[InputRecord], folder: &Output
 }
 
 fn remove_records(folder: &OutputFolder) -> Result<()> {
-    for (group, names) in [("scans", &["scan.json"][..]), ("differences", &["alignment.json", "difference.json"][..])] {
-        let Ok(entries) = std::fs::read_dir(folder.path().join(group)) else { continue };
+    for (group, names) in [
+        ("scans", &["scan.json"][..]),
+        ("differences", &["alignment.json", "difference.json"][..]),
+    ] {
+        let Ok(entries) = std::fs::read_dir(folder.path().join(group)) else {
+            continue;
+        };
         for entry in entries.flatten() {
             for name in names {
                 let path = entry.path().join(name);
@@ -504,13 +650,22 @@ fn recipe_text(config: &Config) -> Result<String> {
     if let Some(table) = &mut config.electrochemistry {
         absolute(&mut table.path);
     }
-    toml::to_string_pretty(&config)
-        .map_err(|error| Error::config("config", "(resolved)", format!("cannot be written as TOML: {error}")))
+    toml::to_string_pretty(&config).map_err(|error| {
+        Error::config(
+            "config",
+            "(resolved)",
+            format!("cannot be written as TOML: {error}"),
+        )
+    })
 }
 
 fn first_change(old: &str, new: &str) -> Option<String> {
     // how fast and where the work is done does not change the result
-    let counts = |line: &&str| !["threads", "memory", "device"].iter().any(|key| line.starts_with(&format!("{key} =")));
+    let counts = |line: &&str| {
+        !["threads", "memory", "device"]
+            .iter()
+            .any(|key| line.starts_with(&format!("{key} =")))
+    };
     let mut old_lines = old.lines().filter(counts);
     let mut new_lines = new.lines().filter(counts);
     loop {
@@ -518,7 +673,11 @@ fn first_change(old: &str, new: &str) -> Option<String> {
             (None, None) => return None,
             (before, after) if before == after => {}
             (before, after) => {
-                return Some(format!("{:?} before, {:?} now", before.unwrap_or("(nothing)"), after.unwrap_or("(nothing)")));
+                return Some(format!(
+                    "{:?} before, {:?} now",
+                    before.unwrap_or("(nothing)"),
+                    after.unwrap_or("(nothing)")
+                ));
             }
         }
     }
@@ -526,7 +685,10 @@ fn first_change(old: &str, new: &str) -> Option<String> {
 
 fn changed_input(old: &[InputRecord], new: &[InputRecord]) -> Option<PathBuf> {
     new.iter()
-        .find(|now| !old.iter().any(|then| then.path == now.path && then.blake3 == now.blake3))
+        .find(|now| {
+            !old.iter()
+                .any(|then| then.path == now.path && then.blake3 == now.blake3)
+        })
         .map(|now| PathBuf::from(&now.path))
 }
 
@@ -554,9 +716,18 @@ pub fn reconstruct_one(
         unit: unit.to_string(),
         voxel_size_um: pixel_size_um,
         first_row: rows.start,
-        provenance: provenance(config, &output.display().to_string(), &[("rotation_axis", json!(axis))]),
+        provenance: provenance(
+            config,
+            &output.display().to_string(),
+            &[("rotation_axis", json!(axis))],
+        ),
     };
-    let mut writer = volume::create(output, config.run.format, &meta, session.existing == Existing::Overwrite)?;
+    let mut writer = volume::create(
+        output,
+        config.run.format,
+        &meta,
+        session.existing == Existing::Overwrite,
+    )?;
     let job = ScanJob {
         angles_rad,
         n_cols,
@@ -568,8 +739,12 @@ pub fn reconstruct_one(
         config: &config.reconstruct,
         scale,
     };
-    let stage = session.progress.stage("reconstructing", rows.len() as u64, "slices");
-    let done = job.run(source, &session.device, &stage, |z, slices| writer.write(z, slices))?;
+    let stage = session
+        .progress
+        .stage("reconstructing", rows.len() as u64, "slices");
+    let done = job.run(source, &session.device, &stage, |z, slices| {
+        writer.write(z, slices)
+    })?;
     writer.finish()?;
     Ok(done)
 }
@@ -586,18 +761,32 @@ pub fn write_sinograms(
     session: &Session,
     overwrite: bool,
 ) -> Result<crate::correct::CorrectionCounts> {
-    let shape = [rows.len(), scan.angles_rad().len(), SinogramSource::n_cols(scan)];
+    let shape = [
+        rows.len(),
+        scan.angles_rad().len(),
+        SinogramSource::n_cols(scan),
+    ];
     let sinogram = (shape[1] * shape[2] * 4) as u64;
     let all_rows = SinogramSource::n_rows(scan);
     let need = crate::plan::SlabNeed {
         fixed: crate::correct::fixed_bytes([shape[1], all_rows, shape[2]]),
         per_slice: 2 * sinogram,
     };
-    let slab = need.slab_under(crate::plan::memory_cap(config)?, rows.len(), "correcting", |rows| {
-        crate::correct::scratch_bytes([shape[1], all_rows, shape[2]], rows, &config.correct)
-    })?.rows;
-    let mut file = io::sinograms::Writer::create(output, shape, scan, rows.start, config, overwrite)?;
-    let stage = session.progress.stage("correcting", rows.len() as u64, "rows");
+    let slab = need
+        .slab_under(
+            crate::plan::memory_cap(config)?,
+            rows.len(),
+            "correcting",
+            |rows| {
+                crate::correct::scratch_bytes([shape[1], all_rows, shape[2]], rows, &config.correct)
+            },
+        )?
+        .rows;
+    let mut file =
+        io::sinograms::Writer::create(output, shape, scan, rows.start, config, overwrite)?;
+    let stage = session
+        .progress
+        .stage("correcting", rows.len() as u64, "rows");
     let mut counts = crate::correct::CorrectionCounts::default();
     for start in rows.clone().step_by(slab) {
         let end = (start + slab).min(rows.end);

@@ -36,7 +36,10 @@ impl OutputFolder {
         fs::create_dir_all(path).map_err(Error::io("create folder", path))?;
         let lock_path = path.join(".tomodelta.lock");
         let ours = lock_path.exists() || path.join("run.json").exists();
-        let empty = fs::read_dir(path).map_err(Error::io("read folder", path))?.next().is_none();
+        let empty = fs::read_dir(path)
+            .map_err(Error::io("read folder", path))?
+            .next()
+            .is_none();
         if !empty && !ours {
             return Err(Error::input(
                 path,
@@ -46,13 +49,22 @@ impl OutputFolder {
         }
         let used = path.join("config.toml").exists() || path.join("run.json").exists();
         if used && existing == Existing::Refuse {
-            return Err(Error::OutputExists { path: path.to_path_buf() });
+            return Err(Error::OutputExists {
+                path: path.to_path_buf(),
+            });
         }
         let lock = File::create(&lock_path).map_err(Error::io("write", &lock_path))?;
         if lock.try_lock().is_err() {
-            return Err(Error::input(path, "another run is writing into this folder", "wait for it, or give another --output"));
+            return Err(Error::input(
+                path,
+                "another run is writing into this folder",
+                "wait for it, or give another --output",
+            ));
         }
-        Ok(OutputFolder { path: path.to_path_buf(), _lock: lock })
+        Ok(OutputFolder {
+            path: path.to_path_buf(),
+            _lock: lock,
+        })
     }
 
     /// The folder.
@@ -78,7 +90,9 @@ impl OutputFolder {
     }
 
     fn folder(&self, parts: &[&str]) -> Result<PathBuf> {
-        let path = parts.iter().fold(self.path.clone(), |path, part| path.join(part));
+        let path = parts
+            .iter()
+            .fold(self.path.clone(), |path, part| path.join(part));
         fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;
         Ok(path)
     }
@@ -91,7 +105,8 @@ impl OutputFolder {
 pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary).map_err(Error::io("write", &temporary))?;
-    file.write_all(content).map_err(Error::io("write", &temporary))?;
+    file.write_all(content)
+        .map_err(Error::io("write", &temporary))?;
     file.sync_all().map_err(Error::io("write", &temporary))?;
     fs::rename(&temporary, path).map_err(Error::io("write", path))
 }
@@ -101,8 +116,13 @@ pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
 /// # Errors
 /// Those of the file system.
 pub fn write_json(path: &Path, record: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(record)
-        .map_err(|error| Error::input(path, format!("cannot be written as JSON: {error}"), "report this as a bug"))?;
+    let mut text = serde_json::to_vec_pretty(record).map_err(|error| {
+        Error::input(
+            path,
+            format!("cannot be written as JSON: {error}"),
+            "report this as a bug",
+        )
+    })?;
     text.push(b'\n');
     write_whole(path, &text)
 }
@@ -114,7 +134,11 @@ pub fn write_json(path: &Path, record: &impl Serialize) -> Result<()> {
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).map_err(Error::io("read", path))?;
     serde_json::from_slice(&text).map_err(|error| {
-        Error::input(path, format!("is not a record of this program: {error}"), "run again with --overwrite")
+        Error::input(
+            path,
+            format!("is not a record of this program: {error}"),
+            "run again with --overwrite",
+        )
     })
 }
 
@@ -146,7 +170,10 @@ mod tests {
         let path = folder.path().join("out");
         drop(OutputFolder::claim(&path, Existing::Refuse).unwrap());
         write_whole(&path.join("config.toml"), b"x").unwrap();
-        assert!(matches!(OutputFolder::claim(&path, Existing::Refuse), Err(Error::OutputExists { .. })));
+        assert!(matches!(
+            OutputFolder::claim(&path, Existing::Refuse),
+            Err(Error::OutputExists { .. })
+        ));
         OutputFolder::claim(&path, Existing::Resume).unwrap();
     }
 }

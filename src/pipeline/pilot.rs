@@ -19,8 +19,8 @@ use crate::io::volume::VolumeReader;
 use crate::pipeline::reconstruct_scan::{Motion, ScanJob};
 use crate::pipeline::rows::RowSource;
 use crate::progress::Progress;
-use crate::record::AlignmentRecord;
 use crate::reconstruct::geometry::Grid;
+use crate::record::AlignmentRecord;
 use crate::scan::{SinogramSource, Sinograms};
 
 /// Full-resolution blocks are at most this wide \[voxel\] ...
@@ -42,7 +42,12 @@ impl<'a> BinnedRows<'a> {
     /// Binned row k is the mean of rows `rows.start + k * binning ..` of `scan`; a rest is left out.
     #[must_use]
     pub fn new(scan: &'a CorrectedScan, rows: &Range<usize>, binning: usize) -> Self {
-        BinnedRows { scan, first_row: rows.start, n_rows: rows.len() / binning, binning }
+        BinnedRows {
+            scan,
+            first_row: rows.start,
+            n_rows: rows.len() / binning,
+            binning,
+        }
     }
 }
 
@@ -59,15 +64,18 @@ impl RowSource for BinnedRows<'_> {
             let first = self.first_row + row * b;
             let (fine, _) = self.scan.slab(first..first + b)?;
             if b == 1 {
-                out.index_axis_mut(Axis(0), k).assign(&fine.index_axis(Axis(0), 0));
+                out.index_axis_mut(Axis(0), k)
+                    .assign(&fine.index_axis(Axis(0), 0));
                 continue;
             }
             let scale = 1.0 / (b * b) as f32;
-            ndarray::Zip::indexed(out.index_axis_mut(Axis(0), k).rows_mut()).par_for_each(|angle, mut line| {
-                for (col, value) in line.iter_mut().enumerate() {
-                    *value = fine.slice(s![.., angle, col * b..(col + 1) * b]).sum() * scale;
-                }
-            });
+            ndarray::Zip::indexed(out.index_axis_mut(Axis(0), k).rows_mut()).par_for_each(
+                |angle, mut line| {
+                    for (col, value) in line.iter_mut().enumerate() {
+                        *value = fine.slice(s![.., angle, col * b..(col + 1) * b]).sum() * scale;
+                    }
+                },
+            );
         }
         Ok(out)
     }
@@ -135,13 +143,28 @@ pub struct Target<'a> {
 
 impl Target<'_> {
     /// A pilot binned by `binning`, on the reference grid moved by `motion`; NaN becomes 0.
-    fn pilot(&self, binning: usize, motion: Motion, device: &Device, progress: &Progress, name: &str) -> Result<Array3<f32>> {
+    fn pilot(
+        &self,
+        binning: usize,
+        motion: Motion,
+        device: &Device,
+        progress: &Progress,
+        name: &str,
+    ) -> Result<Array3<f32>> {
         let n_slices = self.rows.len() / binning;
         let fine = self.grid.binned(binning);
         let b = binning as f64;
-        let grid = Grid { x0: fine.x0 / b, y0: fine.y0 / b, step: 1.0, ..fine };
+        let grid = Grid {
+            x0: fine.x0 / b,
+            y0: fine.y0 / b,
+            step: 1.0,
+            ..fine
+        };
         let axis = binned_axis(self.axis, self.rows.start, binning);
-        let config = ReconstructConfig { method: ReconstructMethod::Fbp, ..self.config.clone() };
+        let config = ReconstructConfig {
+            method: ReconstructMethod::Fbp,
+            ..self.config.clone()
+        };
         let job = ScanJob {
             angles_rad: self.scan.angles_rad(),
             n_cols: self.scan.n_cols() / binning,
@@ -157,17 +180,28 @@ impl Target<'_> {
         let mut source = BinnedRows::new(self.scan, &self.rows, binning);
         let mut out = Array3::<f32>::zeros((n_slices, grid.n_y, grid.n_x));
         job.run(&mut source, device, &stage, |z, slices| {
-            out.slice_mut(s![z..z + slices.dim().0, .., ..]).assign(&slices.mapv(|v| if v.is_finite() { v } else { 0.0 }));
+            out.slice_mut(s![z..z + slices.dim().0, .., ..])
+                .assign(&slices.mapv(|v| if v.is_finite() { v } else { 0.0 }));
             Ok(())
         })?;
         Ok(out)
     }
 
     /// A block of full-resolution slices on the reference grid; NaN becomes 0.
-    fn block(&self, slices: Range<usize>, grid: Grid, motion: Motion, device: &Device, progress: &Progress) -> Result<Array3<f32>> {
+    fn block(
+        &self,
+        slices: Range<usize>,
+        grid: Grid,
+        motion: Motion,
+        device: &Device,
+        progress: &Progress,
+    ) -> Result<Array3<f32>> {
         let all = 0..SinogramSource::n_rows(self.scan);
         let rows = self.rows.start + slices.start..self.rows.start + slices.end;
-        let config = ReconstructConfig { method: ReconstructMethod::Fbp, ..self.config.clone() };
+        let config = ReconstructConfig {
+            method: ReconstructMethod::Fbp,
+            ..self.config.clone()
+        };
         let job = ScanJob {
             angles_rad: self.scan.angles_rad(),
             n_cols: self.scan.n_cols(),
@@ -183,7 +217,8 @@ impl Target<'_> {
         let mut source = BinnedRows::new(self.scan, &all, 1);
         let mut out = Array3::<f32>::zeros((rows.len(), grid.n_y, grid.n_x));
         job.run(&mut source, device, &stage, |z, slices| {
-            out.slice_mut(s![z..z + slices.dim().0, .., ..]).assign(&slices.mapv(|v| if v.is_finite() { v } else { 0.0 }));
+            out.slice_mut(s![z..z + slices.dim().0, .., ..])
+                .assign(&slices.mapv(|v| if v.is_finite() { v } else { 0.0 }));
             Ok(())
         })?;
         Ok(out)
@@ -233,22 +268,47 @@ pub fn find_motion(
     let still = Motion::default();
     let reference_pilot = bin_volume(reference, binning)?;
     let first = target.pilot(binning, still, device, progress, "pilot of the moved scan")?;
-    let mut pair = PilotPair { reference: reference_pilot, target: first, binning, radius: radius(binning, &still) };
+    let mut pair = PilotPair {
+        reference: reference_pilot,
+        target: first,
+        binning,
+        radius: radius(binning, &still),
+    };
     let mut record = align::register(&pair, config)?;
     let mut motion = Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]);
     // on the reference grid only interpolation-free residuals are left
-    pair.target = target.pilot(binning, motion, device, progress, "pilot on the reference grid")?;
+    pair.target = target.pilot(
+        binning,
+        motion,
+        device,
+        progress,
+        "pilot on the reference grid",
+    )?;
     pair.radius = radius(binning, &motion);
-    let fine = AlignConfig { search: 0.05_f64.min(config.search), ..config.clone() };
+    let fine = AlignConfig {
+        search: 0.05_f64.min(config.search),
+        ..config.clone()
+    };
     let residual = align::register(&pair, &fine)?;
-    motion = motion.followed_by(Motion::from_alignment(residual.shift_voxel, residual.rotation_deg[2]));
+    motion = motion.followed_by(Motion::from_alignment(
+        residual.shift_voxel,
+        residual.rotation_deg[2],
+    ));
     record.residual_after = residual.residual_after;
     record.confidence = residual.confidence;
     record.shift_err_voxel = residual.shift_err_voxel;
     record.per_height = residual.per_height;
     merge_warnings(&mut record.warnings, residual.warnings);
     if binning > 1 {
-        motion = refine(reference, target, motion, config, &mut record, device, progress)?;
+        motion = refine(
+            reference,
+            target,
+            motion,
+            config,
+            &mut record,
+            device,
+            progress,
+        )?;
     }
     record.shift_voxel = motion.shift_voxel();
     record.rotation_deg = [0.0, 0.0, motion.in_plane.rotation_rad.to_degrees()];
@@ -275,29 +335,47 @@ fn refine(
 ) -> Result<Motion> {
     let n_slices = target.rows.len();
     let height = BLOCK_SLICES.min(n_slices);
-    let (width_x, width_y) = (BLOCK_WIDTH.min(target.grid.n_x), BLOCK_WIDTH.min(target.grid.n_y));
-    let (x, y) = ((target.grid.n_x - width_x) / 2, (target.grid.n_y - width_y) / 2);
+    let (width_x, width_y) = (
+        BLOCK_WIDTH.min(target.grid.n_x),
+        BLOCK_WIDTH.min(target.grid.n_y),
+    );
+    let (x, y) = (
+        (target.grid.n_x - width_x) / 2,
+        (target.grid.n_y - width_y) / 2,
+    );
     let grid = target.grid.crop(&(x..x + width_x), &(y..y + width_y));
-    let fine = AlignConfig { search: 0.1_f64.min(config.search), ..config.clone() };
+    let fine = AlignConfig {
+        search: 0.1_f64.min(config.search),
+        ..config.clone()
+    };
     let mut sums = [[0.0; 2]; 4];
     for k in 0..BLOCK_HEIGHTS {
         let start = (n_slices - height) * (2 * k + 1) / (2 * BLOCK_HEIGHTS);
         let slices = start..start + height;
-        let own = reference.read(slices.clone())?.slice(s![.., y..y + width_y, x..x + width_x]).mapv(|v| {
-            if v.is_finite() { v } else { 0.0 }
-        });
+        let own = reference
+            .read(slices.clone())?
+            .slice(s![.., y..y + width_y, x..x + width_x])
+            .mapv(|v| if v.is_finite() { v } else { 0.0 });
         let pair = PilotPair {
             reference: own,
             target: target.block(slices, grid, motion, device, progress)?,
             binning: 1,
-            radius: target.valid_radius - motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px) - 2.0,
+            radius: target.valid_radius
+                - motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px)
+                - 2.0,
         };
         let found = align::register(&pair, &fine)?;
         if found.confidence < config.min_confidence {
-            log::info!("block at slice {start} says nothing about the alignment (confidence {:.2})", found.confidence);
+            log::info!(
+                "block at slice {start} says nothing about the alignment (confidence {:.2})",
+                found.confidence
+            );
             continue;
         }
-        let rotation_weight = found.shift_err_voxel[0].hypot(found.shift_err_voxel[1]).max(1e-4).powi(-2);
+        let rotation_weight = found.shift_err_voxel[0]
+            .hypot(found.shift_err_voxel[1])
+            .max(1e-4)
+            .powi(-2);
         for axis in 0..3 {
             let weight = found.shift_err_voxel[axis].max(1e-4).powi(-2);
             sums[axis][0] += weight * found.shift_voxel[axis];

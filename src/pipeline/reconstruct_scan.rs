@@ -10,9 +10,9 @@ use crate::error::Result;
 use crate::gpu::Device;
 use crate::pipeline::rows::{RowSource, ShiftedRows};
 use crate::progress::Stage;
-use crate::record::ValueRange;
 use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
 use crate::reconstruct::{Reconstructor, SliceJob};
+use crate::record::ValueRange;
 
 /// How the sample of a scan stands against its reference: in the slice plane, and along the height.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -57,7 +57,11 @@ impl Motion {
     /// `[x, y, z]` \[voxel\]
     #[must_use]
     pub fn shift_voxel(&self) -> [f64; 3] {
-        [self.in_plane.shift_x_px, self.in_plane.shift_y_px, self.shift_z_px]
+        [
+            self.in_plane.shift_x_px,
+            self.in_plane.shift_y_px,
+            self.shift_z_px,
+        ]
     }
 
     /// The same motion in voxels `binning` times larger.
@@ -136,10 +140,17 @@ impl ScanJob<'_> {
                 out.fill(f32::NAN);
             }
             if !slab.covered.is_empty() {
-                let axis_px: Vec<f64> =
-                    slab.covered.clone().map(|z| self.axis.at(z as f64 + self.motion.shift_z_px)).collect();
+                let axis_px: Vec<f64> = slab
+                    .covered
+                    .clone()
+                    .map(|z| self.axis.at(z as f64 + self.motion.shift_z_px))
+                    .collect();
                 let part = slab.covered.start - start..slab.covered.end - start;
-                reconstructor.slab(slab.sinograms.view(), &axis_px, out.slice_mut(s![part.clone(), .., ..]))?;
+                reconstructor.slab(
+                    slab.sinograms.view(),
+                    &axis_px,
+                    out.slice_mut(s![part.clone(), .., ..]),
+                )?;
                 range.add(out.slice(s![part, .., ..]));
                 covered = covered.start.min(slab.covered.start)..covered.end.max(slab.covered.end);
             }
@@ -151,7 +162,11 @@ impl ScanJob<'_> {
         } else {
             covered = covered.start - self.slices.start..covered.end - self.slices.start;
         }
-        Ok(Reconstructed { range: range.finish(), covered, method: reconstructor.describe() })
+        Ok(Reconstructed {
+            range: range.finish(),
+            covered,
+            method: reconstructor.describe(),
+        })
     }
 }
 

@@ -37,7 +37,10 @@ impl<'a> CountedScan<'a> {
     /// Starts with nothing counted.
     #[must_use]
     pub fn new(scan: &'a CorrectedScan) -> Self {
-        CountedScan { scan, counts: CorrectionCounts::default() }
+        CountedScan {
+            scan,
+            counts: CorrectionCounts::default(),
+        }
     }
 }
 
@@ -82,7 +85,11 @@ pub struct ShiftedSlab {
 impl<'a> ShiftedRows<'a> {
     /// Slice z is taken from row `z + shift`.
     pub fn new(source: &'a mut dyn RowSource, shift: f64) -> Self {
-        ShiftedRows { source, shift, kept: None }
+        ShiftedRows {
+            source,
+            shift,
+            kept: None,
+        }
     }
 
     /// Line integrals of slices `slices`.
@@ -92,7 +99,10 @@ impl<'a> ShiftedRows<'a> {
     pub fn slab(&mut self, slices: Range<usize>) -> Result<ShiftedSlab> {
         let covered = covered_slices(&slices, self.shift, self.source.n_rows());
         if covered.is_empty() {
-            return Ok(ShiftedSlab { covered, sinograms: Array3::zeros((0, 0, 0)) });
+            return Ok(ShiftedSlab {
+                covered,
+                sinograms: Array3::zeros((0, 0, 0)),
+            });
         }
         let whole = self.shift.floor();
         let fraction = self.shift - whole;
@@ -100,7 +110,10 @@ impl<'a> ShiftedRows<'a> {
         let last = ((covered.end - 1) as f64 + whole) as i64;
         if fraction == 0.0 {
             let rows = first as usize..last as usize + 1;
-            return Ok(ShiftedSlab { covered, sinograms: self.source.rows(rows)? });
+            return Ok(ShiftedSlab {
+                covered,
+                sinograms: self.source.rows(rows)?,
+            });
         }
         let n_rows = self.source.n_rows() as i64;
         let taps = lanczos_taps(fraction);
@@ -112,7 +125,8 @@ impl<'a> ShiftedRows<'a> {
         ndarray::Zip::indexed(sinograms.axis_iter_mut(Axis(0))).par_for_each(|k, mut out| {
             for (tap, &weight) in taps.iter().enumerate() {
                 // rows beyond the detector repeat its edge row
-                let row = (first + k as i64 + tap as i64 - (HALO_ROWS as i64 - 1)).clamp(0, n_rows - 1) as usize;
+                let row = (first + k as i64 + tap as i64 - (HALO_ROWS as i64 - 1))
+                    .clamp(0, n_rows - 1) as usize;
                 out.scaled_add(weight as f32, &window.index_axis(Axis(0), row - low));
             }
         });
@@ -122,7 +136,9 @@ impl<'a> ShiftedRows<'a> {
 
     /// Rows `rows`, as many as possible from those kept.
     fn window(&mut self, rows: Range<usize>) -> Result<Sinograms> {
-        let Some((start, kept)) = self.kept.take() else { return self.source.rows(rows) };
+        let Some((start, kept)) = self.kept.take() else {
+            return self.source.rows(rows);
+        };
         let end = start + kept.dim().0;
         if rows.start < start || rows.start >= end || rows.end <= end {
             drop(kept);
@@ -146,18 +162,35 @@ pub fn covered_slices(slices: &Range<usize>, shift: f64, n_rows: usize) -> Range
         let row = z as f64 + shift;
         row >= -1e-9 && row <= n_rows as f64 - 1.0 + 1e-9
     };
-    let start = slices.clone().find(|&z| on_detector(z)).unwrap_or(slices.end);
-    let end = slices.clone().rev().find(|&z| on_detector(z)).map_or(start, |z| z + 1);
+    let start = slices
+        .clone()
+        .find(|&z| on_detector(z))
+        .unwrap_or(slices.end);
+    let end = slices
+        .clone()
+        .rev()
+        .find(|&z| on_detector(z))
+        .map_or(start, |z| z + 1);
     start..end
 }
 
 /// Weights of rows -2..=3 around a position `fraction` past row 0; they sum to 1.
 fn lanczos_taps(fraction: f64) -> [f64; 2 * HALO_ROWS] {
     let lobes = HALO_ROWS as f64;
-    let sinc = |x: f64| if x.abs() < 1e-12 { 1.0 } else { (std::f64::consts::PI * x).sin() / (std::f64::consts::PI * x) };
+    let sinc = |x: f64| {
+        if x.abs() < 1e-12 {
+            1.0
+        } else {
+            (std::f64::consts::PI * x).sin() / (std::f64::consts::PI * x)
+        }
+    };
     let mut taps = std::array::from_fn(|tap| {
         let x = fraction - (tap as f64 - (lobes - 1.0));
-        if x.abs() < lobes { sinc(x) * sinc(x / lobes) } else { 0.0 }
+        if x.abs() < lobes {
+            sinc(x) * sinc(x / lobes)
+        } else {
+            0.0
+        }
     });
     let sum: f64 = taps.iter().sum();
     for tap in &mut taps {
@@ -186,7 +219,9 @@ mod tests {
         }
         fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
             self.read += rows.len();
-            Ok(Array3::from_shape_fn((rows.len(), 2, 3), |(r, _, _)| f((rows.start + r) as f64) as f32))
+            Ok(Array3::from_shape_fn((rows.len(), 2, 3), |(r, _, _)| {
+                f((rows.start + r) as f64) as f32
+            }))
         }
     }
 
@@ -207,7 +242,11 @@ mod tests {
     fn a_fractional_shift_follows_a_smooth_function() {
         let (values, _) = all(3.37, 7, 60);
         assert_eq!(values.first().map(|v| v.0), Some(0));
-        assert_eq!(values.last().map(|v| v.0), Some(56), "row 56 + 3.37 is the last on the detector");
+        assert_eq!(
+            values.last().map(|v| v.0),
+            Some(56),
+            "row 56 + 3.37 is the last on the detector"
+        );
         for &(z, value) in values.iter().filter(|(z, _)| *z < 52) {
             // the kernel is exact to about 1e-3 of the amplitude for a period of 42 rows
             assert!((f64::from(value) - f(z as f64 + 3.37)).abs() < 2e-3, "{z}");
@@ -222,7 +261,10 @@ mod tests {
         for slab in [1, 4, 9] {
             let (parts, read) = all(-2.6, slab, 60);
             assert_eq!(parts, whole);
-            assert!(slab < 4 || read <= 60, "{read} rows read in slabs of {slab}");
+            assert!(
+                slab < 4 || read <= 60,
+                "{read} rows read in slabs of {slab}"
+            );
         }
     }
 
@@ -230,7 +272,11 @@ mod tests {
     fn a_whole_shift_copies_rows() {
         let (values, read) = all(-4.0, 8, 30);
         assert_eq!((values.len(), read), (26, 26));
-        assert!(values.iter().all(|&(z, value)| value == f(z as f64 - 4.0) as f32));
+        assert!(
+            values
+                .iter()
+                .all(|&(z, value)| value == f(z as f64 - 4.0) as f32)
+        );
     }
 
     #[test]

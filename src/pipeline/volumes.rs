@@ -49,7 +49,11 @@ pub fn difference(
     let shape = reference.meta().shape;
     if target.meta().shape != shape {
         return Err(Error::Shape {
-            what: format!("{} against {} [z, y, x]", pair.target.display(), pair.reference.display()),
+            what: format!(
+                "{} against {} [z, y, x]",
+                pair.target.display(),
+                pair.reference.display()
+            ),
             expected: shape.to_vec(),
             found: target.meta().shape.to_vec(),
             hint: "cut both to the same size first".into(),
@@ -58,15 +62,23 @@ pub fn difference(
     if target.meta().unit != reference.meta().unit {
         return Err(Error::input(
             pair.target,
-            format!("values are in {}, those of the reference in {}", target.meta().unit, reference.meta().unit),
+            format!(
+                "values are in {}, those of the reference in {}",
+                target.meta().unit,
+                reference.meta().unit
+            ),
             "convert one of them, or state the unit of both with --unit",
         ));
     }
     let folder = OutputFolder::claim(output, session.existing)?;
     let cap = plan::memory_cap(config)?;
-    let (motion, mut alignment) = register(reference.as_ref(), target.as_ref(), config, cap, session)?;
+    let (motion, mut alignment) =
+        register(reference.as_ref(), target.as_ref(), config, cap, session)?;
     alignment.reference = pair.reference.display().to_string();
-    let moved = MovedVolume { inner: target, motion };
+    let moved = MovedVolume {
+        inner: target,
+        motion,
+    };
     let still = motion == Motion::default();
     let target: &dyn VolumeReader = if still { moved.inner.as_ref() } else { &moved };
     if !still {
@@ -77,8 +89,11 @@ pub fn difference(
     let [n_z, n_y, n_x] = shape;
     let shift = motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px);
     let covered = super::rows::covered_slices(&(0..n_z), motion.shift_z_px, n_z);
-    let slab = plan::difference_need(shape, config.run.format).slab_under(cap, n_z, "the difference", |_| 0)?.rows;
-    let name = |path: &Path| path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let slab = plan::difference_slab(shape, config, cap, "the difference")?.rows;
+    let name = |path: &Path| {
+        path.file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    };
     let context = difference::Context {
         target: &name(pair.target),
         reference: &name(pair.reference),
@@ -90,7 +105,11 @@ pub fn difference(
         valid_radius: (n_x.min(n_y) as f64 - 1.0) / 2.0 - shift,
         valid_z: covered,
         overwrite: session.existing == Existing::Overwrite,
-        provenance: provenance(config, &name(pair.target), &[("reference", json!(name(pair.reference)))]),
+        provenance: provenance(
+            config,
+            &name(pair.target),
+            &[("reference", json!(name(pair.reference)))],
+        ),
         progress: &session.progress,
     };
     let record = difference::run(reference.as_ref(), target, folder.path(), &context)?;
@@ -106,7 +125,11 @@ fn register(
 ) -> Result<(Motion, AlignmentRecord)> {
     let given = config.align.shift.is_some() || config.align.rotation.is_some();
     if config.align.method == AlignMethod::None && !given {
-        let record = AlignmentRecord { method: "none".into(), confidence: 1.0, ..AlignmentRecord::default() };
+        let record = AlignmentRecord {
+            method: "none".into(),
+            confidence: 1.0,
+            ..AlignmentRecord::default()
+        };
         return Ok((Motion::default(), record));
     }
     if given {
@@ -141,8 +164,15 @@ fn register(
     stage.inc(1);
     let motion = Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]);
     let rim = record.rotation_deg[2].to_radians().abs() * shape[2] as f64 / 2.0;
-    if record.shift_voxel.iter().all(|shift| shift.abs() < LEAST_SHIFT) && rim < LEAST_SHIFT {
-        record.warnings.push(format!("the shift found is below {LEAST_SHIFT} voxel: nothing was moved"));
+    if record
+        .shift_voxel
+        .iter()
+        .all(|shift| shift.abs() < LEAST_SHIFT)
+        && rim < LEAST_SHIFT
+    {
+        record.warnings.push(format!(
+            "the shift found is below {LEAST_SHIFT} voxel: nothing was moved"
+        ));
         return Ok((Motion::default(), record));
     }
     Ok((motion, record))
@@ -185,7 +215,11 @@ impl VolumeReader for MovedVolume {
     }
 
     fn read_labels(&self, _z: Range<usize>) -> Result<Array3<u32>> {
-        Err(Error::config("volume", "labels", "labels cannot be interpolated; give the volume of attenuation"))
+        Err(Error::config(
+            "volume",
+            "labels",
+            "labels cannot be interpolated; give the volume of attenuation",
+        ))
     }
 
     fn bytes_per_slice(&self) -> u64 {
@@ -208,7 +242,8 @@ impl MovedVolume {
                 continue;
             }
             let (whole_x, whole_y) = (at_x.floor(), at_y.floor());
-            let (weights_x, weights_y) = (keys_weights(at_x - whole_x), keys_weights(at_y - whole_y));
+            let (weights_x, weights_y) =
+                (keys_weights(at_x - whole_x), keys_weights(at_y - whole_y));
             let mut sum = 0.0;
             for (tap_y, weight_y) in weights_y.iter().enumerate() {
                 let row = (whole_y + tap_y as f64 - 1.0).clamp(0.0, n_y as f64 - 1.0) as usize;
@@ -268,17 +303,30 @@ mod tests {
             provenance: serde_json::Value::Null,
         };
         let motion = Motion::from_alignment([1.3, -0.6, 2.4], 5.0);
-        let moved = MovedVolume { inner: Box::new(Quadratic(meta)), motion };
+        let moved = MovedVolume {
+            inner: Box::new(Quadratic(meta)),
+            motion,
+        };
         let slab = moved.read(4..12).unwrap();
         let (sin, cos) = 5f64.to_radians().sin_cos();
         for (k, j, i) in [(0, 15, 20), (3, 10, 25), (7, 20, 12)] {
             let (x, y) = (i as f64 - 20.0, j as f64 - 15.0);
-            let expected = value((4 + k) as f64 + 2.4, sin * x + cos * y - 0.6, cos * x - sin * y + 1.3);
+            let expected = value(
+                (4 + k) as f64 + 2.4,
+                sin * x + cos * y - 0.6,
+                cos * x - sin * y + 1.3,
+            );
             // cubic convolution reproduces a quadratic exactly; f32 rounding is left
-            assert!((f64::from(slab[[k, j, i]]) - expected).abs() < 1e-4 * 20.0, "{k} {j} {i}");
+            assert!(
+                (f64::from(slab[[k, j, i]]) - expected).abs() < 1e-4 * 20.0,
+                "{k} {j} {i}"
+            );
             let unmoved = value((4 + k) as f64, y, x);
             assert!((unmoved - expected).abs() > 0.1, "the check is blind");
         }
-        assert!(moved.read(18..20).unwrap().iter().all(|v| v.is_nan()), "above the volume there is nothing");
+        assert!(
+            moved.read(18..20).unwrap().iter().all(|v| v.is_nan()),
+            "above the volume there is nothing"
+        );
     }
 }

@@ -71,7 +71,12 @@ impl CpuFbp {
     }
 
     /// Slices `[z, y, x]` of sinograms `[row, angle, col]`; the shapes were checked by the caller.
-    pub(crate) fn slab(&mut self, sinograms: ArrayView3<'_, f32>, axis_px: &[f64], mut out: ArrayViewMut3<'_, f32>) {
+    pub(crate) fn slab(
+        &mut self,
+        sinograms: ArrayView3<'_, f32>,
+        axis_px: &[f64],
+        mut out: ArrayViewMut3<'_, f32>,
+    ) {
         let mut start = 0;
         while start < axis_px.len() {
             let slices = interleaved(self.level, axis_px.len() - start);
@@ -92,7 +97,10 @@ impl CpuFbp {
         let plan = &self.filter.plan;
         let block = self.block_angles(slices) * self.filter.stride(slices) * 4;
         let multipliers = slices * (plan.n_fft / 2 + 1) * 8;
-        let thread = self.filter.workspace_bytes(slices).max(TILE.0 * TILE.1 * slices * 4);
+        let thread = self
+            .filter
+            .workspace_bytes(slices)
+            .max(TILE.0 * TILE.1 * slices * 4);
         (block + multipliers + thread * rayon::current_num_threads()) as u64
     }
 
@@ -109,7 +117,8 @@ impl CpuFbp {
 
     /// Angles filtered at a time, a multiple of [`ANGLES`].
     fn block_angles(&self, slices: usize) -> usize {
-        let bytes = (slices * self.grid.n_x * self.grid.n_y * 4).clamp(BLOCK_BYTES.0, BLOCK_BYTES.1);
+        let bytes =
+            (slices * self.grid.n_x * self.grid.n_y * 4).clamp(BLOCK_BYTES.0, BLOCK_BYTES.1);
         let fit = bytes / (self.filter.stride(slices) * 4);
         (fit / ANGLES * ANGLES).clamp(ANGLES, self.rays.len().next_multiple_of(ANGLES))
     }
@@ -121,17 +130,32 @@ impl CpuFbp {
         mut out: ArrayViewMut3<'_, f32>,
         slices: usize,
     ) {
-        let multipliers: Vec<_> = axis_px.iter().map(|&axis| self.filter.plan.multiplier(axis)).collect();
+        let multipliers: Vec<_> = axis_px
+            .iter()
+            .map(|&axis| self.filter.plan.multiplier(axis))
+            .collect();
         let (stride, angles) = (self.filter.stride(slices), self.block_angles(slices));
         let mut block = std::mem::take(&mut self.block);
         for first in (0..self.rays.len()).step_by(angles) {
             let n = angles.min((self.rays.len() - first).next_multiple_of(ANGLES));
             let samples = block.at_least(n * stride);
-            self.filter.block(sinograms, &multipliers, first, slices, samples);
+            self.filter
+                .block(sinograms, &multipliers, first, slices, samples);
             let samples = &block.as_slice()[..n * stride];
-            tiles(out.view_mut()).into_par_iter().for_each_init(Buffer::default, |sums, (x, y, out)| {
-                self.tile(samples, first, slices, x, y, sums.at_least(TILE.0 * TILE.1 * slices), out)
-            });
+            tiles(out.view_mut()).into_par_iter().for_each_init(
+                Buffer::default,
+                |sums, (x, y, out)| {
+                    self.tile(
+                        samples,
+                        first,
+                        slices,
+                        x,
+                        y,
+                        sums.at_least(TILE.0 * TILE.1 * slices),
+                        out,
+                    )
+                },
+            );
         }
         self.block = block;
     }
@@ -148,8 +172,9 @@ impl CpuFbp {
         mut out: ArrayViewMut3<'_, f32>,
     ) {
         let (n_z, n_y, n_x) = out.dim();
-        let rows_inside: Vec<Range<usize>> =
-            (0..n_y).map(|j| inside(&self.grid, self.mask_radius_px, y + j, x, n_x)).collect();
+        let rows_inside: Vec<Range<usize>> = (0..n_y)
+            .map(|j| inside(&self.grid, self.mask_radius_px, y + j, x, n_x))
+            .collect();
         if rows_inside.iter().all(Range::is_empty) {
             if first == 0 {
                 out.fill(0.0);
@@ -165,7 +190,12 @@ impl CpuFbp {
         let stride = self.filter.stride(slices);
         let n_samples = self.filter.plan.n_out;
         for (pass, samples) in samples.chunks(ANGLES * stride).enumerate() {
-            let lines = lines(&self.rays, first + pass * ANGLES, &self.filter.plan, self.grid.step);
+            let lines = lines(
+                &self.rays,
+                first + pass * ANGLES,
+                &self.filter.plan,
+                self.grid.step,
+            );
             // runs of one column of the tile before the next: the samples that they meet stay in the first-level cache
             for run in (0..n_x).step_by(RUN) {
                 for j in 0..n_y {
@@ -182,7 +212,11 @@ impl CpuFbp {
                             voxels: from - run..to - run,
                         };
                         let at = (j * TILE.0 + from) * slices;
-                        self.level.accumulate(slices, &segment, &mut sums[at..(j * TILE.0 + to) * slices]);
+                        self.level.accumulate(
+                            slices,
+                            &segment,
+                            &mut sums[at..(j * TILE.0 + to) * slices],
+                        );
                     }
                 }
             }
@@ -195,7 +229,13 @@ impl CpuFbp {
 fn lines(rays: &[Ray], first: usize, plan: &FilterPlan, step: f64) -> Lines {
     let upsample = plan.upsample as f64;
     let zero = [0.0; ANGLES];
-    let mut lines = Lines { at_axis: zero, along_x: zero, along_y: zero, step: [0.0; ANGLES], back: zero };
+    let mut lines = Lines {
+        at_axis: zero,
+        along_x: zero,
+        along_y: zero,
+        step: [0.0; ANGLES],
+        back: zero,
+    };
     for (angle, ray) in rays.iter().skip(first).take(ANGLES).enumerate() {
         lines.at_axis[angle] = (ray.offset_px - plan.t0) * upsample;
         lines.along_x[angle] = ray.cos * upsample;
@@ -222,13 +262,27 @@ fn interleaved(level: Level, left: usize) -> usize {
 }
 
 /// Pairs the voxels of a tile `[z, y, x]` with their sums `[y, x, z]`, rows as long as those of a [`TILE`].
-fn each_row(mut out: ArrayViewMut3<'_, f32>, slices: usize, sums: &mut [f32], pair: impl Fn(&mut f32, &mut f32)) {
+fn each_row(
+    mut out: ArrayViewMut3<'_, f32>,
+    slices: usize,
+    sums: &mut [f32],
+    pair: impl Fn(&mut f32, &mut f32),
+) {
     for (z, mut slice) in out.outer_iter_mut().enumerate() {
-        for (mut row, sums) in slice.outer_iter_mut().zip(sums.chunks_exact_mut(TILE.0 * slices)) {
+        for (mut row, sums) in slice
+            .outer_iter_mut()
+            .zip(sums.chunks_exact_mut(TILE.0 * slices))
+        {
             let sums = sums[z..].iter_mut().step_by(slices);
             match row.as_slice_mut() {
-                Some(row) => row.iter_mut().zip(sums).for_each(|(value, sum)| pair(value, sum)),
-                None => row.iter_mut().zip(sums).for_each(|(value, sum)| pair(value, sum)),
+                Some(row) => row
+                    .iter_mut()
+                    .zip(sums)
+                    .for_each(|(value, sum)| pair(value, sum)),
+                None => row
+                    .iter_mut()
+                    .zip(sums)
+                    .for_each(|(value, sum)| pair(value, sum)),
             }
         }
     }

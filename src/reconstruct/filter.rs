@@ -68,17 +68,31 @@ impl FilterPlan {
                 what: "sinogram [angle, col] and slice [y, x]".into(),
                 expected: vec![1, 1, 1, 1],
                 found: vec![job.rays.len(), job.n_cols, job.grid.n_y, job.grid.n_x],
-                hint: "at least one of each is needed; check rows, crop and the excluded projections".into(),
+                hint:
+                    "at least one of each is needed; check rows, crop and the excluded projections"
+                        .into(),
             });
         }
         if ![1, 2, 4].contains(&config.upsample) {
-            return Err(Error::config("reconstruct.upsample", config.upsample, "must be 1, 2 or 4"));
+            return Err(Error::config(
+                "reconstruct.upsample",
+                config.upsample,
+                "must be 1, 2 or 4",
+            ));
         }
         if !(config.cutoff > 0.0 && config.cutoff <= 1.0) {
-            return Err(Error::config("reconstruct.cutoff", config.cutoff, "must be above 0 and at most 1"));
+            return Err(Error::config(
+                "reconstruct.cutoff",
+                config.cutoff,
+                "must be above 0 and at most 1",
+            ));
         }
         if !(config.padding >= 1.0 && config.padding <= 16.0) {
-            return Err(Error::config("reconstruct.padding", config.padding, "must be from 1 to 16"));
+            return Err(Error::config(
+                "reconstruct.padding",
+                config.padding,
+                "must be from 1 to 16",
+            ));
         }
         let (t_min, t_max) = reach(job);
         if !(t_min.is_finite() && t_max.is_finite() && t_max - t_min < 5e5) {
@@ -99,7 +113,13 @@ impl FilterPlan {
             n_fft,
             upsample: config.upsample,
             n_left: (n_fft - job.n_cols) / 2,
-            response: response(n_fft, config.upsample, config.filter, config.cutoff, job.scale),
+            response: response(
+                n_fft,
+                config.upsample,
+                config.filter,
+                config.cutoff,
+                job.scale,
+            ),
             roll_off: roll_off(n_fft - job.n_cols, job.n_cols),
             t0,
             n_out: reach_px * config.upsample,
@@ -111,12 +131,18 @@ impl FilterPlan {
     /// # Panics
     /// When the lengths are others.
     pub fn pad_row(&self, row: &[f32], out: &mut [f32]) {
-        assert_eq!((row.len(), out.len()), (self.n_cols, self.n_fft), "row and extended row");
+        assert_eq!(
+            (row.len(), out.len()),
+            (self.n_cols, self.n_fft),
+            "row and extended row"
+        );
         let (left, right) = (row[0], row[self.n_cols - 1]);
         out[self.n_left..self.n_left + self.n_cols].copy_from_slice(row);
         let (before, behind) = out.split_at_mut(self.n_left + self.n_cols);
         let places = behind.iter_mut().chain(&mut before[..self.n_left]);
-        for ((value, &on_right), &on_left) in places.zip(&self.roll_off).zip(self.roll_off.iter().rev()) {
+        for ((value, &on_right), &on_left) in
+            places.zip(&self.roll_off).zip(self.roll_off.iter().rev())
+        {
             *value = right * on_right + left * on_left;
         }
     }
@@ -140,7 +166,10 @@ impl FilterPlan {
                 // whole turns are taken out first: the phase stays exact for long rows
                 let turns = (k as f64 * turns_per_bin).fract();
                 let (sin, cos) = (2.0 * PI * turns).sin_cos();
-                Complex::new((f64::from(gain) * cos) as f32, (f64::from(gain) * sin) as f32)
+                Complex::new(
+                    (f64::from(gain) * cos) as f32,
+                    (f64::from(gain) * sin) as f32,
+                )
             })
             .collect()
     }
@@ -175,7 +204,10 @@ fn reach(job: &SliceJob) -> (f64, f64) {
         }
         let (low, high) = (low.max(-radius), high.min(radius));
         if low <= high {
-            range = (range.0.min(low + ray.offset_px), range.1.max(high + ray.offset_px));
+            range = (
+                range.0.min(low + ray.offset_px),
+                range.1.max(high + ray.offset_px),
+            );
         }
     }
     // the mask leaves no voxel
@@ -185,11 +217,19 @@ fn reach(job: &SliceJob) -> (f64, f64) {
 /// See [`FilterPlan::roll_off`]: half a cosine over half the width of the detector, or the gap where that is shorter.
 fn roll_off(gap: usize, n_cols: usize) -> Vec<f32> {
     let length = (n_cols / 2).clamp(1, gap.max(1)) as f64;
-    (1..=gap).map(|j| (0.5 + 0.5 * (PI * (j as f64 / length).min(1.0)).cos()) as f32).collect()
+    (1..=gap)
+        .map(|j| (0.5 + 0.5 * (PI * (j as f64 / length).min(1.0)).cos()) as f32)
+        .collect()
 }
 
 /// See [`FilterPlan::response`].
-fn response(n_fft: usize, upsample: usize, window: FilterWindow, cutoff: f64, scale: f64) -> Vec<f32> {
+fn response(
+    n_fft: usize,
+    upsample: usize,
+    window: FilterWindow,
+    cutoff: f64,
+    scale: f64,
+) -> Vec<f32> {
     let ramp = ramp(n_fft);
     let half = n_fft / 2;
     (0..=half)
@@ -214,7 +254,9 @@ fn ramp(n: usize) -> Vec<f64> {
         kernel[k].re = value;
         kernel[n - k].re = value;
     }
-    rustfft::FftPlanner::new().plan_fft_forward(n).process(&mut kernel);
+    rustfft::FftPlanner::new()
+        .plan_fft_forward(n)
+        .process(&mut kernel);
     kernel[..=n / 2].iter().map(|value| value.re).collect()
 }
 
@@ -249,7 +291,11 @@ fn window_at(window: FilterWindow, nu: f64) -> f64 {
 
 /// sin(pi x) / (pi x).
 fn sinc(x: f64) -> f64 {
-    if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) }
+    if x == 0.0 {
+        1.0
+    } else {
+        (PI * x).sin() / (PI * x)
+    }
 }
 
 #[cfg(test)]
@@ -259,7 +305,9 @@ mod tests {
     use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
 
     fn job(n_cols: usize, n_angles: usize) -> SliceJob {
-        let angles: Vec<f64> = (0..n_angles).map(|k| k as f64 * PI / n_angles as f64).collect();
+        let angles: Vec<f64> = (0..n_angles)
+            .map(|k| k as f64 * PI / n_angles as f64)
+            .collect();
         SliceJob {
             n_cols,
             rays: rays(&angles, InPlaneMotion::default()),
@@ -280,8 +328,15 @@ mod tests {
         for (index, &value) in padded.iter().enumerate() {
             let lag = p - index as f64;
             for (k, &gain) in ramp.iter().enumerate() {
-                let both = if k == 0 || 2 * k == plan.n_fft { 1.0 } else { 2.0 };
-                sum += both * gain * f64::from(value) * (2.0 * PI * k as f64 * lag / plan.n_fft as f64).cos();
+                let both = if k == 0 || 2 * k == plan.n_fft {
+                    1.0
+                } else {
+                    2.0
+                };
+                sum += both
+                    * gain
+                    * f64::from(value)
+                    * (2.0 * PI * k as f64 * lag / plan.n_fft as f64).cos();
             }
         }
         sum / plan.n_fft as f64
@@ -290,7 +345,15 @@ mod tests {
     #[test]
     fn at_whole_pixels_the_filter_is_the_convolution_with_the_ramp_kernel() {
         let plan = FilterPlan::new(&job(16, 8)).unwrap();
-        let row: Vec<f32> = (0..16).map(|c| if (5..9).contains(&c) { 1.0 + c as f32 } else { 0.0 }).collect();
+        let row: Vec<f32> = (0..16)
+            .map(|c| {
+                if (5..9).contains(&c) {
+                    1.0 + c as f32
+                } else {
+                    0.0
+                }
+            })
+            .collect();
         for column in 0..16 {
             let expected: f64 = (0..16)
                 .map(|c| {
@@ -304,9 +367,15 @@ mod tests {
                 })
                 .sum();
             let found = filtered_at(&plan, &row, 7.5, column as f64 - 7.5);
-            assert!((found - expected).abs() < 1e-9, "column {column}: {found} {expected}");
+            assert!(
+                (found - expected).abs() < 1e-9,
+                "column {column}: {found} {expected}"
+            );
             let moved = filtered_at(&plan, &row, 7.6, column as f64 - 7.5);
-            assert!((moved - expected).abs() > 1e-6 || expected.abs() < 1e-3, "the axis must matter");
+            assert!(
+                (moved - expected).abs() > 1e-6 || expected.abs() < 1e-3,
+                "the axis must matter"
+            );
         }
     }
 
@@ -314,7 +383,14 @@ mod tests {
     fn every_voxel_of_the_job_meets_a_kept_sample() {
         let mut moved = job(33, 50);
         let angles: Vec<f64> = (0..50).map(|k| f64::from(k) * PI / 50.0).collect();
-        moved.rays = rays(&angles, InPlaneMotion { shift_x_px: 6.3, shift_y_px: -2.1, rotation_rad: 0.3 });
+        moved.rays = rays(
+            &angles,
+            InPlaneMotion {
+                shift_x_px: 6.3,
+                shift_y_px: -2.1,
+                rotation_rad: 0.3,
+            },
+        );
         for mask in [None, Some(16.0)] {
             moved.mask_radius_px = mask;
             let plan = FilterPlan::new(&moved).unwrap();
@@ -327,13 +403,21 @@ mod tests {
                         if mask.is_some_and(|radius| x.hypot(y) > radius) {
                             continue;
                         }
-                        let m = (ray.offset_px + x * ray.cos + y * ray.sin - plan.t0) * plan.upsample as f64;
-                        assert!(m >= 0.0 && m + 1.0 <= (plan.n_out - 1) as f64, "{m} of {}", plan.n_out);
+                        let m = (ray.offset_px + x * ray.cos + y * ray.sin - plan.t0)
+                            * plan.upsample as f64;
+                        assert!(
+                            m >= 0.0 && m + 1.0 <= (plan.n_out - 1) as f64,
+                            "{m} of {}",
+                            plan.n_out
+                        );
                         outermost = outermost.max(m);
                     }
                 }
             }
-            assert!(plan.n_out as f64 - outermost < 10.0, "no more than needed is kept");
+            assert!(
+                plan.n_out as f64 - outermost < 10.0,
+                "no more than needed is kept"
+            );
         }
     }
 
@@ -372,16 +456,25 @@ mod tests {
         ];
         for (window, middle, end) in table {
             for (nu, expected) in [(0.0, 1.0), (0.5, middle), (1.0, end)] {
-                assert!((window_at(window, nu) - expected).abs() < 1e-12, "{window:?} at {nu}");
+                assert!(
+                    (window_at(window, nu) - expected).abs() < 1e-12,
+                    "{window:?} at {nu}"
+                );
             }
-            assert!(window_at(window, 1.5) < 2e-3, "{window:?} beyond its cutoff");
+            assert!(
+                window_at(window, 1.5) < 2e-3,
+                "{window:?} beyond its cutoff"
+            );
         }
     }
 
     #[test]
     fn values_out_of_range_are_refused_by_key() {
         for (key, change) in [
-            ("upsample", (|c| c.upsample = 3) as fn(&mut ReconstructConfig)),
+            (
+                "upsample",
+                (|c| c.upsample = 3) as fn(&mut ReconstructConfig),
+            ),
             ("cutoff", |c| c.cutoff = 0.0),
             ("padding", |c| c.padding = f64::NAN),
         ] {

@@ -73,7 +73,10 @@ impl Fourier {
     /// Why this method cannot do the job, if so.
     pub(crate) fn misfit(job: &SliceJob) -> Option<String> {
         (job.grid.step > 1.0).then(|| {
-            format!("a voxel of {} px is wider than a pixel; use fbp or auto, or bin the projections", job.grid.step)
+            format!(
+                "a voxel of {} px is wider than a pixel; use fbp or auto, or bin the projections",
+                job.grid.step
+            )
         })
     }
 
@@ -82,7 +85,8 @@ impl Fourier {
     /// Its work grows with angles * n_fft, that of back-projection with angles * voxels.
     pub(crate) fn pays(job: &SliceJob) -> bool {
         let n_fft = (job.config.padding.max(1.0) * job.n_cols as f64).max(4.0) as usize;
-        Self::misfit(job).is_none() && job.grid.n_x * job.grid.n_y >= VOXELS_PER_FREQUENCY * n_fft.next_power_of_two()
+        Self::misfit(job).is_none()
+            && job.grid.n_x * job.grid.n_y >= VOXELS_PER_FREQUENCY * n_fft.next_power_of_two()
     }
 
     /// Plans the transforms.
@@ -94,13 +98,21 @@ impl Fourier {
             return Err(Error::config("reconstruct.method", "fourier", misfit));
         }
         let plan = FilterPlan::new(job)?;
-        let grid = (transform_length(job.grid.n_x), transform_length(job.grid.n_y));
+        let grid = (
+            transform_length(job.grid.n_x),
+            transform_length(job.grid.n_y),
+        );
         let per_bin = job.grid.step / plan.n_fft as f64;
         let lines = job
             .rays
             .iter()
             // row j grows downwards, y upwards
-            .map(|ray| Line::new(ray.cos * per_bin * grid.0 as f64, -ray.sin * per_bin * grid.1 as f64))
+            .map(|ray| {
+                Line::new(
+                    ray.cos * per_bin * grid.0 as f64,
+                    -ray.sin * per_bin * grid.1 as f64,
+                )
+            })
             .collect();
         let half = plan.n_fft / 2;
         let gain = plan
@@ -110,7 +122,11 @@ impl Fourier {
             .map(|(k, &response)| {
                 // a cell and its mirror image add up, so the sample at 0 counts half, and so does Nyquist, which the plan
                 // has halved already where rows are upsampled
-                let both = if k == 0 || (k == half && plan.upsample == 1) { 0.5 } else { 1.0 };
+                let both = if k == 0 || (k == half && plan.upsample == 1) {
+                    0.5
+                } else {
+                    1.0
+                };
                 (both * f64::from(response) * plan.transfer(k).powi(2)) as f32
             })
             .collect();
@@ -124,8 +140,13 @@ impl Fourier {
             lines,
             gain,
             middle,
-            deapodise: (deapodise(job.grid.n_x, grid.0, false), deapodise(job.grid.n_y, grid.1, true)),
-            inside: (0..job.grid.n_y).map(|j| inside(&job.grid, job.mask_radius_px, j, 0, job.grid.n_x)).collect(),
+            deapodise: (
+                deapodise(job.grid.n_x, grid.0, false),
+                deapodise(job.grid.n_y, grid.1, true),
+            ),
+            inside: (0..job.grid.n_y)
+                .map(|j| inside(&job.grid, job.mask_radius_px, j, 0, job.grid.n_x))
+                .collect(),
             grid,
             weights: Weights::new(),
             row: real.plan_fft_forward(plan.n_fft),
@@ -137,7 +158,12 @@ impl Fourier {
     }
 
     /// Slices `[z, y, x]` of sinograms `[row, angle, col]`; the shapes were checked by the caller.
-    pub(crate) fn slab(&mut self, sinograms: ArrayView3<'_, f32>, axis_px: &[f64], mut out: ArrayViewMut3<'_, f32>) {
+    pub(crate) fn slab(
+        &mut self,
+        sinograms: ArrayView3<'_, f32>,
+        axis_px: &[f64],
+        mut out: ArrayViewMut3<'_, f32>,
+    ) {
         let mut workspaces = std::mem::take(&mut self.workspaces);
         let wanted = self.at_once(axis_px.len());
         workspaces.truncate(wanted);
@@ -154,7 +180,9 @@ impl Fourier {
             .zip(sinograms.axis_chunks_iter(Axis(0), each))
             .zip(axis_px.par_chunks(each))
             .for_each(|(((work, mut out), sinograms), axes)| {
-                for ((out, sinogram), &axis) in out.outer_iter_mut().zip(sinograms.outer_iter()).zip(axes) {
+                for ((out, sinogram), &axis) in
+                    out.outer_iter_mut().zip(sinograms.outer_iter()).zip(axes)
+                {
                     self.slice(sinogram, axis, out, work);
                 }
             });
@@ -184,12 +212,25 @@ impl Fourier {
 
     /// Slices worked on at the same time.
     fn at_once(&self, rows: usize) -> usize {
-        (AT_ONCE_BYTES / self.slice_bytes()).clamp(1, rayon::current_num_threads()).min(rows)
+        (AT_ONCE_BYTES / self.slice_bytes())
+            .clamp(1, rayon::current_num_threads())
+            .min(rows)
     }
 
-    fn slice(&self, sinogram: ArrayView2<'_, f32>, axis_px: f64, out: ArrayViewMut2<'_, f32>, work: &mut Workspace) {
+    fn slice(
+        &self,
+        sinogram: ArrayView2<'_, f32>,
+        axis_px: f64,
+        out: ArrayViewMut2<'_, f32>,
+        work: &mut Workspace,
+    ) {
         self.spectra(sinogram, axis_px, &mut work.spectra);
-        work.half_grid.spread(&self.weights, &self.lines, &work.spectra, self.plan.n_fft / 2 + 1);
+        work.half_grid.spread(
+            &self.weights,
+            &self.lines,
+            &work.spectra,
+            self.plan.n_fft / 2 + 1,
+        );
         self.transform_along_v(&mut work.half_grid);
         self.transform_along_u(&work.half_grid, out);
     }
@@ -205,24 +246,41 @@ impl Fourier {
                     Some(row) => self.plan.pad_row(row, padded),
                     None => self.plan.pad_row(&row.to_vec(), padded),
                 }
-                self.row.process_with_scratch(padded, spectrum, scratch).expect("lengths are those of the plan");
+                self.row
+                    .process_with_scratch(padded, spectrum, scratch)
+                    .expect("lengths are those of the plan");
                 let ray = self.rays[angle];
                 let t = ray.offset_px + self.middle.0 * ray.cos + self.middle.1 * ray.sin;
                 let turns = (t + axis_px + self.plan.n_left as f64) / self.plan.n_fft as f64;
-                self.phase(spectrum, turns, ray.weight as f32, self.lines[angle].mirrored);
+                self.phase(
+                    spectrum,
+                    turns,
+                    ray.weight as f32,
+                    self.lines[angle].mirrored,
+                );
             },
         );
     }
 
     /// Multiplies sample k by `weight`, the gain and exp(2 pi i k turns_per_bin).
-    fn phase(&self, spectrum: &mut [Complex<f32>], turns_per_bin: f64, weight: f32, mirrored: bool) {
+    fn phase(
+        &self,
+        spectrum: &mut [Complex<f32>],
+        turns_per_bin: f64,
+        weight: f32,
+        mirrored: bool,
+    ) {
         const FINE: usize = 32;
         let at = |k: usize| {
             let (sin, cos) = (2.0 * PI * (k as f64 * turns_per_bin).fract()).sin_cos();
             Complex::new(cos as f32, sin as f32)
         };
         let fine: [Complex<f32>; FINE] = std::array::from_fn(at);
-        for (block, (samples, gains)) in spectrum.chunks_mut(FINE).zip(self.gain.chunks(FINE)).enumerate() {
+        for (block, (samples, gains)) in spectrum
+            .chunks_mut(FINE)
+            .zip(self.gain.chunks(FINE))
+            .enumerate()
+        {
             let coarse = at(block * FINE) * weight;
             for ((sample, &gain), &fine) in samples.iter_mut().zip(gains).zip(&fine) {
                 *sample = *sample * (coarse * fine) * gain;
@@ -259,7 +317,8 @@ impl Fourier {
         kept.par_chunks_mut(stride).for_each_init(
             || vec![Complex::new(0.0, 0.0); self.along_v.get_inplace_scratch_len()],
             |scratch, column| {
-                self.along_v.process_with_scratch(&mut column[MARGIN..MARGIN + n_v], scratch);
+                self.along_v
+                    .process_with_scratch(&mut column[MARGIN..MARGIN + n_v], scratch);
             },
         );
     }
@@ -270,39 +329,50 @@ impl Fourier {
         let (n_y, n_x) = out.dim();
         let n_k = n_u / 2 + 1;
         let cells = half.cells.as_slice();
-        out.axis_chunks_iter_mut(Axis(0), BAND).into_par_iter().enumerate().for_each_init(
-            || {
-                (
-                    vec![Complex::new(0.0, 0.0); BAND * n_k],
-                    self.along_u.make_output_vec(),
-                    self.along_u.make_scratch_vec(),
-                )
-            },
-            |(rows, line, scratch), (band, mut out)| {
-                let place = |j: usize| (j + n_v - n_y / 2) % n_v;
-                for k in 0..n_k {
-                    let column = &cells[(MARGIN + k) * stride + MARGIN..][..n_v];
-                    for b in 0..out.nrows() {
-                        rows[b * n_k + k] = column[place(band * BAND + b)];
+        out.axis_chunks_iter_mut(Axis(0), BAND)
+            .into_par_iter()
+            .enumerate()
+            .for_each_init(
+                || {
+                    (
+                        vec![Complex::new(0.0, 0.0); BAND * n_k],
+                        self.along_u.make_output_vec(),
+                        self.along_u.make_scratch_vec(),
+                    )
+                },
+                |(rows, line, scratch), (band, mut out)| {
+                    let place = |j: usize| (j + n_v - n_y / 2) % n_v;
+                    for k in 0..n_k {
+                        let column = &cells[(MARGIN + k) * stride + MARGIN..][..n_v];
+                        for b in 0..out.nrows() {
+                            rows[b * n_k + k] = column[place(band * BAND + b)];
+                        }
                     }
-                }
-                for (b, (mut out, spectrum)) in out.outer_iter_mut().zip(rows.chunks_exact_mut(n_k)).enumerate() {
-                    let j = band * BAND + b;
-                    // both are real but for rounding; the transform insists
-                    spectrum[0].im = 0.0;
-                    spectrum[n_k - 1].im = 0.0;
-                    self.along_u.process_with_scratch(spectrum, line, scratch).expect("lengths are those of the plan");
-                    let inside = &self.inside[j];
-                    for (i, value) in out.iter_mut().enumerate() {
-                        *value = if inside.contains(&i) {
-                            line[(i + n_u - n_x / 2) % n_u] * self.deapodise.0[i] * self.deapodise.1[j]
-                        } else {
-                            0.0
-                        };
+                    for (b, (mut out, spectrum)) in out
+                        .outer_iter_mut()
+                        .zip(rows.chunks_exact_mut(n_k))
+                        .enumerate()
+                    {
+                        let j = band * BAND + b;
+                        // both are real but for rounding; the transform insists
+                        spectrum[0].im = 0.0;
+                        spectrum[n_k - 1].im = 0.0;
+                        self.along_u
+                            .process_with_scratch(spectrum, line, scratch)
+                            .expect("lengths are those of the plan");
+                        let inside = &self.inside[j];
+                        for (i, value) in out.iter_mut().enumerate() {
+                            *value = if inside.contains(&i) {
+                                line[(i + n_u - n_x / 2) % n_u]
+                                    * self.deapodise.0[i]
+                                    * self.deapodise.1[j]
+                            } else {
+                                0.0
+                            };
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
     }
 }
 
@@ -311,7 +381,9 @@ impl Fourier {
 /// u = 0 and u = n_u / 2 fall onto themselves.
 fn mirrored_columns(n_u: usize) -> impl Iterator<Item = (usize, usize)> {
     let top = MARGIN + n_u / 2;
-    (0..=MARGIN).map(|d| (MARGIN - d, MARGIN + d)).chain((0..=MARGIN).map(move |d| (top + d, top - d)))
+    (0..=MARGIN)
+        .map(|d| (MARGIN - d, MARGIN + d))
+        .chain((0..=MARGIN).map(move |d| (top + d, top - d)))
 }
 
 /// One over the window's transform at voxel i of n, counted from the middle one; with `centred`, the sign that moves
@@ -320,7 +392,11 @@ fn deapodise(n: usize, n_grid: usize, centred: bool) -> Vec<f32> {
     (0..n)
         .map(|i| {
             let from_middle = i as f64 - (n / 2) as f64;
-            let sign = if centred && (i + n / 2) % 2 == 1 { -1.0 } else { 1.0 };
+            let sign = if centred && (i + n / 2) % 2 == 1 {
+                -1.0
+            } else {
+                1.0
+            };
             (sign / window_transform(from_middle / n_grid as f64)) as f32
         })
         .collect()

@@ -56,7 +56,13 @@ impl Grid {
     #[must_use]
     pub fn square(n: usize) -> Grid {
         let half = (n as f64 - 1.0) / 2.0;
-        Grid { n_x: n, n_y: n, x0: -half, y0: half, step: 1.0 }
+        Grid {
+            n_x: n,
+            n_y: n,
+            x0: -half,
+            y0: half,
+            step: 1.0,
+        }
     }
 
     /// The part of this grid in columns `x` and rows `y`.
@@ -99,7 +105,12 @@ pub fn rays(angles_rad: &[f64], motion: InPlaneMotion) -> Vec<Ray> {
             // t = p' . n(angle) = p . n(angle + rotation)
             let (sin, cos) = (angle + motion.rotation_rad).sin_cos();
             let (sin_shift, cos_shift) = angle.sin_cos();
-            Ray { cos, sin, offset_px: motion.shift_x_px * cos_shift - motion.shift_y_px * sin_shift, weight }
+            Ray {
+                cos,
+                sin,
+                offset_px: motion.shift_x_px * cos_shift - motion.shift_y_px * sin_shift,
+                weight,
+            }
         })
         .collect()
 }
@@ -117,8 +128,11 @@ pub fn arc_weights(angles_rad: &[f64]) -> Vec<f64> {
     if n < 2 {
         return vec![PI; n];
     }
-    let mut order: Vec<(f64, usize)> =
-        angles_rad.iter().enumerate().map(|(index, angle)| (angle.rem_euclid(PI), index)).collect();
+    let mut order: Vec<(f64, usize)> = angles_rad
+        .iter()
+        .enumerate()
+        .map(|(index, angle)| (angle.rem_euclid(PI), index))
+        .collect();
     order.sort_by(|a, b| a.0.total_cmp(&b.0));
     // groups of equal direction
     let mut groups: Vec<(f64, Vec<usize>)> = Vec::with_capacity(n);
@@ -138,7 +152,11 @@ pub fn arc_weights(angles_rad: &[f64]) -> Vec<f64> {
     }
     let gaps: Vec<f64> = (0..n_groups)
         .map(|k| {
-            let next = if k + 1 < n_groups { groups[k + 1].0 } else { groups[0].0 + PI };
+            let next = if k + 1 < n_groups {
+                groups[k + 1].0
+            } else {
+                groups[0].0 + PI
+            };
             next - groups[k].0
         })
         .collect();
@@ -183,7 +201,10 @@ mod tests {
         let angles: Vec<f64> = (0..=180).map(|k| f64::from(k) * PI / 180.0).collect();
         let weights = arc_weights(&angles);
         assert!((weights.iter().sum::<f64>() - PI).abs() < 1e-12);
-        assert!((weights[0] - 0.5 * PI / 180.0).abs() < 1e-12 && (weights[90] - PI / 180.0).abs() < 1e-12);
+        assert!(
+            (weights[0] - 0.5 * PI / 180.0).abs() < 1e-12
+                && (weights[90] - PI / 180.0).abs() < 1e-12
+        );
     }
 
     #[test]
@@ -191,7 +212,10 @@ mod tests {
         let mut angles: Vec<f64> = (0..=375).map(|k| f64::from(k) * 2.0 * PI / 375.0).collect();
         let weights = arc_weights(&angles);
         assert!((weights.iter().sum::<f64>() - PI).abs() < 1e-12);
-        assert!((weights[0] - 0.5 * weights[1]).abs() < 1e-3 * weights[1], "view 0 and view 375 are one direction");
+        assert!(
+            (weights[0] - 0.5 * weights[1]).abs() < 1e-3 * weights[1],
+            "view 0 and view 375 are one direction"
+        );
         angles.swap(3, 200);
         let swapped = arc_weights(&angles);
         assert!((swapped[3] - weights[200]).abs() < 1e-12);

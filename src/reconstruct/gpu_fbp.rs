@@ -11,10 +11,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytemuck::Zeroable;
 use ndarray::{ArrayView3, ArrayViewMut3, s};
 
 use super::SliceJob;
-use super::backproject::{Backproject, BackprojectParams, MAX_RAYS, ray_constants, spans};
+use super::backproject::{
+    Backproject, BackprojectParams, MAX_RAYS, RayConstants, TILE, ray_constants, spans,
+};
 use super::filter::FilterPlan;
 use super::ramp_filter::{LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers};
 use crate::error::{Error, Result};
@@ -49,7 +52,7 @@ struct Cut {
     packs: usize,
     /// Angles of a block; even where there are several blocks, so that the same two angles share a transform in any cut.
     angles: usize,
-    /// Slice rows of a band: one buffer of slices holds no more.
+    /// Slice rows of a band: one buffer of slices holds no more. Whole tiles.
     band_rows: usize,
     /// Voxel updates of a dispatch at most, so that it ends well within a second.
     updates: u64,
@@ -77,32 +80,56 @@ struct Buffers {
 
 impl Cut {
     /// From the limits of the GPU: `bytes` is the largest buffer that a kernel may see.
-    fn new(plan: &FilterPlan, grid: &super::Grid, n_angles: usize, kind: AdapterKind, max_bytes: u64) -> Cut {
-        let block_bytes = if shares_memory(kind) { SHARED_BLOCK_BYTES } else { BLOCK_BYTES };
+    fn new(
+        plan: &FilterPlan,
+        grid: &super::Grid,
+        n_angles: usize,
+        kind: AdapterKind,
+        max_bytes: u64,
+    ) -> Cut {
+        let block_bytes = if shares_memory(kind) {
+            SHARED_BLOCK_BYTES
+        } else {
+            BLOCK_BYTES
+        };
         let fits = |packs: usize, angles: usize| {
-            let (largest, all) = RampFilterParams::new(plan, packs, angles, LOCAL).lens().bytes();
+            let (largest, all) = RampFilterParams::new(plan, packs, angles, LOCAL)
+                .lens()
+                .bytes();
             largest <= max_bytes && all <= block_bytes
         };
         let mut angles = n_angles.min(MAX_RAYS);
         while angles > 2 && !fits(1, angles) {
             angles = (angles / 2).next_multiple_of(2);
         }
-        let band_rows = ((max_bytes / (16 * grid.n_x as u64)) as usize).clamp(1, grid.n_y.min(65_535));
+        let band_rows =
+            ((max_bytes / (16 * grid.n_x as u64)) as usize / TILE * TILE).clamp(TILE, 65_504);
         // 65535 workgroups along an axis are always there; along z they count rows times phases
         let most = if band_rows < grid.n_y { 1 } else { 64 };
         let mut packs = (VOXELS_PER_DISPATCH / (grid.n_x * grid.n_y)).clamp(1, most);
-        let slice_bytes = |packs: usize| 16 * (packs * grid.n_x * band_rows) as u64;
+        let slice_bytes = |packs: usize| 16 * (packs * grid.n_x * band_rows.min(grid.n_y)) as u64;
         while packs > 1 && !(fits(packs, angles) && slice_bytes(packs) <= max_bytes) {
             packs -= 1;
         }
-        Cut { packs, angles, band_rows, updates: updates_per_dispatch(kind) }
+        Cut {
+            packs,
+            angles,
+            band_rows,
+            updates: updates_per_dispatch(kind),
+        }
     }
 
     /// A smaller one, for when memory runs out.
     fn smaller(self) -> Option<Cut> {
         match (self.packs, self.angles) {
-            (2.., _) => Some(Cut { packs: self.packs / 2, ..self }),
-            (_, 33..) => Some(Cut { angles: (self.angles / 2).next_multiple_of(2), ..self }),
+            (2.., _) => Some(Cut {
+                packs: self.packs / 2,
+                ..self
+            }),
+            (_, 33..) => Some(Cut {
+                angles: (self.angles / 2).next_multiple_of(2),
+                ..self
+            }),
             _ => None,
         }
     }
@@ -129,7 +156,13 @@ impl GpuFbp {
     /// Those of [`FilterPlan::new`]; [`Error::Gpu`] when not even the smallest cut fits.
     pub fn new(gpu: Arc<Gpu>, job: &SliceJob) -> Result<Self> {
         let plan = FilterPlan::new(job)?;
-        let cut = Cut::new(&plan, &job.grid, job.rays.len(), gpu.info().kind, gpu.max_bytes());
+        let cut = Cut::new(
+            &plan,
+            &job.grid,
+            job.rays.len(),
+            gpu.info().kind,
+            gpu.max_bytes(),
+        );
         Self::with_cut(gpu, job, plan, cut)
     }
 
@@ -149,8 +182,11 @@ impl GpuFbp {
         let blocks = (0..job.rays.len()).step_by(cut.angles).map(|first| {
             let angles = first..(first + cut.angles).min(job.rays.len());
             let mut rays = constants[angles.clone()].to_vec();
-            rays.resize(MAX_RAYS, [0.0; 4]);
-            let weights: Vec<f32> = job.rays[angles.clone()].iter().map(|ray| ray.weight as f32).collect();
+            rays.resize(MAX_RAYS, RayConstants::zeroed());
+            let weights: Vec<f32> = job.rays[angles.clone()]
+                .iter()
+                .map(|ray| ray.weight as f32)
+                .collect();
             Ok(AngleBlock {
                 angles,
                 rays: gpu.uniform_from("rays", &rays)?,
@@ -183,12 +219,24 @@ impl GpuFbp {
         mut out: ArrayViewMut3<'_, f32>,
     ) -> Result<()> {
         let n_rows = axis_px.len();
-        check_shape("sinograms [row, angle, col]", [n_rows, self.n_angles, self.plan.n_cols], sinograms.shape())?;
-        check_shape("slices [z, y, x]", [n_rows, self.grid.n_y, self.grid.n_x], out.shape())?;
+        check_shape(
+            "sinograms [row, angle, col]",
+            [n_rows, self.n_angles, self.plan.n_cols],
+            sinograms.shape(),
+        )?;
+        check_shape(
+            "slices [z, y, x]",
+            [n_rows, self.grid.n_y, self.grid.n_x],
+            out.shape(),
+        )?;
         let mut running: Option<Range<usize>> = None;
         for (turn, first) in (0..n_rows).step_by(4 * self.cut.packs).enumerate() {
             let rows = first..(first + 4 * self.cut.packs).min(n_rows);
-            self.start(turn % 2, sinograms.slice(s![rows.clone(), .., ..]), &axis_px[rows.clone()])?;
+            self.start(
+                turn % 2,
+                sinograms.slice(s![rows.clone(), .., ..]),
+                &axis_px[rows.clone()],
+            )?;
             if let Some(before) = running.replace(rows) {
                 self.finish((turn + 1) % 2, out.slice_mut(s![before, .., ..]))?;
             }
@@ -201,10 +249,18 @@ impl GpuFbp {
     }
 
     /// Submits everything for these rows; their slices end in the readbacks `side`.
-    fn start(&mut self, side: usize, sinograms: ArrayView3<'_, f32>, axis_px: &[f64]) -> Result<()> {
+    fn start(
+        &mut self,
+        side: usize,
+        sinograms: ArrayView3<'_, f32>,
+        axis_px: &[f64],
+    ) -> Result<()> {
         let gpu = Arc::clone(&self.gpu);
         let packs = axis_px.len().div_ceil(4);
-        let multiplier: Vec<[f32; 2]> = axis_px.iter().flat_map(|&axis| multipliers(&self.plan, axis)).collect();
+        let multiplier: Vec<[f32; 2]> = axis_px
+            .iter()
+            .flat_map(|&axis| multipliers(&self.plan, axis))
+            .collect();
         gpu.write(&self.buffers.filter.multiplier, 0, &multiplier)?;
         let mut tickets: Vec<Ticket> = Vec::with_capacity(self.blocks.len());
         for index in 0..self.blocks.len() {
@@ -217,9 +273,16 @@ impl GpuFbp {
             tickets.push(self.add_block(index, packs)?);
         }
         for band in &mut self.buffers.bands {
-            let params = BackprojectParams::new(&self.grid, &self.plan, band.y.clone(), 0, axis_px.len());
+            let params =
+                BackprojectParams::new(&self.grid, &self.plan, band.y.clone(), 0, axis_px.len());
             let mut batch = gpu.batch("slices");
-            self.backproject.unpack(&mut batch, &params, &self.spans, &band.slices, &band.volume)?;
+            self.backproject.unpack(
+                &mut batch,
+                &params,
+                &self.spans,
+                &band.slices,
+                &band.volume,
+            )?;
             batch.copy(&band.volume, &band.readbacks[side], 0);
             let ticket = batch.submit();
             band.readbacks[side].request(ticket);
@@ -234,7 +297,11 @@ impl GpuFbp {
             let to = &self.buffers.filter.line_integrals;
             match sinogram.as_slice() {
                 Some(values) => self.gpu.write(to, row * row_len, values)?,
-                None => self.gpu.write(to, row * row_len, &sinogram.iter().copied().collect::<Vec<f32>>())?,
+                None => self.gpu.write(
+                    to,
+                    row * row_len,
+                    &sinogram.iter().copied().collect::<Vec<f32>>(),
+                )?,
             }
         }
         Ok(())
@@ -248,14 +315,25 @@ impl GpuFbp {
             Some(timer) => self.gpu.batch(label).timed(timer),
             None => self.gpu.batch(label),
         };
-        let params = RampFilterParams::new(&self.plan, packs, block.angles.len(), self.filter.local);
+        let params =
+            RampFilterParams::new(&self.plan, packs, block.angles.len(), self.filter.local);
         let mut batch = begin("filter");
-        self.filter.launch(&mut batch, &params, &block.weights, &self.buffers.filter)?;
+        self.filter
+            .launch(&mut batch, &params, &block.weights, &self.buffers.filter)?;
         let mut ticket = batch.submit();
-        let mut timings = timer.as_ref().map(|timer| timer.read(&self.gpu)).transpose()?.unwrap_or_default();
+        let mut timings = timer
+            .as_ref()
+            .map(|timer| timer.read(&self.gpu))
+            .transpose()?
+            .unwrap_or_default();
         for band in &self.buffers.bands {
-            let mut params =
-                BackprojectParams::new(&self.grid, &self.plan, band.y.clone(), block.angles.len(), 4 * packs);
+            let mut params = BackprojectParams::new(
+                &self.grid,
+                &self.plan,
+                band.y.clone(),
+                block.angles.len(),
+                4 * packs,
+            );
             params.start = u32::from(index == 0);
             let rows = rows_per_dispatch(&params, packs, self.cut.updates);
             for y_start in (0..params.n_y).step_by(rows as usize) {
@@ -291,7 +369,8 @@ impl GpuFbp {
             let mut target = out.slice_mut(s![.., band.y.clone(), ..]);
             band.readbacks[side].take(&self.gpu, |values: &[f32]| {
                 let values = &values[..n_slices * n_y * n_x];
-                let view = ArrayView3::from_shape((n_slices, n_y, n_x), values).expect("cut to this length");
+                let view = ArrayView3::from_shape((n_slices, n_y, n_x), values)
+                    .expect("cut to this length");
                 target.assign(&view);
             })?;
         }
@@ -311,14 +390,20 @@ impl GpuFbp {
         let at_once = rows.min(self.rows_at_once()) as u64;
         let block = 4 * at_once * (self.cut.angles * self.plan.n_cols) as u64;
         let slices = 4 * self.rows_at_once() as u64 * (self.grid.n_x * self.grid.n_y) as u64;
-        let device = if shares_memory(self.gpu.info().kind) { self.device_bytes() } else { 0 };
+        let device = if shares_memory(self.gpu.info().kind) {
+            self.device_bytes()
+        } else {
+            0
+        };
         3 * block + 2 * slices + device
     }
 
     /// Memory taken on the GPU \[bytes\].
     #[must_use]
     pub fn device_bytes(&self) -> u64 {
-        let (_, block) = RampFilterParams::new(&self.plan, self.cut.packs, self.cut.angles, LOCAL).lens().bytes();
+        let (_, block) = RampFilterParams::new(&self.plan, self.cut.packs, self.cut.angles, LOCAL)
+            .lens()
+            .bytes();
         block + 2 * 4 * self.rows_at_once() as u64 * (self.grid.n_x * self.grid.n_y) as u64
     }
 
@@ -339,8 +424,14 @@ impl GpuFbp {
 
     /// Parameters of the filter for every block of a full step.
     pub(super) fn filter_params(&self) -> Vec<RampFilterParams> {
-        let params =
-            |block: &AngleBlock| RampFilterParams::new(&self.plan, self.cut.packs, block.angles.len(), self.filter.local);
+        let params = |block: &AngleBlock| {
+            RampFilterParams::new(
+                &self.plan,
+                self.cut.packs,
+                block.angles.len(),
+                self.filter.local,
+            )
+        };
         self.blocks.iter().map(params).collect()
     }
 
@@ -352,7 +443,10 @@ impl GpuFbp {
 
     /// The times kept since the last call; empty where the GPU has no clock.
     pub fn take_timings(&mut self) -> Vec<Timing> {
-        self.timings.as_mut().map(std::mem::take).unwrap_or_default()
+        self.timings
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 }
 
@@ -360,7 +454,7 @@ impl GpuFbp {
 fn rows_per_dispatch(params: &BackprojectParams, packs: usize, updates: u64) -> u32 {
     let per_row = params.updates(packs) / u64::from(params.n_y);
     let rows = (updates / per_row.max(1)).clamp(1, u64::from(params.n_y));
-    (rows as u32).next_multiple_of(32)
+    (rows as u32).next_multiple_of(TILE as u32)
 }
 
 fn check_shape(what: &str, expected: [usize; 3], found: &[usize]) -> Result<()> {
@@ -389,7 +483,10 @@ impl Buffers {
                 y,
             })
         });
-        Ok(Buffers { bands: bands.collect::<Result<_>>()?, filter: RampFilterBuffers::new(gpu, &params)? })
+        Ok(Buffers {
+            bands: bands.collect::<Result<_>>()?,
+            filter: RampFilterBuffers::new(gpu, &params)?,
+        })
     }
 }
 

@@ -19,9 +19,9 @@ use crate::config::{ReconstructConfig, ReconstructMethod};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use fbp::CpuFbp;
-use gpu_fbp::GpuFbp;
 use fourier::Fourier;
 use geometry::{Grid, Ray};
+use gpu_fbp::GpuFbp;
 
 /// Everything about a slice that does not depend on its row.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,7 +76,9 @@ impl Reconstructor {
             Device::Cpu => match method {
                 ReconstructMethod::Fbp => Engine::Fbp(CpuFbp::new(&job)?),
                 ReconstructMethod::Fourier => Engine::Fourier(Fourier::new(&job)?),
-                ReconstructMethod::Auto if Fourier::pays(&job) => Engine::Fourier(Fourier::new(&job)?),
+                ReconstructMethod::Auto if Fourier::pays(&job) => {
+                    Engine::Fourier(Fourier::new(&job)?)
+                }
                 ReconstructMethod::Auto => Engine::Fbp(CpuFbp::new(&job)?),
             },
         };
@@ -85,7 +87,10 @@ impl Reconstructor {
             n_angles: job.rays.len(),
             n_x: job.grid.n_x,
             n_y: job.grid.n_y,
-            filter: format!("{:?} filter, cutoff {}", job.config.filter, job.config.cutoff),
+            filter: format!(
+                "{:?} filter, cutoff {}",
+                job.config.filter, job.config.cutoff
+            ),
             engine,
         })
     }
@@ -94,12 +99,28 @@ impl Reconstructor {
     ///
     /// # Errors
     /// [`crate::Error::Shape`] when the shapes do not fit the job; [`crate::Error::Gpu`] for a lost device.
-    pub fn slab(&mut self, sinograms: ArrayView3<'_, f32>, axis_px: &[f64], out: ArrayViewMut3<'_, f32>) -> Result<()> {
+    pub fn slab(
+        &mut self,
+        sinograms: ArrayView3<'_, f32>,
+        axis_px: &[f64],
+        out: ArrayViewMut3<'_, f32>,
+    ) -> Result<()> {
         let rows = axis_px.len();
-        check("sinograms [row, angle, col]", &[rows, self.n_angles, self.n_cols], sinograms.shape())?;
+        check(
+            "sinograms [row, angle, col]",
+            &[rows, self.n_angles, self.n_cols],
+            sinograms.shape(),
+        )?;
         check("slices [z, y, x]", &[rows, self.n_y, self.n_x], out.shape())?;
-        if let Some(axis) = axis_px.iter().find(|axis| !axis.is_finite() || axis.abs() > 1e7) {
-            return Err(Error::config("center.value", axis, "the rotation axis must be a detector column"));
+        if let Some(axis) = axis_px
+            .iter()
+            .find(|axis| !axis.is_finite() || axis.abs() > 1e7)
+        {
+            return Err(Error::config(
+                "center.value",
+                axis,
+                "the rotation axis must be a detector column",
+            ));
         }
         match &mut self.engine {
             Engine::Fbp(fbp) => fbp.slab(sinograms, axis_px, out),
@@ -135,9 +156,13 @@ impl Reconstructor {
 fn inside(grid: &Grid, radius: Option<f64>, y: usize, x: usize, n_x: usize) -> Range<usize> {
     let Some(radius) = radius else { return 0..n_x };
     let at_y = grid.y0 - y as f64 * grid.step;
-    let is_inside = |i: usize| (grid.x0 + (x + i) as f64 * grid.step).powi(2) + at_y.powi(2) <= radius.powi(2);
+    let is_inside =
+        |i: usize| (grid.x0 + (x + i) as f64 * grid.step).powi(2) + at_y.powi(2) <= radius.powi(2);
     let from = (0..n_x).find(|&i| is_inside(i)).unwrap_or(n_x);
-    let to = (from..n_x).rev().find(|&i| is_inside(i)).map_or(from, |i| i + 1);
+    let to = (from..n_x)
+        .rev()
+        .find(|&i| is_inside(i))
+        .map_or(from, |i| i + 1);
     from..to
 }
 

@@ -67,7 +67,11 @@ impl RampFilterParams {
     /// Elements of each buffer, in the order of the bindings.
     #[must_use]
     pub fn lens(&self) -> RampFilterLens {
-        let (rows, angles, pairs) = (self.n_rows as usize, self.n_angles as usize, self.n_pairs as usize);
+        let (rows, angles, pairs) = (
+            self.n_rows as usize,
+            self.n_angles as usize,
+            self.n_pairs as usize,
+        );
         let (n_fft, upsample) = (self.n_fft as usize, self.upsample as usize);
         RampFilterLens {
             line_integrals: rows * angles * self.n_cols as usize,
@@ -151,7 +155,10 @@ pub fn multipliers(plan: &FilterPlan, axis_px: f64) -> Vec<[f32; 2]> {
             let gain = f64::from(plan.response[k]);
             [(gain * cos) as f32, (gain * sin) as f32]
         }));
-        all.push([(nyquist * (PI * shift_px.rem_euclid(2.0)).cos()) as f32, 0.0]);
+        all.push([
+            (nyquist * (PI * shift_px.rem_euclid(2.0)).cos()) as f32,
+            0.0,
+        ]);
     }
     all
 }
@@ -196,8 +203,24 @@ pub fn ramp_filter_cpu(
     for row in 0..params.n_rows as usize {
         for pair in 0..params.n_pairs as usize {
             for (index, value) in line.iter_mut().enumerate() {
-                let re = extended(params, line_integrals, weights, roll_off, row, 2 * pair, index);
-                let im = extended(params, line_integrals, weights, roll_off, row, 2 * pair + 1, index);
+                let re = extended(
+                    params,
+                    line_integrals,
+                    weights,
+                    roll_off,
+                    row,
+                    2 * pair,
+                    index,
+                );
+                let im = extended(
+                    params,
+                    line_integrals,
+                    weights,
+                    roll_off,
+                    row,
+                    2 * pair + 1,
+                    index,
+                );
                 *value = [re, im];
             }
             forward_cpu(params, &twiddles, &mut line);
@@ -228,7 +251,11 @@ fn extended(
     angle: usize,
     index: usize,
 ) -> f32 {
-    let (n_angles, n_cols, n_fft) = (params.n_angles as usize, params.n_cols as usize, params.n_fft as usize);
+    let (n_angles, n_cols, n_fft) = (
+        params.n_angles as usize,
+        params.n_cols as usize,
+        params.n_fft as usize,
+    );
     if angle >= n_angles {
         return 0.0;
     }
@@ -239,7 +266,7 @@ fn extended(
     }
     let left = line_integrals[first];
     let right = line_integrals[first + n_cols - 1];
-    (right + (left - right) * roll_off[column - n_cols]) * weights[angle]
+    (right * roll_off[column - n_cols] + left * roll_off[n_fft - 1 - column]) * weights[angle]
 }
 
 fn forward_cpu(params: &RampFilterParams, twiddles: &[Complex], line: &mut [Complex]) {
@@ -307,13 +334,20 @@ fn inverse_cpu(params: &RampFilterParams, twiddles: &[Complex], line: &mut [Comp
         }
         block *= 4;
     }
-    let mut block = if n_local.ilog2() % 2 == 1 { n_local } else { 2 * n_local };
+    let mut block = if n_local.ilog2() % 2 == 1 {
+        n_local
+    } else {
+        2 * n_local
+    };
     while block <= n_fft {
         let half = block / 2;
         for first in (0..n_fft).step_by(block) {
             for j in 0..half {
                 let a = line[first + j];
-                let b = multiply(line[first + j + half], conjugate(twiddles[j * (n_fft / block)]));
+                let b = multiply(
+                    line[first + j + half],
+                    conjugate(twiddles[j * (n_fft / block)]),
+                );
                 line[first + j] = add(a, b);
                 line[first + j + half] = subtract(a, b);
             }
@@ -330,12 +364,17 @@ fn gather_cpu(
     phase: usize,
     filtered: &mut [[f32; 4]],
 ) {
-    let (n_out, stride, upsample) = (params.n_out as usize, params.row_stride as usize, params.upsample as usize);
+    let (n_out, stride, upsample) = (
+        params.n_out as usize,
+        params.row_stride as usize,
+        params.upsample as usize,
+    );
     for (part, angle) in [2 * pair, 2 * pair + 1].into_iter().enumerate() {
         if angle >= params.n_angles as usize {
             continue;
         }
-        let stored = &mut filtered[(row / 4 * params.n_angles as usize + angle) * stride..][..stride];
+        let stored =
+            &mut filtered[(row / 4 * params.n_angles as usize + angle) * stride..][..stride];
         for outside in [0, n_out + 1, n_out + 2] {
             stored[outside][row % 4] = 0.0;
         }
@@ -422,27 +461,51 @@ impl RampFilter {
         weights: &wgpu::Buffer,
         buffers: &RampFilterBuffers,
     ) -> Result<()> {
-        let (pairs, rows, phases) = (params.n_pairs, params.n_rows, params.n_rows * params.upsample);
+        let (pairs, rows, phases) = (
+            params.n_pairs,
+            params.n_rows,
+            params.n_rows * params.upsample,
+        );
         let (lines, fine_lines) = (&buffers.lines, &buffers.fine_lines);
         batch.launch(
             &self.extend_rows,
             params,
-            &[(1, &buffers.line_integrals), (2, weights), (3, &self.roll_off), (6, lines)],
+            &[
+                (1, &buffers.line_integrals),
+                (2, weights),
+                (3, &self.roll_off),
+                (6, lines),
+            ],
             [params.n_fft.div_ceil(256), pairs, rows],
         )?;
         let butterflies = (params.n_fft / 2).div_ceil(256);
         let mut block = params.n_fft;
         while block > params.n_local {
             let pass = RampFilterParams { block, ..*params };
-            batch.launch(&self.forward_global, &pass, &[(4, &self.twiddles), (6, lines)], [butterflies, pairs, rows])?;
+            batch.launch(
+                &self.forward_global,
+                &pass,
+                &[(4, &self.twiddles), (6, lines)],
+                [butterflies, pairs, rows],
+            )?;
             block /= 2;
         }
         let blocks = params.n_fft / params.n_local;
-        batch.launch(&self.forward_local, params, &[(4, &self.twiddles), (6, lines)], [blocks, pairs, rows])?;
+        batch.launch(
+            &self.forward_local,
+            params,
+            &[(4, &self.twiddles), (6, lines)],
+            [blocks, pairs, rows],
+        )?;
         batch.launch(
             &self.inverse_local,
             params,
-            &[(4, &self.twiddles), (5, &buffers.multiplier), (6, lines), (7, fine_lines)],
+            &[
+                (4, &self.twiddles),
+                (5, &buffers.multiplier),
+                (6, lines),
+                (7, fine_lines),
+            ],
             [blocks, pairs, phases],
         )?;
         while block < params.n_fft {
@@ -472,12 +535,17 @@ mod tests {
     use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
 
     fn plan(n_cols: usize, n_angles: usize, upsample: usize) -> FilterPlan {
-        let angles: Vec<f64> = (0..n_angles).map(|k| k as f64 * PI / n_angles as f64).collect();
+        let angles: Vec<f64> = (0..n_angles)
+            .map(|k| k as f64 * PI / n_angles as f64)
+            .collect();
         FilterPlan::new(&SliceJob {
             n_cols,
             rays: rays(&angles, InPlaneMotion::default()),
             grid: Grid::square(n_cols),
-            config: ReconstructConfig { upsample, ..ReconstructConfig::default() },
+            config: ReconstructConfig {
+                upsample,
+                ..ReconstructConfig::default()
+            },
             scale: 1.0,
             mask_radius_px: Some(n_cols as f64 / 2.0),
         })
@@ -493,7 +561,11 @@ mod tests {
         let mut sum = 0.0;
         for (k, &gain) in plan.response.iter().enumerate() {
             // frequencies k and -k; at Nyquist both stand in one response, halved where the output is finer
-            let both = if k == 0 || (2 * k == plan.n_fft && plan.upsample == 1) { 1.0 } else { 2.0 };
+            let both = if k == 0 || (2 * k == plan.n_fft && plan.upsample == 1) {
+                1.0
+            } else {
+                2.0
+            };
             for (index, &value) in padded.iter().enumerate() {
                 let turns = k as f64 * (place - index as f64) / n;
                 sum += both * f64::from(gain) * f64::from(value) * (2.0 * PI * turns).cos();
@@ -504,17 +576,36 @@ mod tests {
 
     #[test]
     fn the_twin_is_the_sum_that_defines_the_filter_for_every_split_of_the_transform() {
-        for (n_cols, upsample, local) in [(1, 1, 4096), (7, 2, 4096), (13, 4, 8), (16, 2, 4), (31, 1, 16), (20, 2, 32)] {
+        for (n_cols, upsample, local) in [
+            (1, 1, 4096),
+            (7, 2, 4096),
+            (13, 4, 8),
+            (16, 2, 4),
+            (31, 1, 16),
+            (20, 2, 32),
+        ] {
             let n_angles = 3;
             let plan = plan(n_cols, n_angles, upsample);
             let params = RampFilterParams::new(&plan, 1, n_angles, local);
             let lens = params.lens();
-            let values: Vec<f32> = (0..lens.line_integrals).map(|i| ((i * i * 7 + 3) % 101) as f32 / 101.0).collect();
+            let values: Vec<f32> = (0..lens.line_integrals)
+                .map(|i| ((i * i * 7 + 3) % 101) as f32 / 101.0)
+                .collect();
             let weights = [0.5, 1.0, 2.0];
             let axes = [n_cols as f64 / 2.0, 0.3, 5.75, n_cols as f64 - 1.0];
-            let multiplier: Vec<Complex> = axes.iter().flat_map(|&axis| multipliers(&plan, axis)).collect();
+            let multiplier: Vec<Complex> = axes
+                .iter()
+                .flat_map(|&axis| multipliers(&plan, axis))
+                .collect();
             let mut filtered = vec![[f32::NAN; 4]; lens.filtered];
-            ramp_filter_cpu(&params, &values, &weights, &plan.roll_off, &multiplier, &mut filtered);
+            ramp_filter_cpu(
+                &params,
+                &values,
+                &weights,
+                &plan.roll_off,
+                &multiplier,
+                &mut filtered,
+            );
             // f32 transforms of values up to 1: log2(n) rounding steps, weights up to 2, gain up to 1/2 per pixel
             let tolerance = 4.0 * f64::from(f32::EPSILON) * f64::from(params.log2_n_fft + 1) * 2.0;
             let (mut worst, mut blind): (f64, f64) = (0.0, 0.0);
@@ -522,7 +613,8 @@ mod tests {
                 for angle in 0..n_angles {
                     let first = (row * n_angles + angle) * n_cols;
                     let source = &values[first..first + n_cols];
-                    let stored = &filtered[angle * params.row_stride as usize..][..params.row_stride as usize];
+                    let stored = &filtered[angle * params.row_stride as usize..]
+                        [..params.row_stride as usize];
                     for zero in [0, plan.n_out + 1, plan.n_out + 2] {
                         assert_eq!(stored[zero][row], 0.0);
                     }
@@ -530,14 +622,21 @@ mod tests {
                         let found = f64::from(stored[m + 1][row]);
                         let weight = f64::from(weights[angle]);
                         let expected = weight * filtered_by_definition(&plan, source, axes[row], m);
-                        let moved = weight * filtered_by_definition(&plan, source, axes[row] + 0.25, m);
+                        let moved =
+                            weight * filtered_by_definition(&plan, source, axes[row] + 0.25, m);
                         worst = worst.max((found - expected).abs());
                         blind = blind.max((found - moved).abs());
                     }
                 }
             }
-            assert!(worst < tolerance, "{n_cols} columns x {upsample}, {local} local: {worst} > {tolerance}");
-            assert!(blind > 100.0 * tolerance || n_cols == 1, "an axis wrong by 0.25 px must be seen: {blind}");
+            assert!(
+                worst < tolerance,
+                "{n_cols} columns x {upsample}, {local} local: {worst} > {tolerance}"
+            );
+            assert!(
+                blind > 100.0 * tolerance || n_cols == 1,
+                "an axis wrong by 0.25 px must be seen: {blind}"
+            );
         }
     }
 }

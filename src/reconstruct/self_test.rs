@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytemuck::Zeroable;
 use ndarray::Array3;
 use serde::Serialize;
 
 use super::SliceJob;
 use super::backproject::{
-    Backproject, BackprojectParams, MAX_RAYS, backproject_cpu, ray_constants, spans, unpack_slices_cpu,
+    Backproject, BackprojectParams, MAX_RAYS, RayConstants, TILE, backproject_cpu, ray_constants,
+    spans, unpack_slices_cpu,
 };
 use super::filter::FilterPlan;
 use super::geometry::{Grid, InPlaneMotion, rays};
 use super::gpu_fbp::GpuFbp;
 use super::ramp_filter::{
-    LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers, ramp_filter_cpu, traffic_bytes,
+    LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers, ramp_filter_cpu,
+    traffic_bytes,
 };
 use crate::config::ReconstructConfig;
 use crate::error::Result;
@@ -69,13 +72,24 @@ impl Case {
     /// The reconstruction that the case belongs to.
     #[must_use]
     pub fn job(&self) -> SliceJob {
-        let angles: Vec<f64> =
-            (0..self.n_angles).map(|k| k as f64 * std::f64::consts::PI / self.n_angles as f64).collect();
+        let angles: Vec<f64> = (0..self.n_angles)
+            .map(|k| k as f64 * std::f64::consts::PI / self.n_angles as f64)
+            .collect();
         SliceJob {
             n_cols: self.n_cols,
-            rays: rays(&angles, InPlaneMotion { shift_x_px: 0.7, shift_y_px: -0.2, rotation_rad: 0.05 }),
+            rays: rays(
+                &angles,
+                InPlaneMotion {
+                    shift_x_px: 0.7,
+                    shift_y_px: -0.2,
+                    rotation_rad: 0.05,
+                },
+            ),
             grid: self.grid,
-            config: ReconstructConfig { upsample: self.upsample, ..ReconstructConfig::default() },
+            config: ReconstructConfig {
+                upsample: self.upsample,
+                ..ReconstructConfig::default()
+            },
             scale: 1.0,
             mask_radius_px: self.mask_radius_px,
         }
@@ -88,7 +102,9 @@ impl Case {
     /// The rotation axis of each row.
     #[must_use]
     pub fn axes(&self) -> Vec<f64> {
-        (0..self.n_rows).map(|row| self.axis_px + 0.05 * row as f64).collect()
+        (0..self.n_rows)
+            .map(|row| self.axis_px + 0.05 * row as f64)
+            .collect()
     }
 
     /// Line integrals `[row, angle, col]` from 0 to 1, the same in every run; rows that fill up a pack are 0.
@@ -109,7 +125,9 @@ impl Case {
     fn multiplier(&self, plan: &FilterPlan) -> Vec<[f32; 2]> {
         let mut axes = self.axes();
         axes.resize(4 * self.n_packs(), self.axis_px);
-        axes.iter().flat_map(|&axis| multipliers(plan, axis)).collect()
+        axes.iter()
+            .flat_map(|&axis| multipliers(plan, axis))
+            .collect()
     }
 
     /// The twins.
@@ -133,11 +151,26 @@ impl Case {
         let spans = spans(&self.grid, self.mask_radius_px);
         let voxels = self.grid.n_x * self.grid.n_y;
         let mut slices = vec![[f32::NAN; 4]; self.n_packs() * voxels];
-        let params = BackprojectParams::new(&self.grid, &plan, 0..self.grid.n_y, self.n_angles, self.n_rows);
-        backproject_cpu(&params, &ray_constants(&job, &plan), &filtered, &spans, &mut slices);
+        let params = BackprojectParams::new(
+            &self.grid,
+            &plan,
+            0..self.grid.n_y,
+            self.n_angles,
+            self.n_rows,
+        );
+        backproject_cpu(
+            &params,
+            &ray_constants(&job, &plan),
+            &filtered,
+            &spans,
+            &mut slices,
+        );
         let mut volume = vec![f32::NAN; self.n_rows * voxels];
         unpack_slices_cpu(&params, &spans, &slices, &mut volume);
-        Ok(Outcome { filtered: filtered.into_flattened(), volume })
+        Ok(Outcome {
+            filtered: filtered.into_flattened(),
+            volume,
+        })
     }
 
     /// The kernels, launched in blocks of at most [`MAX_RAYS`] angles, all in one filtered buffer; what they write was NaN before.
@@ -152,7 +185,11 @@ impl Case {
         let buffers = RampFilterBuffers::new(gpu, &params)?;
         gpu.write(&buffers.line_integrals, 0, &self.line_integrals())?;
         gpu.write(&buffers.multiplier, 0, &self.multiplier(&plan))?;
-        gpu.write(&buffers.filtered, 0, &vec![[f32::NAN; 4]; params.lens().filtered])?;
+        gpu.write(
+            &buffers.filtered,
+            0,
+            &vec![[f32::NAN; 4]; params.lens().filtered],
+        )?;
         let weights: Vec<f32> = job.rays.iter().map(|ray| ray.weight as f32).collect();
         let weights = gpu.storage_from("weights", &weights)?;
         let mut batch = gpu.batch("filter");
@@ -164,7 +201,13 @@ impl Case {
         let spans = gpu.storage_from("spans", &spans(&self.grid, self.mask_radius_px))?;
         let slices = gpu.storage_from("slices", &vec![[f32::NAN; 4]; self.n_packs() * voxels])?;
         let volume = gpu.storage_from("volume", &vec![f32::NAN; self.n_rows * voxels])?;
-        let mut params = BackprojectParams::new(&self.grid, &plan, 0..self.grid.n_y, self.n_angles, self.n_rows);
+        let mut params = BackprojectParams::new(
+            &self.grid,
+            &plan,
+            0..self.grid.n_y,
+            self.n_angles,
+            self.n_rows,
+        );
         let constants = ray_constants(&job, &plan);
         let mut batch = gpu.batch("back-projection");
         for (block, constants) in constants.chunks(MAX_RAYS).enumerate() {
@@ -172,21 +215,38 @@ impl Case {
             params.n_rays = constants.len() as u32;
             params.start = u32::from(block == 0);
             let mut rays = constants.to_vec();
-            rays.resize(MAX_RAYS, [f32::NAN; 4]);
+            rays.resize(
+                MAX_RAYS,
+                RayConstants {
+                    along_x: f32::NAN,
+                    ..RayConstants::zeroed()
+                },
+            );
             let rays = gpu.uniform_from("rays", &rays)?;
-            backproject.launch(&mut batch, &params, self.n_packs(), &rays, &buffers.filtered, &spans, &slices)?;
+            backproject.launch(
+                &mut batch,
+                &params,
+                self.n_packs(),
+                &rays,
+                &buffers.filtered,
+                &spans,
+                &slices,
+            )?;
         }
         backproject.unpack(&mut batch, &params, &spans, &slices, &volume)?;
         batch.submit();
         let filtered: Vec<[f32; 4]> = gpu.read(&buffers.filtered)?;
-        Ok(Outcome { filtered: filtered.into_flattened(), volume: gpu.read(&volume)? })
+        Ok(Outcome {
+            filtered: filtered.into_flattened(),
+            volume: gpu.read(&volume)?,
+        })
     }
 
     /// How far a kernel may be from its twin, for filtered rows and for slices.
     ///
     /// Both sides do the same operations in the same order; a driver may fuse a multiplication and an addition, which
-    /// rounds once instead of twice. The transform has log2(n) + 1 such steps. A coordinate is rounded
-    /// to a unit in its last place of its largest value; the error of a sum grows with the root of its terms, and 4 of
+    /// rounds once instead of twice. The transform has log2(n) + 1 such steps. A coordinate within a tile is rounded
+    /// to two units in the last place of the largest; the error of a sum grows with the root of its terms, and 4 of
     /// its standard deviations hold for every voxel.
     ///
     /// # Errors
@@ -195,17 +255,27 @@ impl Case {
         let plan = FilterPlan::new(&self.job())?;
         let largest = peak(&reference.filtered);
         let filtered = 4.0 * f32::EPSILON * (plan.n_fft.ilog2() + 1) as f32 * largest;
-        let coordinate = 2.0 * f32::EPSILON * (plan.n_out + 3) as f32;
+        let coordinate =
+            2.0 * f32::EPSILON * (2.0 * self.grid.step * (TILE * self.upsample) as f64) as f32;
         // neighbours differ by twice the largest value at most
         let per_angle = filtered + coordinate * 2.0 * largest;
         let sum = f32::EPSILON * peak(&reference.volume);
-        Ok([filtered, 4.0 * (self.n_angles as f32).sqrt() * (per_angle + sum)])
+        Ok([
+            filtered,
+            4.0 * (self.n_angles as f32).sqrt() * (per_angle + sum),
+        ])
     }
 }
 
 /// Largest absolute value; NaN counts as infinite.
 fn peak(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |most, value| if value.is_nan() { f32::INFINITY } else { most.max(value.abs()) })
+    values.iter().fold(0.0, |most, value| {
+        if value.is_nan() {
+            f32::INFINITY
+        } else {
+            most.max(value.abs())
+        }
+    })
 }
 
 /// Largest difference of two results; infinite where one of them is NaN or the lengths differ.
@@ -214,7 +284,13 @@ pub fn worst(a: &[f32], b: &[f32]) -> f32 {
     if a.len() != b.len() {
         return f32::INFINITY;
     }
-    a.iter().zip(b).fold(0.0, |most, (a, b)| if (a - b).is_nan() { f32::INFINITY } else { most.max((a - b).abs()) })
+    a.iter().zip(b).fold(0.0, |most, (a, b)| {
+        if (a - b).is_nan() {
+            f32::INFINITY
+        } else {
+            most.max((a - b).abs())
+        }
+    })
 }
 
 /// A kernel against its twin.
@@ -287,7 +363,11 @@ impl std::fmt::Display for Report {
             )?;
         }
         for rate in &self.rates {
-            let kernel = match (rate.backproject_gups, rate.filter_gb_per_s, rate.filter_share) {
+            let kernel = match (
+                rate.backproject_gups,
+                rate.filter_gb_per_s,
+                rate.filter_share,
+            ) {
                 (Some(gups), Some(bytes), Some(share)) => {
                     format!(
                         "back-projection {gups:.2} GUPS, filter {bytes:.2} GB/s ({:.0} % of the kernels' time), ",
@@ -316,11 +396,25 @@ impl std::fmt::Display for Report {
 /// [`crate::Error::Gpu`] where a launch fails; a wrong result is no error but [`Check::passed`] = false.
 pub fn self_test(gpu: &Arc<Gpu>, sizes: &[(usize, usize)]) -> Result<Report> {
     let mut checks = Vec::new();
-    for case in [Case::new(77, 181, 3), Case { local: 64, upsample: 4, ..Case::new(131, 300, 6) }] {
+    for case in [
+        Case::new(77, 181, 3),
+        Case {
+            local: 64,
+            upsample: 4,
+            ..Case::new(131, 300, 6)
+        },
+    ] {
         checks.extend(check(gpu, &case)?);
     }
-    let rates = sizes.iter().map(|&(n, n_angles)| rate(gpu, n, n_angles)).collect::<Result<_>>()?;
-    Ok(Report { device: gpu.describe(), checks, rates })
+    let rates = sizes
+        .iter()
+        .map(|&(n, n_angles)| rate(gpu, n, n_angles))
+        .collect::<Result<_>>()?;
+    Ok(Report {
+        device: gpu.describe(),
+        checks,
+        rates,
+    })
 }
 
 /// Both kernels of `case` against their twins, with a negative control.
@@ -329,7 +423,11 @@ pub fn self_test(gpu: &Arc<Gpu>, sizes: &[(usize, usize)]) -> Result<Report> {
 /// [`crate::Error::Gpu`] where a launch fails.
 pub fn check(gpu: &Gpu, case: &Case) -> Result<[Check; 2]> {
     let (reference, found) = (case.run_cpu()?, case.run_gpu(gpu)?);
-    let moved = Case { axis_px: case.axis_px + 0.5, ..case.clone() }.run_cpu()?;
+    let moved = Case {
+        axis_px: case.axis_px + 0.5,
+        ..case.clone()
+    }
+    .run_cpu()?;
     let [filter_tolerance, volume_tolerance] = case.tolerances(&reference)?;
     let check = |kernel: &str, found: &[f32], reference: &[f32], moved: &[f32], tolerance: f32| {
         let off = worst(found, reference);
@@ -344,14 +442,29 @@ pub fn check(gpu: &Gpu, case: &Case) -> Result<[Check; 2]> {
         }
     };
     Ok([
-        check("ramp_filter", &found.filtered, &reference.filtered, &moved.filtered, filter_tolerance),
-        check("backproject", &found.volume, &reference.volume, &moved.volume, volume_tolerance),
+        check(
+            "ramp_filter",
+            &found.filtered,
+            &reference.filtered,
+            &moved.filtered,
+            filter_tolerance,
+        ),
+        check(
+            "backproject",
+            &found.volume,
+            &reference.volume,
+            &moved.volume,
+            volume_tolerance,
+        ),
     ])
 }
 
 /// Times slabs of `n` x `n` slices.
 fn rate(gpu: &Arc<Gpu>, n: usize, n_angles: usize) -> Result<Rate> {
-    let case = Case { mask_radius_px: None, ..Case::new(n, n_angles, 4) };
+    let case = Case {
+        mask_radius_px: None,
+        ..Case::new(n, n_angles, 4)
+    };
     let mut fbp = GpuFbp::new(Arc::clone(gpu), &case.job())?;
     let n_slices = 2 * fbp.rows_at_once();
     let sinograms = Array3::from_shape_fn((n_slices, n_angles, n), |(row, angle, col)| {
@@ -360,7 +473,11 @@ fn rate(gpu: &Arc<Gpu>, n: usize, n_angles: usize) -> Result<Rate> {
     let axes = vec![case.axis_px; n_slices];
     let mut volume = Array3::zeros((n_slices, n, n));
     // compiles, allocates and warms up
-    fbp.slab(sinograms.slice(ndarray::s![..4, .., ..]), &axes[..4], volume.slice_mut(ndarray::s![..4, .., ..]))?;
+    fbp.slab(
+        sinograms.slice(ndarray::s![..4, .., ..]),
+        &axes[..4],
+        volume.slice_mut(ndarray::s![..4, .., ..]),
+    )?;
     let start = Instant::now();
     fbp.slab(sinograms.view(), &axes, volume.view_mut())?;
     let wall_seconds = start.elapsed().as_secs_f64();
@@ -369,10 +486,18 @@ fn rate(gpu: &Arc<Gpu>, n: usize, n_angles: usize) -> Result<Rate> {
     if gpu.has_timestamps() {
         fbp.keep_timings();
         let rows = fbp.rows_at_once();
-        fbp.slab(sinograms.slice(ndarray::s![..rows, .., ..]), &axes[..rows], volume.slice_mut(ndarray::s![..rows, .., ..]))?;
+        fbp.slab(
+            sinograms.slice(ndarray::s![..rows, .., ..]),
+            &axes[..rows],
+            volume.slice_mut(ndarray::s![..rows, .., ..]),
+        )?;
         let timings = fbp.take_timings();
         let seconds = |wanted: bool| -> f64 {
-            timings.iter().filter(|timing| (timing.kernel == "backproject") == wanted).map(|timing| timing.seconds).sum()
+            timings
+                .iter()
+                .filter(|timing| (timing.kernel == "backproject") == wanted)
+                .map(|timing| timing.seconds)
+                .sum()
         };
         let (back, filter) = (seconds(true), seconds(false));
         if back > 0.0 && filter > 0.0 {

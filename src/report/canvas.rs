@@ -30,8 +30,14 @@ pub(super) const RED: Rgb = [190, 30, 40];
 /// Decrease.
 pub(super) const BLUE: Rgb = [30, 80, 170];
 /// Colours of further series, told apart by colour-blind readers (Okabe and Ito 2008).
-pub(super) const SERIES: [Rgb; 6] =
-    [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [230, 159, 0]];
+pub(super) const SERIES: [Rgb; 6] = [
+    [0, 114, 178],
+    [213, 94, 0],
+    [0, 158, 115],
+    [204, 121, 167],
+    [86, 180, 233],
+    [230, 159, 0],
+];
 
 /// Where a text hangs on its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,12 +56,41 @@ pub(super) struct Pixels {
 }
 
 enum Stroke {
-    Rect { low: [f64; 2], high: [f64; 2], fill: Rgb, alpha: f64 },
-    Line { points: Vec<[f64; 2]>, colour: Rgb, width: f64 },
-    Polygon { points: Vec<[f64; 2]>, fill: Rgb, alpha: f64 },
-    Dot { at: [f64; 2], radius: f64, fill: Rgb },
-    Text { at: [f64; 2], text: String, size: f64, colour: Rgb, anchor: Anchor, upright: bool, bold: bool },
-    Image { at: [f64; 2], size: [f64; 2], pixels: Pixels },
+    Rect {
+        low: [f64; 2],
+        high: [f64; 2],
+        fill: Rgb,
+        alpha: f64,
+    },
+    Line {
+        points: Vec<[f64; 2]>,
+        colour: Rgb,
+        width: f64,
+    },
+    Polygon {
+        points: Vec<[f64; 2]>,
+        fill: Rgb,
+        alpha: f64,
+    },
+    Dot {
+        at: [f64; 2],
+        radius: f64,
+        fill: Rgb,
+    },
+    Text {
+        at: [f64; 2],
+        text: String,
+        size: f64,
+        colour: Rgb,
+        anchor: Anchor,
+        upright: bool,
+        bold: bool,
+    },
+    Image {
+        at: [f64; 2],
+        size: [f64; 2],
+        pixels: Pixels,
+    },
 }
 
 /// A figure of a given size; the origin is the upper left corner.
@@ -67,32 +102,58 @@ pub(super) struct Canvas {
 
 impl Canvas {
     pub(super) fn new(width: f64, height: f64) -> Canvas {
-        Canvas { width, height, strokes: Vec::new() }
+        Canvas {
+            width,
+            height,
+            strokes: Vec::new(),
+        }
     }
 
     pub(super) fn rect(&mut self, low: [f64; 2], high: [f64; 2], fill: Rgb, alpha: f64) {
-        self.strokes.push(Stroke::Rect { low, high, fill, alpha });
+        self.strokes.push(Stroke::Rect {
+            low,
+            high,
+            fill,
+            alpha,
+        });
     }
 
     pub(super) fn line(&mut self, points: Vec<[f64; 2]>, colour: Rgb, width: f64) {
         if points.len() > 1 {
-            self.strokes.push(Stroke::Line { points, colour, width });
+            self.strokes.push(Stroke::Line {
+                points,
+                colour,
+                width,
+            });
         }
     }
 
     pub(super) fn dashed(&mut self, from: [f64; 2], to: [f64; 2], colour: Rgb, width: f64) {
         let length = (to[0] - from[0]).hypot(to[1] - from[1]);
         let dashes = (length / 7.0).ceil().max(1.0) as usize;
-        let at = |share: f64| [from[0] + share * (to[0] - from[0]), from[1] + share * (to[1] - from[1])];
+        let at = |share: f64| {
+            [
+                from[0] + share * (to[0] - from[0]),
+                from[1] + share * (to[1] - from[1]),
+            ]
+        };
         for k in 0..dashes {
             let start = k as f64 / dashes as f64;
-            self.line(vec![at(start), at(start + 0.6 / dashes as f64)], colour, width);
+            self.line(
+                vec![at(start), at(start + 0.6 / dashes as f64)],
+                colour,
+                width,
+            );
         }
     }
 
     pub(super) fn polygon(&mut self, points: Vec<[f64; 2]>, fill: Rgb, alpha: f64) {
         if points.len() > 2 {
-            self.strokes.push(Stroke::Polygon { points, fill, alpha });
+            self.strokes.push(Stroke::Polygon {
+                points,
+                fill,
+                alpha,
+            });
         }
     }
 
@@ -100,22 +161,65 @@ impl Canvas {
         self.strokes.push(Stroke::Dot { at, radius, fill });
     }
 
-    pub(super) fn text(&mut self, at: [f64; 2], text: impl Into<String>, size: f64, anchor: Anchor) {
+    pub(super) fn text(
+        &mut self,
+        at: [f64; 2],
+        text: impl Into<String>,
+        size: f64,
+        anchor: Anchor,
+    ) {
         self.coloured_text(at, text, size, anchor, BLACK);
     }
 
-    pub(super) fn coloured_text(&mut self, at: [f64; 2], text: impl Into<String>, size: f64, anchor: Anchor, colour: Rgb) {
-        self.strokes.push(Stroke::Text { at, text: text.into(), size, colour, anchor, upright: false, bold: false });
+    pub(super) fn coloured_text(
+        &mut self,
+        at: [f64; 2],
+        text: impl Into<String>,
+        size: f64,
+        anchor: Anchor,
+        colour: Rgb,
+    ) {
+        self.strokes.push(Stroke::Text {
+            at,
+            text: text.into(),
+            size,
+            colour,
+            anchor,
+            upright: false,
+            bold: false,
+        });
     }
 
-    pub(super) fn bold_text(&mut self, at: [f64; 2], text: impl Into<String>, size: f64, anchor: Anchor) {
-        self.strokes.push(Stroke::Text { at, text: text.into(), size, colour: BLACK, anchor, upright: false, bold: true });
+    pub(super) fn bold_text(
+        &mut self,
+        at: [f64; 2],
+        text: impl Into<String>,
+        size: f64,
+        anchor: Anchor,
+    ) {
+        self.strokes.push(Stroke::Text {
+            at,
+            text: text.into(),
+            size,
+            colour: BLACK,
+            anchor,
+            upright: false,
+            bold: true,
+        });
     }
 
     /// Text that reads from below.
     pub(super) fn upright_text(&mut self, at: [f64; 2], text: impl Into<String>, size: f64) {
         let text = text.into();
-        self.strokes.push(Stroke::Text { at, text, size, colour: BLACK, anchor: Anchor::Middle, upright: true, bold: false });
+        self.strokes.push(Stroke::Text {
+            at,
+            text,
+            size,
+            colour: BLACK,
+            anchor: Anchor::Middle,
+            upright: true,
+            bold: false,
+        });
     }
 
     /// The pixels stretched over `size`.
@@ -132,10 +236,16 @@ impl Canvas {
         let (width, height) = self.pixels(big);
         let mut buffer = vec![255u8; width * height * 3];
         {
-            let root = BitMapBackend::with_buffer(&mut buffer, (width as u32, height as u32)).into_drawing_area();
-            self.draw(&root, big as f64).map_err(|problem| failed(path, problem))?;
+            let root = BitMapBackend::with_buffer(&mut buffer, (width as u32, height as u32))
+                .into_drawing_area();
+            self.draw(&root, big as f64)
+                .map_err(|problem| failed(path, problem))?;
         }
-        let drawn = Pixels { width, height, rgb: buffer };
+        let drawn = Pixels {
+            width,
+            height,
+            rgb: buffer,
+        };
         let small = resized(&drawn, width / OVERSAMPLE, height / OVERSAMPLE);
         encoded(&small).map_err(|problem| failed(path, problem))
     }
@@ -164,9 +274,14 @@ impl Canvas {
         (even(self.width), even(self.height))
     }
 
-    fn draw<B: DrawingBackend>(&self, root: &DrawingArea<B, Shift>, scale: f64) -> std::result::Result<(), String> {
+    fn draw<B: DrawingBackend>(
+        &self,
+        root: &DrawingArea<B, Shift>,
+        scale: f64,
+    ) -> std::result::Result<(), String> {
         load_fonts();
-        root.fill(&plotters::style::WHITE).map_err(|e| e.to_string())?;
+        root.fill(&plotters::style::WHITE)
+            .map_err(|e| e.to_string())?;
         for stroke in &self.strokes {
             draw_stroke(root, stroke, scale).map_err(|e| e.to_string())?;
         }
@@ -175,14 +290,21 @@ impl Canvas {
 }
 
 fn failed(path: &Path, problem: impl Into<String>) -> Error {
-    Error::input(path, format!("the figure cannot be drawn: {}", problem.into()), "report this as a bug with the folder of the run")
+    Error::input(
+        path,
+        format!("the figure cannot be drawn: {}", problem.into()),
+        "report this as a bug with the folder of the run",
+    )
 }
 
 /// The fonts travel in the program, so that figures look alike on machines without any.
 fn load_fonts() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        for (style, bytes) in [(FontStyle::Normal, dejavu::sans::regular()), (FontStyle::Bold, dejavu::sans::bold())] {
+        for (style, bytes) in [
+            (FontStyle::Normal, dejavu::sans::regular()),
+            (FontStyle::Bold, dejavu::sans::bold()),
+        ] {
             let loaded = register_font("sans-serif", style, bytes);
             debug_assert!(loaded.is_ok(), "the embedded fonts are valid");
         }
@@ -191,40 +313,87 @@ fn load_fonts() {
 
 fn encoded(pixels: &Pixels) -> std::result::Result<Vec<u8>, String> {
     let mut out = Cursor::new(Vec::new());
-    image::RgbImage::from_raw(pixels.width as u32, pixels.height as u32, pixels.rgb.clone())
-        .expect("three bytes per pixel were made")
-        .write_to(&mut out, image::ImageFormat::Png)
-        .map_err(|error| error.to_string())?;
+    image::RgbImage::from_raw(
+        pixels.width as u32,
+        pixels.height as u32,
+        pixels.rgb.clone(),
+    )
+    .expect("three bytes per pixel were made")
+    .write_to(&mut out, image::ImageFormat::Png)
+    .map_err(|error| error.to_string())?;
     Ok(out.into_inner())
 }
 
 fn svg_element(stroke: &Stroke) -> std::result::Result<String, String> {
     let hex = |rgb: &Rgb| format!("#{:02x}{:02x}{:02x}", rgb[0], rgb[1], rgb[2]);
-    let list = |points: &[[f64; 2]]| points.iter().map(|p| format!("{:.2},{:.2}", p[0], p[1])).collect::<Vec<_>>().join(" ");
+    let list = |points: &[[f64; 2]]| {
+        points
+            .iter()
+            .map(|p| format!("{:.2},{:.2}", p[0], p[1]))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     Ok(match stroke {
-        Stroke::Rect { low, high, fill, alpha } => {
+        Stroke::Rect {
+            low,
+            high,
+            fill,
+            alpha,
+        } => {
             let (x, y) = (low[0].min(high[0]), low[1].min(high[1]));
             let (w, h) = ((high[0] - low[0]).abs(), (high[1] - low[1]).abs());
-            format!("<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{w:.2}\" height=\"{h:.2}\" fill=\"{}\" fill-opacity=\"{alpha}\"/>", hex(fill))
+            format!(
+                "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{w:.2}\" height=\"{h:.2}\" fill=\"{}\" fill-opacity=\"{alpha}\"/>",
+                hex(fill)
+            )
         }
-        Stroke::Line { points, colour, width } => format!(
+        Stroke::Line {
+            points,
+            colour,
+            width,
+        } => format!(
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{width}\" stroke-linejoin=\"round\"/>",
             list(points),
             hex(colour)
         ),
-        Stroke::Polygon { points, fill, alpha } => {
-            format!("<polygon points=\"{}\" fill=\"{}\" fill-opacity=\"{alpha}\"/>", list(points), hex(fill))
+        Stroke::Polygon {
+            points,
+            fill,
+            alpha,
+        } => {
+            format!(
+                "<polygon points=\"{}\" fill=\"{}\" fill-opacity=\"{alpha}\"/>",
+                list(points),
+                hex(fill)
+            )
         }
         Stroke::Dot { at, radius, fill } => {
-            format!("<circle cx=\"{:.2}\" cy=\"{:.2}\" r=\"{radius}\" fill=\"{}\"/>", at[0], at[1], hex(fill))
+            format!(
+                "<circle cx=\"{:.2}\" cy=\"{:.2}\" r=\"{radius}\" fill=\"{}\"/>",
+                at[0],
+                at[1],
+                hex(fill)
+            )
         }
-        Stroke::Text { at, text, size, colour, anchor, upright, bold } => {
+        Stroke::Text {
+            at,
+            text,
+            size,
+            colour,
+            anchor,
+            upright,
+            bold,
+        } => {
             let anchor = match anchor {
                 Anchor::Start => "start",
                 Anchor::Middle => "middle",
                 Anchor::End => "end",
             };
-            let turn = if *upright { format!(" transform=\"rotate(-90 {:.2} {:.2})\"", at[0], at[1]) } else { String::new() };
+            let turn = if *upright {
+                format!(" transform=\"rotate(-90 {:.2} {:.2})\"", at[0], at[1])
+            } else {
+                String::new()
+            };
             let weight = if *bold { " font-weight=\"bold\"" } else { "" };
             // the middle of a line of text lies about 0.36 em above its base line; the rasteriser's size is the height
             // of the line, 1.24 em
@@ -259,23 +428,58 @@ fn draw_stroke<B: DrawingBackend>(
 ) -> std::result::Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     let at = |p: [f64; 2]| ((p[0] * scale).round() as i32, (p[1] * scale).round() as i32);
     match stroke {
-        Stroke::Rect { low, high, fill, alpha } => {
-            root.draw(&Rectangle::new([at(*low), at(*high)], colour(*fill, *alpha).filled()))
-        }
-        Stroke::Line { points, colour: rgb, width } => {
+        Stroke::Rect {
+            low,
+            high,
+            fill,
+            alpha,
+        } => root.draw(&Rectangle::new(
+            [at(*low), at(*high)],
+            colour(*fill, *alpha).filled(),
+        )),
+        Stroke::Line {
+            points,
+            colour: rgb,
+            width,
+        } => {
             let width = ((width * scale).round() as u32).max(1);
             let points: Vec<(i32, i32)> = points.iter().map(|&p| at(p)).collect();
-            root.draw(&PathElement::new(points, colour(*rgb, 1.0).stroke_width(width)))
+            root.draw(&PathElement::new(
+                points,
+                colour(*rgb, 1.0).stroke_width(width),
+            ))
         }
-        Stroke::Polygon { points, fill, alpha } => {
+        Stroke::Polygon {
+            points,
+            fill,
+            alpha,
+        } => {
             let points: Vec<(i32, i32)> = points.iter().map(|&p| at(p)).collect();
             root.draw(&Polygon::new(points, colour(*fill, *alpha)))
         }
-        Stroke::Dot { at: middle, radius, fill } => {
-            root.draw(&Circle::new(at(*middle), ((radius * scale).round() as i32).max(1), colour(*fill, 1.0).filled()))
-        }
-        Stroke::Text { at: place, text, size, colour: rgb, anchor, upright, bold } => {
-            let style = if *bold { FontStyle::Bold } else { FontStyle::Normal };
+        Stroke::Dot {
+            at: middle,
+            radius,
+            fill,
+        } => root.draw(&Circle::new(
+            at(*middle),
+            ((radius * scale).round() as i32).max(1),
+            colour(*fill, 1.0).filled(),
+        )),
+        Stroke::Text {
+            at: place,
+            text,
+            size,
+            colour: rgb,
+            anchor,
+            upright,
+            bold,
+        } => {
+            let style = if *bold {
+                FontStyle::Bold
+            } else {
+                FontStyle::Normal
+            };
             let mut font = FontDesc::new(FontFamily::SansSerif, size * scale, style);
             if *upright {
                 font = font.transform(FontTransform::Rotate270);
@@ -286,17 +490,33 @@ fn draw_stroke<B: DrawingBackend>(
                 Anchor::End => HPos::Right,
             };
             let ink = colour(*rgb, 1.0);
-            let style = TextStyle::from(font).color(&ink).pos(Pos::new(h, VPos::Center));
+            let style = TextStyle::from(font)
+                .color(&ink)
+                .pos(Pos::new(h, VPos::Center));
             // the backend centres the box of the line, whose descent is empty under most letters and digits
-            let low = if *upright { *place } else { [place[0], place[1] + 0.07 * size] };
+            let low = if *upright {
+                *place
+            } else {
+                [place[0], place[1] + 0.07 * size]
+            };
             root.draw(&Text::new(text.as_str(), at(low), style))
         }
-        Stroke::Image { at: place, size, pixels } => {
-            let fitted =
-                resized(pixels, ((size[0] * scale).round() as usize).max(1), ((size[1] * scale).round() as usize).max(1));
-            let element =
-                BitMapElement::<_, plotters::backend::RGBPixel>::with_owned_buffer(at(*place), (fitted.width as u32, fitted.height as u32), fitted.rgb)
-                    .expect("three bytes per pixel were made");
+        Stroke::Image {
+            at: place,
+            size,
+            pixels,
+        } => {
+            let fitted = resized(
+                pixels,
+                ((size[0] * scale).round() as usize).max(1),
+                ((size[1] * scale).round() as usize).max(1),
+            );
+            let element = BitMapElement::<_, plotters::backend::RGBPixel>::with_owned_buffer(
+                at(*place),
+                (fitted.width as u32, fitted.height as u32),
+                fitted.rgb,
+            )
+            .expect("three bytes per pixel were made");
             root.draw(&element)
         }
     }
@@ -340,7 +560,10 @@ pub(super) fn text_width(text: &str, size: f64) -> f64 {
     load_fonts();
     FontDesc::new(FontFamily::SansSerif, size * 4.0, FontStyle::Normal)
         .layout_box(text)
-        .map_or(0.55 * size * text.chars().count() as f64, |((x0, _), (x1, _))| f64::from(x1 - x0) / 4.0)
+        .map_or(
+            0.55 * size * text.chars().count() as f64,
+            |((x0, _), (x1, _))| f64::from(x1 - x0) / 4.0,
+        )
 }
 
 #[cfg(test)]
@@ -352,21 +575,45 @@ mod tests {
         let mut canvas = Canvas::new(60.0, 40.0);
         canvas.rect([10.0, 10.0], [30.0, 20.0], RED, 1.0);
         canvas.text([30.0, 30.0], "10 µm", 10.0, Anchor::Middle);
-        canvas.image([40.0, 5.0], [10.0, 10.0], Pixels { width: 1, height: 1, rgb: vec![0, 200, 0] });
+        canvas.image(
+            [40.0, 5.0],
+            [10.0, 10.0],
+            Pixels {
+                width: 1,
+                height: 1,
+                rgb: vec![0, 200, 0],
+            },
+        );
         let path = Path::new("figure");
-        let png = image::load_from_memory(&canvas.png(path).unwrap()).unwrap().to_rgb8();
+        let png = image::load_from_memory(&canvas.png(path).unwrap())
+            .unwrap()
+            .to_rgb8();
         assert_eq!(png.dimensions(), (120, 80));
         assert_eq!(png.get_pixel(40, 30).0, RED);
         assert_eq!(png.get_pixel(90, 20).0, [0, 200, 0]);
-        assert!(png.enumerate_pixels().any(|(_, y, p)| y > 50 && p.0[0] < 80), "the text is there without system fonts");
+        assert!(
+            png.enumerate_pixels()
+                .any(|(_, y, p)| y > 50 && p.0[0] < 80),
+            "the text is there without system fonts"
+        );
         let svg = canvas.svg(path).unwrap();
-        assert!(svg.contains("10 µm") && svg.contains("data:image/png;base64,"), "{svg}");
+        assert!(
+            svg.contains("10 µm") && svg.contains("data:image/png;base64,"),
+            "{svg}"
+        );
     }
 
     #[test]
     fn resizing_keeps_the_mean_and_enlarges_sharply() {
-        let two = Pixels { width: 2, height: 1, rgb: vec![0, 0, 0, 200, 200, 200] };
+        let two = Pixels {
+            width: 2,
+            height: 1,
+            rgb: vec![0, 0, 0, 200, 200, 200],
+        };
         assert_eq!(resized(&two, 1, 1).rgb, vec![100, 100, 100]);
-        assert_eq!(resized(&two, 4, 1).rgb, vec![0, 0, 0, 0, 0, 0, 200, 200, 200, 200, 200, 200]);
+        assert_eq!(
+            resized(&two, 4, 1).rgb,
+            vec![0, 0, 0, 0, 0, 0, 200, 200, 200, 200, 200, 200]
+        );
     }
 }

@@ -29,9 +29,18 @@ fn split_offset(text: &str) -> Option<(&str, f64)> {
     if let Some(clock) = text.strip_suffix(['Z', 'z']) {
         return Some((clock, 0.0));
     }
-    let Some(at) = text.rfind(['+', '-']) else { return Some((text, 0.0)) };
-    let sign = if text[at..].starts_with('-') { -1.0 } else { 1.0 };
-    let digits: String = text[at + 1..].chars().filter(char::is_ascii_digit).collect();
+    let Some(at) = text.rfind(['+', '-']) else {
+        return Some((text, 0.0));
+    };
+    let sign = if text[at..].starts_with('-') {
+        -1.0
+    } else {
+        1.0
+    };
+    let digits: String = text[at + 1..]
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect();
     let hours: f64 = digits.get(..2)?.parse().ok()?;
     let minutes: f64 = digits.get(2..4).map_or(Some(0.0), |m| m.parse().ok())?;
     Some((&text[..at], sign * (3600.0 * hours + 60.0 * minutes)))
@@ -56,7 +65,10 @@ mod tests {
     fn times_are_seconds_since_1970() {
         assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0.0));
         assert_eq!(seconds("2025-03-25T10:00:00Z"), Some(1_742_896_800.0));
-        assert_eq!(seconds("2025-03-25T12:00:00.5+02:00"), Some(1_742_896_800.5));
+        assert_eq!(
+            seconds("2025-03-25T12:00:00.5+02:00"),
+            Some(1_742_896_800.5)
+        );
         assert_eq!(seconds("2000-02-29"), Some(951_782_400.0));
         assert_eq!(seconds("yesterday"), None);
         assert_eq!(seconds("2025-13-25T10:00:00Z"), None);

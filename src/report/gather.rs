@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::record::{AlignmentRecord, DifferenceRecord, GrainRow, HistogramRow, PerHeightRow, RunRecord, ScanRecord};
+use crate::record::{
+    AlignmentRecord, DifferenceRecord, GrainRow, HistogramRow, PerHeightRow, RunRecord, ScanRecord,
+};
 
 /// A finished run.
 pub(super) struct Run {
@@ -65,17 +67,25 @@ impl Run {
             .iter()
             .map(|name| {
                 let folder = folder.join("scans").join(name);
-                Ok(Scan { record: json(&folder.join("scan.json"))?, volume: find_volume(&folder, "volume")?, folder })
+                Ok(Scan {
+                    record: json(&folder.join("scan.json"))?,
+                    volume: find_volume(&folder, "volume")?,
+                    folder,
+                })
             })
             .collect::<Result<Vec<Scan>>>()?;
         let volume_of = |name: &str| {
-            scans.iter().find(|scan| scan.record.name == name).map(|scan| scan.volume.clone()).ok_or_else(|| {
-                Error::input(
-                    folder.join("run.json"),
-                    format!("a difference names the scan {name}, which is not among the scans"),
-                    "run again with --resume",
-                )
-            })
+            scans
+                .iter()
+                .find(|scan| scan.record.name == name)
+                .map(|scan| scan.volume.clone())
+                .ok_or_else(|| {
+                    Error::input(
+                        folder.join("run.json"),
+                        format!("a difference names the scan {name}, which is not among the scans"),
+                        "run again with --resume",
+                    )
+                })
         };
         let changes = record
             .differences
@@ -96,7 +106,11 @@ impl Run {
                 })
             })
             .collect::<Result<Vec<Change>>>()?;
-        Ok(Run { record, scans, changes })
+        Ok(Run {
+            record,
+            scans,
+            changes,
+        })
     }
 }
 
@@ -105,21 +119,47 @@ impl Run {
 /// # Errors
 /// [`Error::Input`] when there is none.
 pub(super) fn find_volume(folder: &Path, stem: &str) -> Result<PathBuf> {
-    let names = [format!("{stem}.ome.zarr"), format!("{stem}.h5"), format!("{stem}.npy"), stem.to_string()];
-    names.iter().map(|name| folder.join(name)).find(|path| path.exists()).ok_or_else(|| {
-        Error::input(folder, format!("no volume {stem} (looked for {})", names.join(", ")), "run again with --resume to complete it")
-    })
+    let names = [
+        format!("{stem}.ome.zarr"),
+        format!("{stem}.h5"),
+        format!("{stem}.npy"),
+        stem.to_string(),
+    ];
+    names
+        .iter()
+        .map(|name| folder.join(name))
+        .find(|path| path.exists())
+        .ok_or_else(|| {
+            Error::input(
+                folder,
+                format!("no volume {stem} (looked for {})", names.join(", ")),
+                "run again with --resume to complete it",
+            )
+        })
 }
 
 fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read(path).map_err(Error::io("read", path))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Error::input(path, format!("is not a record of this program: {error}"), "run again with --overwrite"))
+    serde_json::from_slice(&text).map_err(|error| {
+        Error::input(
+            path,
+            format!("is not a record of this program: {error}"),
+            "run again with --overwrite",
+        )
+    })
 }
 
 fn table<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let damaged =
-        |error: csv::Error| Error::input(path, format!("is not a table of this program: {error}"), "run again with --overwrite");
+    let damaged = |error: csv::Error| {
+        Error::input(
+            path,
+            format!("is not a table of this program: {error}"),
+            "run again with --overwrite",
+        )
+    };
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    csv::Reader::from_reader(std::io::BufReader::new(file)).deserialize().collect::<std::result::Result<_, _>>().map_err(damaged)
+    csv::Reader::from_reader(std::io::BufReader::new(file))
+        .deserialize()
+        .collect::<std::result::Result<_, _>>()
+        .map_err(damaged)
 }

@@ -16,7 +16,11 @@ fn height(change: &Change, z: f64) -> f64 {
 /// The axis of heights, downwards as in the sections.
 fn height_axis(change: &Change) -> Axis {
     let n = change.per_height.len().max(1) as f64;
-    Axis::new(height(change, n), 0.0, &format!("height [{}]", change.length().1))
+    Axis::new(
+        height(change, n),
+        0.0,
+        &format!("height [{}]", change.length().1),
+    )
 }
 
 /// Two panels side by side that share the axis of heights.
@@ -24,14 +28,27 @@ fn two_panels(change: &Change, left: Axis, right: Axis) -> (Canvas, [Panel; 2]) 
     let canvas = Canvas::new(860.0, 480.0);
     let y = height_axis(change);
     let panels = [
-        Panel { low: [80.0, 44.0], high: [450.0, 425.0], x: left, y: y.clone() },
-        Panel { low: [475.0, 44.0], high: [845.0, 425.0], x: right, y },
+        Panel {
+            low: [80.0, 44.0],
+            high: [450.0, 425.0],
+            x: left,
+            y: y.clone(),
+        },
+        Panel {
+            low: [475.0, 44.0],
+            high: [845.0, 425.0],
+            x: right,
+            y,
+        },
     ];
     (canvas, panels)
 }
 
 fn title(canvas: &mut Canvas, change: &Change, what: &str) {
-    let text = format!("{what}: {} \u{2212} {}", change.record.target, change.record.reference);
+    let text = format!(
+        "{what}: {} \u{2212} {}",
+        change.record.target, change.record.reference
+    );
     canvas.bold_text([80.0, 20.0], text, 14.0, Anchor::Start);
 }
 
@@ -53,11 +70,20 @@ fn filled_profile(canvas: &mut Canvas, panel: &Panel, points: &[[f64; 2]], colou
 
 /// Band of one standard deviation around a curve over height: `[value, height, error]`.
 fn band(canvas: &mut Canvas, panel: &Panel, points: &[[f64; 3]], colour: Rgb) {
-    let finite: Vec<[f64; 3]> = points.iter().copied().filter(|p| p.iter().all(|v| v.is_finite())).collect();
+    let finite: Vec<[f64; 3]> = points
+        .iter()
+        .copied()
+        .filter(|p| p.iter().all(|v| v.is_finite()))
+        .collect();
     let mut outline: Vec<[f64; 2]> = finite.iter().map(|p| panel.at(p[0] + p[2], p[1])).collect();
     outline.extend(finite.iter().rev().map(|p| panel.at(p[0] - p[2], p[1])));
     canvas.polygon(outline, colour, 0.25);
-    panel.curve(canvas, &finite.iter().map(|p| [p[0], p[1]]).collect::<Vec<_>>(), colour, 1.6);
+    panel.curve(
+        canvas,
+        &finite.iter().map(|p| [p[0], p[1]]).collect::<Vec<_>>(),
+        colour,
+        1.6,
+    );
 }
 
 fn largest(values: impl Iterator<Item = f64>) -> f64 {
@@ -72,19 +98,34 @@ pub(super) fn per_height(change: &Change) -> Canvas {
     let volume = |voxels: u64| voxels as f64 * voxel;
     let left = Axis::new(
         0.0,
-        largest(rows.iter().map(|r| volume(r.increase_voxels.max(r.decrease_voxels)))),
+        largest(
+            rows.iter()
+                .map(|r| volume(r.increase_voxels.max(r.decrease_voxels))),
+        ),
         &format!("changed volume per slice [{cubic}]"),
     );
     let (series, axis_title) = right_series(change);
-    let top = largest(series.iter().flat_map(|s| s.2.iter().map(|p| p[0] + if p[2].is_finite() { p[2] } else { 0.0 })));
-    let bottom = -largest(series.iter().flat_map(|s| s.2.iter().map(|p| -(p[0] - if p[2].is_finite() { p[2] } else { 0.0 }))));
-    let bottom = if series.iter().any(|s| s.2.iter().any(|p| p[0] < 0.0)) { bottom } else { 0.0 };
+    let top = largest(series.iter().flat_map(|s| {
+        s.2.iter()
+            .map(|p| p[0] + if p[2].is_finite() { p[2] } else { 0.0 })
+    }));
+    let bottom = -largest(series.iter().flat_map(|s| {
+        s.2.iter()
+            .map(|p| -(p[0] - if p[2].is_finite() { p[2] } else { 0.0 }))
+    }));
+    let bottom = if series.iter().any(|s| s.2.iter().any(|p| p[0] < 0.0)) {
+        bottom
+    } else {
+        0.0
+    };
     let (mut canvas, [a, b]) = two_panels(change, left, Axis::new(bottom, top, &axis_title));
     title(&mut canvas, change, "change over height");
     a.grid(&mut canvas);
     b.grid(&mut canvas);
     let profile = |value: fn(&PerHeightRow) -> u64| -> Vec<[f64; 2]> {
-        rows.iter().map(|r| [volume(value(r)), height(change, r.z as f64 + 0.5)]).collect()
+        rows.iter()
+            .map(|r| [volume(value(r)), height(change, r.z as f64 + 0.5)])
+            .collect()
     };
     filled_profile(&mut canvas, &a, &profile(|r| r.increase_voxels), RED);
     filled_profile(&mut canvas, &a, &profile(|r| r.decrease_voxels), BLUE);
@@ -97,7 +138,10 @@ pub(super) fn per_height(change: &Change) -> Canvas {
     a.frame(&mut canvas, true);
     b.frame(&mut canvas, false);
     legend(&mut canvas, [444.0, 50.0], &names());
-    let named: Vec<(Rgb, String)> = series.into_iter().map(|(colour, name, _)| (colour, name)).collect();
+    let named: Vec<(Rgb, String)> = series
+        .into_iter()
+        .map(|(colour, name, _)| (colour, name))
+        .collect();
     legend(&mut canvas, [839.0, 50.0], &named);
     canvas
 }
@@ -118,17 +162,40 @@ fn right_series(change: &Change) -> (Vec<Series>, String) {
     if rows.iter().any(|r| r.net_ug.is_some()) {
         let of = |v: Option<f64>| v.unwrap_or(f64::NAN);
         let series = vec![
-            (RED, "increase".to_string(), points(&|r| [of(r.increase_ug), 0.0])),
-            (BLUE, "decrease".to_string(), points(&|r| [of(r.decrease_ug), 0.0])),
-            (BLACK, "net, ±1σ".to_string(), points(&|r| [of(r.net_ug), of(r.net_ug_err)])),
+            (
+                RED,
+                "increase".to_string(),
+                points(&|r| [of(r.increase_ug), 0.0]),
+            ),
+            (
+                BLUE,
+                "decrease".to_string(),
+                points(&|r| [of(r.decrease_ug), 0.0]),
+            ),
+            (
+                BLACK,
+                "net, ±1σ".to_string(),
+                points(&|r| [of(r.net_ug), of(r.net_ug_err)]),
+            ),
         ];
         return (series, "mass per slice [µg]".into());
     }
     let series = vec![
-        (RED, "increase, ±1σ".to_string(), points(&|r| [r.increase_sum_per_cm, r.increase_sum_err])),
-        (BLUE, "decrease, ±1σ".to_string(), points(&|r| [r.decrease_sum_per_cm, r.decrease_sum_err])),
+        (
+            RED,
+            "increase, ±1σ".to_string(),
+            points(&|r| [r.increase_sum_per_cm, r.increase_sum_err]),
+        ),
+        (
+            BLUE,
+            "decrease, ±1σ".to_string(),
+            points(&|r| [r.decrease_sum_per_cm, r.decrease_sum_err]),
+        ),
     ];
-    (series, format!("summed change per slice [{} · voxel]", change.record.unit))
+    (
+        series,
+        format!("summed change per slice [{} · voxel]", change.record.unit),
+    )
 }
 
 /// Grains of one sign in one group of slices.
@@ -141,7 +208,11 @@ struct Group {
 
 impl Group {
     fn mean(&self) -> f64 {
-        if self.n > 0.0 { self.sum / self.n } else { f64::NAN }
+        if self.n > 0.0 {
+            self.sum / self.n
+        } else {
+            f64::NAN
+        }
     }
 
     /// Standard error of the mean; not known for a single grain.
@@ -160,7 +231,10 @@ pub(super) fn grains_per_height(change: &Change) -> Canvas {
     let step = n_z.div_ceil(GROUPS).max(1);
     let n_groups = n_z.div_ceil(step);
     let voxel = change.cubic().0;
-    let mut groups = [vec![Group::default(); n_groups], vec![Group::default(); n_groups]];
+    let mut groups = [
+        vec![Group::default(); n_groups],
+        vec![Group::default(); n_groups],
+    ];
     for grain in &change.grains {
         let group = ((grain.z.max(0.0) / step as f64) as usize).min(n_groups - 1);
         let volume = grain.voxels as f64 * voxel;
@@ -171,11 +245,19 @@ pub(super) fn grains_per_height(change: &Change) -> Canvas {
     }
     let most = largest(groups.iter().flatten().map(|g| g.n));
     let most_volume = largest(groups.iter().flatten().map(|g| g.mean() + g.error()));
-    let per = if step == 1 { "per slice".to_string() } else { format!("per {step} slices") };
+    let per = if step == 1 {
+        "per slice".to_string()
+    } else {
+        format!("per {step} slices")
+    };
     let (mut canvas, [a, b]) = two_panels(
         change,
         Axis::new(0.0, most, &format!("grains {per}")),
-        Axis::new(0.0, most_volume, &format!("mean volume of a grain [{}]", change.cubic().1)),
+        Axis::new(
+            0.0,
+            most_volume,
+            &format!("mean volume of a grain [{}]", change.cubic().1),
+        ),
     );
     title(&mut canvas, change, "grains over height");
     a.grid(&mut canvas);
@@ -188,7 +270,11 @@ pub(super) fn grains_per_height(change: &Change) -> Canvas {
             let middle = (ends[0] + ends[1]) / 2.0;
             if group.n > 0.0 {
                 let (mean, error) = (group.mean(), group.error());
-                canvas.line(vec![b.at(mean - error, middle), b.at(mean + error, middle)], colour, 1.2);
+                canvas.line(
+                    vec![b.at(mean - error, middle), b.at(mean + error, middle)],
+                    colour,
+                    1.2,
+                );
                 canvas.dot(b.at(mean, middle), 2.6, colour);
             }
         }
@@ -208,21 +294,44 @@ pub(super) fn grains_per_height(change: &Change) -> Canvas {
 pub(super) fn grain_sizes(change: &Change) -> Canvas {
     let mut canvas = Canvas::new(640.0, 430.0);
     let (voxel, cubic) = change.cubic();
-    let volumes: Vec<(f64, bool)> = change.grains.iter().map(|g| (g.voxels as f64 * voxel, g.sign < 0)).collect();
+    let volumes: Vec<(f64, bool)> = change
+        .grains
+        .iter()
+        .map(|g| (g.voxels as f64 * voxel, g.sign < 0))
+        .collect();
     let least = volumes.iter().map(|v| v.0).fold(f64::INFINITY, f64::min);
     let most = volumes.iter().map(|v| v.0).fold(0.0, f64::max);
-    let x = if volumes.is_empty() { Axis::log(voxel, 1e3 * voxel, "") } else { Axis::log(least, most, "") };
+    let x = if volumes.is_empty() {
+        Axis::log(voxel, 1e3 * voxel, "")
+    } else {
+        Axis::log(least, most, "")
+    };
     let (first, decades) = (x.from.log10().round(), (x.to / x.from).log10().round());
     let bins = (5.0 * decades) as usize;
     let mut counts = [vec![0u64; bins], vec![0u64; bins]];
     for (volume, falling) in &volumes {
-        let bin = ((volume.log10() - first) * 5.0 + 1e-9).floor().clamp(0.0, bins as f64 - 1.0) as usize;
+        let bin = ((volume.log10() - first) * 5.0 + 1e-9)
+            .floor()
+            .clamp(0.0, bins as f64 - 1.0) as usize;
         counts[usize::from(*falling)][bin] += 1;
     }
     let highest = counts.iter().flatten().copied().max().unwrap_or(1).max(1) as f64;
-    let x = Axis { title: format!("volume of a grain [{cubic}]"), ..x };
-    let y = Axis { from: 0.5, to: 10f64.powf((1.3 * highest).log10().ceil()), log: true, ..Axis::log(1.0, 10.0, "grains") };
-    let panel = Panel { low: [80.0, 44.0], high: [620.0, 375.0], x, y };
+    let x = Axis {
+        title: format!("volume of a grain [{cubic}]"),
+        ..x
+    };
+    let y = Axis {
+        from: 0.5,
+        to: 10f64.powf((1.3 * highest).log10().ceil()),
+        log: true,
+        ..Axis::log(1.0, 10.0, "grains")
+    };
+    let panel = Panel {
+        low: [80.0, 44.0],
+        high: [620.0, 375.0],
+        x,
+        y,
+    };
     title(&mut canvas, change, "sizes of the grains");
     for decade in 0..6 {
         let value = 10f64.powi(decade);
@@ -236,7 +345,12 @@ pub(super) fn grain_sizes(change: &Change) -> Canvas {
             // the two signs stand beside each other within their bin
             let edge = |share: f64| 10f64.powf(first + (bin as f64 + share) / 5.0);
             let from = 0.08 + 0.42 * side as f64;
-            canvas.rect(panel.at(edge(from), n as f64), panel.at(edge(from + 0.42), panel.y.from), colour, 0.85);
+            canvas.rect(
+                panel.at(edge(from), n as f64),
+                panel.at(edge(from + 0.42), panel.y.from),
+                colour,
+                0.85,
+            );
         }
     }
     panel.frame(&mut canvas, true);
@@ -244,8 +358,10 @@ pub(super) fn grain_sizes(change: &Change) -> Canvas {
         note(&mut canvas, &panel, "no grains");
     }
     let counted = |falling: bool| volumes.iter().filter(|v| v.1 == falling).count();
-    let entries =
-        [(RED, format!("increase ({} grains)", counted(false))), (BLUE, format!("decrease ({} grains)", counted(true)))];
+    let entries = [
+        (RED, format!("increase ({} grains)", counted(false))),
+        (BLUE, format!("decrease ({} grains)", counted(true))),
+    ];
     legend(&mut canvas, [614.0, 50.0], &entries);
     canvas
 }

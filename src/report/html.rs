@@ -50,7 +50,11 @@ details summary{cursor:pointer;color:#1e50aa}pre{font-size:12px;overflow-x:auto;
 
 /// The whole page.
 pub(super) fn page(run: &Run, figures: &Figures) -> String {
-    let title = escaped(if run.record.series.is_empty() { "tomodelta" } else { &run.record.series });
+    let title = escaped(if run.record.series.is_empty() {
+        "tomodelta"
+    } else {
+        &run.record.series
+    });
     let mut out = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{title}</title><style>{STYLE}</style></head><body><main>\n"
     );
@@ -63,7 +67,11 @@ pub(super) fn page(run: &Run, figures: &Figures) -> String {
     );
     out += "<nav>";
     for (k, change) in run.changes.iter().enumerate() {
-        out += &format!("<a href=\"#d{k}\">{} &minus; {}</a>", escaped(&change.record.target), escaped(&change.record.reference));
+        out += &format!(
+            "<a href=\"#d{k}\">{} &minus; {}</a>",
+            escaped(&change.record.target),
+            escaped(&change.record.reference)
+        );
     }
     out += "<a href=\"#scans\">scans</a><a href=\"#run\">run</a><a href=\"#conventions\">conventions</a></nav>\n";
     out += &warnings(run, figures);
@@ -98,7 +106,10 @@ pub(super) fn page(run: &Run, figures: &Figures) -> String {
     out += &tables::inputs(run);
     out += "</div>";
     let config = serde_json::to_string_pretty(&run.record.config).unwrap_or_default();
-    out += &format!("<details><summary>resolved config</summary><pre>{}</pre></details>\n", escaped(&config));
+    out += &format!(
+        "<details><summary>resolved config</summary><pre>{}</pre></details>\n",
+        escaped(&config)
+    );
     out += CONVENTIONS;
     out += "</main></body></html>\n";
     out
@@ -107,9 +118,16 @@ pub(super) fn page(run: &Run, figures: &Figures) -> String {
 /// Warnings of the run first, then those that only the whole series shows.
 fn warnings(run: &Run, figures: &Figures) -> String {
     let mut all: Vec<String> = run.record.warnings.clone();
-    let scans = run.scans.iter().flat_map(|s| s.record.warnings.iter().map(move |w| (&s.record.name, w)));
+    let scans = run
+        .scans
+        .iter()
+        .flat_map(|s| s.record.warnings.iter().map(move |w| (&s.record.name, w)));
     let changes = run.changes.iter().flat_map(|c| {
-        c.record.warnings.iter().chain(&c.alignment.warnings).map(move |w| (&c.record.target, w))
+        c.record
+            .warnings
+            .iter()
+            .chain(&c.alignment.warnings)
+            .map(move |w| (&c.record.target, w))
     });
     for (name, warning) in scans.chain(changes) {
         // the run repeats most of them with the name in front
@@ -122,8 +140,15 @@ fn warnings(run: &Run, figures: &Figures) -> String {
     if all.is_empty() {
         return "<p class=\"good\">No warnings.</p>\n".into();
     }
-    let items: String = all.iter().map(|w| format!("<li>{}</li>", escaped(w))).collect();
-    format!("<div class=\"warn\"><strong>{} warning{}</strong><ul>{items}</ul></div>\n", all.len(), if all.len() == 1 { "" } else { "s" })
+    let items: String = all
+        .iter()
+        .map(|w| format!("<li>{}</li>", escaped(w)))
+        .collect();
+    format!(
+        "<div class=\"warn\"><strong>{} warning{}</strong><ul>{items}</ul></div>\n",
+        all.len(),
+        if all.len() == 1 { "" } else { "s" }
+    )
 }
 
 fn row(figures: &[Figure]) -> String {

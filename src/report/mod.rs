@@ -50,23 +50,37 @@ pub fn write(folder: &Path, progress: &Progress) -> Result<PathBuf> {
         cap => (cap / SHARE).min(MOST_BUDGET),
     };
     for change in &run.changes {
-        figures.changes.push(change_figures(change, budget, progress)?);
+        figures
+            .changes
+            .push(change_figures(change, budget, progress)?);
     }
     let stage = progress.stage("report", run.scans.len() as u64 + 2, "figures");
     for scan in &run.scans {
         let caption = "Answers of each method over the detector rows; the line is the axis that was taken, the band its uncertainty.";
-        figures.axes.push(save(&scan.folder.join("figures"), "rotation_axis", &curves::rotation_axis(scan), caption)?);
+        figures.axes.push(save(
+            &scan.folder.join("figures"),
+            "rotation_axis",
+            &curves::rotation_axis(scan),
+            caption,
+        )?);
         stage.inc(1);
     }
     if run.changes.len() > 1 {
         let caption = "Changed volume, and mass or summed change with one standard deviation, over the scans of the series.";
-        figures.series.push(save(&folder.join("figures"), "growth", &curves::growth(&run), caption)?);
+        figures.series.push(save(
+            &folder.join("figures"),
+            "growth",
+            &curves::growth(&run),
+            caption,
+        )?);
     }
     stage.inc(1);
     match curves::voltage(&run, folder) {
         Some(Ok(canvas)) => {
             let caption = "Cell voltage over time with the scans marked.";
-            figures.series.push(save(&folder.join("figures"), "voltage", &canvas, caption)?);
+            figures
+                .series
+                .push(save(&folder.join("figures"), "voltage", &canvas, caption)?);
         }
         Some(Err(problem)) => figures.missing.push(problem),
         None => {}
@@ -82,24 +96,67 @@ fn change_figures(change: &Change, budget: u64, progress: &Progress) -> Result<V
     let volumes = Volumes::open(change)?;
     let slab = volumes.slab(budget);
     let n_z = volumes.difference.meta().shape[0] as u64;
-    let stage = progress.stage(&format!("figures of {}", change.record.target), n_z, "slices");
+    let stage = progress.stage(
+        &format!("figures of {}", change.record.target),
+        n_z,
+        "slices",
+    );
     let sections = sections::gather(change, &volumes, slab, &stage)?;
     drop(stage);
     let limit = maps::full_colour(change);
     let folder = change.folder.join("figures");
     let overlay = "Section of the reference with the change on top: red gained, blue lost attenuation; only voxels of grains are coloured.";
     let drawn = [
-        ("overlay_y", maps::overlay(&sections, change, View::Y, limit), overlay),
-        ("overlay_z", maps::overlay(&sections, change, View::Z, limit), overlay),
-        ("overlay_x", maps::overlay(&sections, change, View::X, limit), overlay),
-        ("projections", maps::projections(&sections, change, limit), "Largest change of the grains along the line of sight, from the side and from above."),
-        ("per_height", heights::per_height(change), "Left: volume beyond the threshold in each slice. Right: mass, or summed change, in each slice with one standard deviation."),
-        ("grains_per_height", heights::grains_per_height(change), "Left: number of grains whose centroid lies at that height. Right: their mean volume with its standard error."),
-        ("grain_sizes", heights::grain_sizes(change), "Distribution of the volumes of the grains."),
-        ("histogram", curves::histogram(change), "Distribution of the change over all measured voxels, with the normal distribution of the noise and the thresholds."),
-        ("alignment", maps::alignment(&sections, change), "Squares of the reference and of the aligned target by turns; structure that runs on across the borders is aligned."),
+        (
+            "overlay_y",
+            maps::overlay(&sections, change, View::Y, limit),
+            overlay,
+        ),
+        (
+            "overlay_z",
+            maps::overlay(&sections, change, View::Z, limit),
+            overlay,
+        ),
+        (
+            "overlay_x",
+            maps::overlay(&sections, change, View::X, limit),
+            overlay,
+        ),
+        (
+            "projections",
+            maps::projections(&sections, change, limit),
+            "Largest change of the grains along the line of sight, from the side and from above.",
+        ),
+        (
+            "per_height",
+            heights::per_height(change),
+            "Left: volume beyond the threshold in each slice. Right: mass, or summed change, in each slice with one standard deviation.",
+        ),
+        (
+            "grains_per_height",
+            heights::grains_per_height(change),
+            "Left: number of grains whose centroid lies at that height. Right: their mean volume with its standard error.",
+        ),
+        (
+            "grain_sizes",
+            heights::grain_sizes(change),
+            "Distribution of the volumes of the grains.",
+        ),
+        (
+            "histogram",
+            curves::histogram(change),
+            "Distribution of the change over all measured voxels, with the normal distribution of the noise and the thresholds.",
+        ),
+        (
+            "alignment",
+            maps::alignment(&sections, change),
+            "Squares of the reference and of the aligned target by turns; structure that runs on across the borders is aligned.",
+        ),
     ];
-    drawn.iter().map(|(name, canvas, caption)| save(&folder, name, canvas, caption)).collect()
+    drawn
+        .iter()
+        .map(|(name, canvas, caption)| save(&folder, name, canvas, caption))
+        .collect()
 }
 
 /// Writes a figure as PNG and SVG.
@@ -110,7 +167,11 @@ fn save(folder: &Path, name: &str, canvas: &Canvas, caption: &str) -> Result<Fig
     write_whole(&path, &png)?;
     let path = folder.join(format!("{name}.svg"));
     write_whole(&path, canvas.svg(&path)?.as_bytes())?;
-    Ok(Figure { name: name.to_string(), caption: caption.to_string(), png })
+    Ok(Figure {
+        name: name.to_string(),
+        caption: caption.to_string(),
+        png,
+    })
 }
 
 /// A file that is either the old one or the whole new one.

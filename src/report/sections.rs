@@ -57,7 +57,11 @@ struct Mean {
 impl Mean {
     fn new(rows: usize, columns: usize, factor: usize) -> Mean {
         let shape = (rows.div_ceil(factor), columns.div_ceil(factor));
-        Mean { sum: Array2::zeros(shape), count: Array2::zeros(shape), factor }
+        Mean {
+            sum: Array2::zeros(shape),
+            count: Array2::zeros(shape),
+            factor,
+        }
     }
 
     fn add(&mut self, row: usize, values: impl Iterator<Item = f32>) {
@@ -71,7 +75,9 @@ impl Mean {
     }
 
     fn finish(mut self) -> Array2<f32> {
-        self.sum.zip_mut_with(&self.count, |sum, &n| *sum = if n > 0.0 { *sum / n } else { 0.0 });
+        self.sum.zip_mut_with(&self.count, |sum, &n| {
+            *sum = if n > 0.0 { *sum / n } else { 0.0 }
+        });
         self.sum
     }
 }
@@ -86,7 +92,11 @@ impl PlaneMean {
 
     fn finish(self) -> Plane {
         let [reference, target, change] = self.0.map(Mean::finish);
-        Plane { reference, target, change }
+        Plane {
+            reference,
+            target,
+            change,
+        }
     }
 }
 
@@ -111,14 +121,23 @@ impl Volumes {
             labels: volume::open(&change.labels)?,
         };
         let expected = volumes.difference.meta().shape;
-        for (reader, path) in [(&volumes.reference, &change.reference), (&volumes.target, &change.target), (&volumes.labels, &change.labels)] {
+        for (reader, path) in [
+            (&volumes.reference, &change.reference),
+            (&volumes.target, &change.target),
+            (&volumes.labels, &change.labels),
+        ] {
             let found = reader.meta().shape;
             if found != expected {
                 return Err(Error::Shape {
-                    what: format!("{} against {} [z, y, x]", path.display(), change.difference.display()),
+                    what: format!(
+                        "{} against {} [z, y, x]",
+                        path.display(),
+                        change.difference.display()
+                    ),
                     expected: expected.to_vec(),
                     found: found.to_vec(),
-                    hint: "the folder holds parts of different runs; run again with --overwrite".into(),
+                    hint: "the folder holds parts of different runs; run again with --overwrite"
+                        .into(),
                 });
             }
         }
@@ -126,14 +145,29 @@ impl Volumes {
     }
 
     fn all(&self) -> [&dyn VolumeReader; 4] {
-        [self.reference.as_ref(), self.target.as_ref(), self.difference.as_ref(), self.labels.as_ref()]
+        [
+            self.reference.as_ref(),
+            self.target.as_ref(),
+            self.difference.as_ref(),
+            self.labels.as_ref(),
+        ]
     }
 
     /// Slices at a time within `budget` bytes, a divisor of what is stored together where that is too much.
     pub(super) fn slab(&self, budget: u64) -> usize {
         let [n_z, n_y, n_x] = self.difference.meta().shape;
-        let bytes: u64 = self.all().iter().map(|v| v.bytes_per_slice() + 4 * (n_y * n_x) as u64).sum();
-        let together = self.all().iter().map(|v| v.slices_together()).max().unwrap_or(1).clamp(1, n_z.max(1));
+        let bytes: u64 = self
+            .all()
+            .iter()
+            .map(|v| v.bytes_per_slice() + 4 * (n_y * n_x) as u64)
+            .sum();
+        let together = self
+            .all()
+            .iter()
+            .map(|v| v.slices_together())
+            .max()
+            .unwrap_or(1)
+            .clamp(1, n_z.max(1));
         let fits = ((budget / bytes.max(1)) as usize).max(1);
         if fits >= together {
             return together * (fits / together).min(64usize.div_ceil(together)).max(1);
@@ -164,14 +198,23 @@ pub(super) fn cut(change: &Change, shape: [usize; 3]) -> Cut {
         best.1
     };
     let [n_z, n_y, n_x] = shape.map(|n| n.max(1));
-    Cut { z: most(n_z, |g| (g.zmin, g.zmax)), y: most(n_y, |g| (g.ymin, g.ymax)), x: most(n_x, |g| (g.xmin, g.xmax)) }
+    Cut {
+        z: most(n_z, |g| (g.zmin, g.zmax)),
+        y: most(n_y, |g| (g.ymin, g.ymax)),
+        x: most(n_x, |g| (g.xmin, g.xmax)),
+    }
 }
 
 /// Streams the volumes of `change` once, `slab` slices at a time.
 ///
 /// # Errors
 /// Those of reading.
-pub(super) fn gather(change: &Change, volumes: &Volumes, slab: usize, stage: &Stage) -> Result<Sections> {
+pub(super) fn gather(
+    change: &Change,
+    volumes: &Volumes,
+    slab: usize,
+    stage: &Stage,
+) -> Result<Sections> {
     let shape @ [n_z, n_y, n_x] = volumes.difference.meta().shape;
     let factor = n_z.max(n_y).max(n_x).div_ceil(LONGEST).max(1);
     let cut = cut(change, shape);
@@ -179,7 +222,9 @@ pub(super) fn gather(change: &Change, volumes: &Volumes, slab: usize, stage: &St
     let mut z_plane = PlaneMean::new(n_y, n_x, factor);
     let mut y_plane = PlaneMean::new(n_z, n_x, factor);
     let mut x_plane = PlaneMean::new(n_z, n_y, factor);
-    let picture = |rows: usize, columns: usize| Array2::<f32>::zeros((rows.div_ceil(factor), columns.div_ceil(factor)));
+    let picture = |rows: usize, columns: usize| {
+        Array2::<f32>::zeros((rows.div_ceil(factor), columns.div_ceil(factor)))
+    };
     let mut along_y = [picture(n_z, n_x), picture(n_z, n_x)];
     let mut along_z = [picture(n_y, n_x), picture(n_y, n_x)];
     for start in (0..n_z).step_by(slab.max(1)) {
@@ -196,20 +241,53 @@ pub(super) fn gather(change: &Change, volumes: &Volumes, slab: usize, stage: &St
         for (k, reader) in [(0, &volumes.reference), (1, &volumes.target)] {
             let values = reader.read(part.clone())?;
             let matched = |v: f32| if k == 1 { grey(v) } else { v };
-            add_planes(&values, start, cut, k, [&mut z_plane, &mut y_plane, &mut x_plane], matched);
+            add_planes(
+                &values,
+                start,
+                cut,
+                k,
+                [&mut z_plane, &mut y_plane, &mut x_plane],
+                matched,
+            );
         }
-        add_planes(&masked, start, cut, 2, [&mut z_plane, &mut y_plane, &mut x_plane], |v| v);
+        add_planes(
+            &masked,
+            start,
+            cut,
+            2,
+            [&mut z_plane, &mut y_plane, &mut x_plane],
+            |v| v,
+        );
         stage.inc(part.len() as u64);
     }
-    Ok(Sections { factor, cut, z: z_plane.finish(), y: y_plane.finish(), x: x_plane.finish(), along_y, along_z })
+    Ok(Sections {
+        factor,
+        cut,
+        z: z_plane.finish(),
+        y: y_plane.finish(),
+        x: x_plane.finish(),
+        along_y,
+        along_z,
+    })
 }
 
 fn gain(change: &Change) -> f64 {
-    if change.record.gain.is_finite() && change.record.gain != 0.0 { change.record.gain } else { 1.0 }
+    if change.record.gain.is_finite() && change.record.gain != 0.0 {
+        change.record.gain
+    } else {
+        1.0
+    }
 }
 
 /// Adds the rows of a slab that lie in the planes, into mean `which` of each.
-fn add_planes(slab: &Array3<f32>, start: usize, cut: Cut, which: usize, planes: [&mut PlaneMean; 3], value: impl Fn(f32) -> f32) {
+fn add_planes(
+    slab: &Array3<f32>,
+    start: usize,
+    cut: Cut,
+    which: usize,
+    planes: [&mut PlaneMean; 3],
+    value: impl Fn(f32) -> f32,
+) {
     let [z_plane, y_plane, x_plane] = planes;
     for (k, slice) in slab.outer_iter().enumerate() {
         let z = start + k;
@@ -224,7 +302,13 @@ fn add_planes(slab: &Array3<f32>, start: usize, cut: Cut, which: usize, planes: 
 }
 
 /// Largest increase and decrease along y and along z.
-fn project(masked: &Array3<f32>, start: usize, factor: usize, along_y: &mut [Array2<f32>; 2], along_z: &mut [Array2<f32>; 2]) {
+fn project(
+    masked: &Array3<f32>,
+    start: usize,
+    factor: usize,
+    along_y: &mut [Array2<f32>; 2],
+    along_z: &mut [Array2<f32>; 2],
+) {
     for (k, slice) in masked.outer_iter().enumerate() {
         let z = (start + k) / factor;
         for (y, row) in slice.outer_iter().enumerate() {
@@ -245,14 +329,22 @@ fn project(masked: &Array3<f32>, start: usize, factor: usize, along_y: &mut [Arr
 
 /// Least and largest of the middle 99 % of the finite values that are not exactly 0 (outside of the field of view).
 pub(super) fn window(plane: &Array2<f32>) -> [f32; 2] {
-    let mut values: Vec<f32> = plane.iter().copied().filter(|v| v.is_finite() && *v != 0.0).collect();
+    let mut values: Vec<f32> = plane
+        .iter()
+        .copied()
+        .filter(|v| v.is_finite() && *v != 0.0)
+        .collect();
     if values.is_empty() {
         return [0.0, 1.0];
     }
     values.sort_by(f32::total_cmp);
     let at = |share: f64| values[((values.len() - 1) as f64 * share) as usize];
     let [low, high] = [at(0.005), at(0.995)];
-    if high > low { [low, high] } else { [low - 1.0, low + 1.0] }
+    if high > low {
+        [low, high]
+    } else {
+        [low - 1.0, low + 1.0]
+    }
 }
 
 /// Squares of `edge` pixels, by turns from the reference and from the target.

@@ -5,7 +5,10 @@ use crate::record::AlignmentRecord;
 
 /// Text that is safe between tags and in quoted attributes.
 pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 /// A table; cells are texts, escaped here. The first column is left-aligned.
@@ -36,7 +39,11 @@ pub(super) fn number(value: f64) -> String {
         "0".into()
     } else if !(1e-3..1e6).contains(&size) {
         let exponent = size.log10().floor();
-        format!("{:.2} × 10{}", value / 10f64.powf(exponent), super::axes::superscript(exponent as i32))
+        format!(
+            "{:.2} × 10{}",
+            value / 10f64.powf(exponent),
+            super::axes::superscript(exponent as i32)
+        )
     } else {
         let decimals = (3.0 - size.log10().floor()).clamp(0.0, 5.0) as usize;
         format!("{value:.decimals$}")
@@ -50,11 +57,19 @@ pub(super) fn with_error(value: f64, error: f64) -> String {
         return number(value);
     }
     let exponent = value.abs().max(error).log10().floor();
-    let scale = if (-3.0..6.0).contains(&exponent) { 0.0 } else { exponent };
+    let scale = if (-3.0..6.0).contains(&exponent) {
+        0.0
+    } else {
+        exponent
+    };
     let (value, error) = (value / 10f64.powf(scale), error / 10f64.powf(scale));
     let decimals = (1.0 - error.log10().floor()).clamp(0.0, 9.0) as usize;
     let text = format!("{value:.decimals$} ± {error:.decimals$}");
-    let text = if scale == 0.0 { text } else { format!("({text}) × 10{}", super::axes::superscript(scale as i32)) };
+    let text = if scale == 0.0 {
+        text
+    } else {
+        format!("({text}) × 10{}", super::axes::superscript(scale as i32))
+    };
     text.replace('-', "\u{2212}")
 }
 
@@ -73,8 +88,18 @@ pub(super) fn count(n: u64) -> String {
 
 pub(super) fn bytes(n: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let power = (0..units.len() - 1).take_while(|k| n >> (10 * (k + 1)) > 0).count();
-    if power == 0 { format!("{n} B") } else { format!("{:.1} {}", n as f64 / f64::from(1u32 << 10).powi(power as i32), units[power]) }
+    let power = (0..units.len() - 1)
+        .take_while(|k| n >> (10 * (k + 1)) > 0)
+        .count();
+    if power == 0 {
+        format!("{n} B")
+    } else {
+        format!(
+            "{:.1} {}",
+            n as f64 / f64::from(1u32 << 10).powi(power as i32),
+            units[power]
+        )
+    }
 }
 
 /// One line per difference: what moved, what changed.
@@ -84,7 +109,13 @@ pub(super) fn summary(run: &Run) -> String {
     let unit = run.changes.first().map_or("", |c| c.record.unit.as_str());
     let (increase, decrease) = (format!("increase [{cubic}]"), format!("decrease [{cubic}]"));
     let sums = format!("sum of the change within both [{unit} · voxel]");
-    let mut head = vec!["target − reference", increase.as_str(), decrease.as_str(), "grains + / −", sums.as_str()];
+    let mut head = vec![
+        "target − reference",
+        increase.as_str(),
+        decrease.as_str(),
+        "grains + / −",
+        sums.as_str(),
+    ];
     if mass {
         head.extend(["net mass [µg]", "by charge [µg]"]);
     }
@@ -100,7 +131,11 @@ pub(super) fn summary(run: &Run) -> String {
                 format!("{} − {}", r.target, r.reference),
                 number(r.increase_voxels as f64 * voxel),
                 number(r.decrease_voxels as f64 * voxel),
-                format!("{} / {}", count(r.increase_grains), count(r.decrease_grains)),
+                format!(
+                    "{} / {}",
+                    count(r.increase_grains),
+                    count(r.decrease_grains)
+                ),
                 with_error(r.increase_sum - r.decrease_sum, net_err),
             ];
             if mass {
@@ -108,7 +143,12 @@ pub(super) fn summary(run: &Run) -> String {
                 row.push(m.map_or("–".into(), |m| with_error(m.net_ug, m.net_err_ug)));
                 row.push(m.and_then(|m| m.faraday_ug).map_or("–".into(), number));
             }
-            row.push(a.shift_voxel.map(|s| format!("{s:.2}")).join(", ").replace('-', "\u{2212}"));
+            row.push(
+                a.shift_voxel
+                    .map(|s| format!("{s:.2}"))
+                    .join(", ")
+                    .replace('-', "\u{2212}"),
+            );
             row.push(format!("{:.2}", a.confidence));
             row
         })
@@ -118,21 +158,46 @@ pub(super) fn summary(run: &Run) -> String {
 
 /// How the target lies.
 pub(super) fn alignment(a: &AlignmentRecord) -> String {
-    let three = |v: [f64; 3], digits: usize| v.map(|s| format!("{s:.digits$}")).join(", ").replace('-', "\u{2212}");
+    let three = |v: [f64; 3], digits: usize| {
+        v.map(|s| format!("{s:.digits$}"))
+            .join(", ")
+            .replace('-', "\u{2212}")
+    };
     let rows = vec![
         vec!["method".into(), a.method.clone()],
         vec!["shift x, y, z [voxel]".into(), three(a.shift_voxel, 3)],
-        vec!["its standard deviation [voxel]".into(), three(a.shift_err_voxel, 3)],
-        vec!["rotation about x, y, z [degrees]".into(), three(a.rotation_deg, 3)],
-        vec!["confidence (0 chance, 1 certain)".into(), format!("{:.2}", a.confidence)],
-        vec!["root mean square of the difference, before".into(), number(a.residual_before)],
+        vec![
+            "its standard deviation [voxel]".into(),
+            three(a.shift_err_voxel, 3),
+        ],
+        vec![
+            "rotation about x, y, z [degrees]".into(),
+            three(a.rotation_deg, 3),
+        ],
+        vec![
+            "confidence (0 chance, 1 certain)".into(),
+            format!("{:.2}", a.confidence),
+        ],
+        vec![
+            "root mean square of the difference, before".into(),
+            number(a.residual_before),
+        ],
         vec!["the same, after".into(), number(a.residual_after)],
     ];
     let mut out = table(&["alignment", ""], &rows);
     if a.per_height.len() > 1 {
-        let rows: Vec<Vec<String>> =
-            a.per_height.iter().map(|h| vec![format!("{:.0}", h[0]), three([h[1], h[2], h[3]], 3)]).collect();
-        out += &table(&["slice", "shift found there alone, less the common one: x, y, z [voxel]"], &rows);
+        let rows: Vec<Vec<String>> = a
+            .per_height
+            .iter()
+            .map(|h| vec![format!("{:.0}", h[0]), three([h[1], h[2], h[3]], 3)])
+            .collect();
+        out += &table(
+            &[
+                "slice",
+                "shift found there alone, less the common one: x, y, z [voxel]",
+            ],
+            &rows,
+        );
     }
     out
 }
@@ -148,31 +213,72 @@ pub(super) fn totals(c: &Change) -> String {
             "grey values: target = gain × reference + offset".into(),
             format!("gain {}, offset {}", number(r.gain), number(r.offset)),
         ],
-        vec![format!("noise of a voxel, one standard deviation [{}]", r.unit), number(r.noise)],
-        vec![format!("threshold [{}]", r.unit), format!("{} ({})", number(r.threshold), r.threshold_rule)],
-        vec!["voxels expected beyond it by noise alone, each side".into(), number(r.expected_by_noise)],
+        vec![
+            format!("noise of a voxel, one standard deviation [{}]", r.unit),
+            number(r.noise),
+        ],
+        vec![
+            format!("threshold [{}]", r.unit),
+            format!("{} ({})", number(r.threshold), r.threshold_rule),
+        ],
+        vec![
+            "voxels expected beyond it by noise alone, each side".into(),
+            number(r.expected_by_noise),
+        ],
         vec![
             format!("increase: voxels; volume [{cubic}]; grains"),
-            format!("{}; {}; {}", count(r.increase_voxels), number(r.increase_voxels as f64 * voxel), count(r.increase_grains)),
+            format!(
+                "{}; {}; {}",
+                count(r.increase_voxels),
+                number(r.increase_voxels as f64 * voxel),
+                count(r.increase_grains)
+            ),
         ],
         vec![
             format!("decrease: voxels; volume [{cubic}]; grains"),
-            format!("{}; {}; {}", count(r.decrease_voxels), number(r.decrease_voxels as f64 * voxel), count(r.decrease_grains)),
+            format!(
+                "{}; {}; {}",
+                count(r.decrease_voxels),
+                number(r.decrease_voxels as f64 * voxel),
+                count(r.decrease_grains)
+            ),
         ],
-        vec![format!("sum over the increase [{unit}]"), with_error(r.increase_sum, r.increase_sum_err)],
-        vec![format!("sum over the decrease [{unit}]"), with_error(r.decrease_sum, r.decrease_sum_err)],
-        vec![format!("sum over every voxel measured [{unit}]"), with_error(r.total_sum, r.total_sum_err)],
+        vec![
+            format!("sum over the increase [{unit}]"),
+            with_error(r.increase_sum, r.increase_sum_err),
+        ],
+        vec![
+            format!("sum over the decrease [{unit}]"),
+            with_error(r.decrease_sum, r.decrease_sum_err),
+        ],
+        vec![
+            format!("sum over every voxel measured [{unit}]"),
+            with_error(r.total_sum, r.total_sum_err),
+        ],
         vec![
             "grains below difference.min_grain_voxels, dropped".into(),
-            format!("{} with {} voxels", count(r.dropped_grains), count(r.dropped_voxels)),
+            format!(
+                "{} with {} voxels",
+                count(r.dropped_grains),
+                count(r.dropped_voxels)
+            ),
         ],
     ];
     if let Some(m) = &r.mass {
-        rows.push(vec!["mass of the increase; of the decrease [µg]".into(), format!("{}; {}", number(m.increase_ug), number(m.decrease_ug))]);
-        rows.push(vec!["net mass [µg]".into(), with_error(m.net_ug, m.net_err_ug)]);
+        rows.push(vec![
+            "mass of the increase; of the decrease [µg]".into(),
+            format!("{}; {}", number(m.increase_ug), number(m.decrease_ug)),
+        ]);
+        rows.push(vec![
+            "net mass [µg]".into(),
+            with_error(m.net_ug, m.net_err_ug),
+        ]);
         if let Some(faraday) = m.faraday_ug {
             let ratio = m.ratio.map_or("–".into(), number);
-            rows.push(vec!["mass moved by the charge (Faraday) [µg]; net over it".into(), format!("{}; {ratio}", number(faraday))]);
+            rows.push(vec![
+                "mass moved by the charge (Faraday) [µg]; net over it".into(),
+                format!("{}; {ratio}", number(faraday)),
+            ]);
         }
     }
     table(&["totals", ""], &rows)
@@ -189,16 +295,33 @@ pub(super) fn scans(run: &Run) -> String {
                 s.name.clone(),
                 s.layout.clone(),
                 format!("{} × {} × {}", s.n_angles, s.n_rows, s.n_cols),
-                format!("{:.2} to {:.2} ({})", s.angle_range_deg[0], s.angle_range_deg[1], s.angle_source),
+                format!(
+                    "{:.2} to {:.2} ({})",
+                    s.angle_range_deg[0], s.angle_range_deg[1], s.angle_source
+                ),
                 s.pixel_size_um.map_or("–".into(), number),
                 s.time.clone().unwrap_or_else(|| "–".into()),
                 s.charge_mah_cm2.map_or("–".into(), number),
-                format!("{} … {}, mean {} {}", number(s.value_range.min), number(s.value_range.max), number(s.value_range.mean), s.unit),
+                format!(
+                    "{} … {}, mean {} {}",
+                    number(s.value_range.min),
+                    number(s.value_range.max),
+                    number(s.value_range.mean),
+                    s.unit
+                ),
             ]
         })
         .collect();
-    let head =
-        ["scan", "layout", "projections × rows × columns", "angles [degrees]", "pixel [µm]", "time", "charge [mAh/cm²]", "attenuation"];
+    let head = [
+        "scan",
+        "layout",
+        "projections × rows × columns",
+        "angles [degrees]",
+        "pixel [µm]",
+        "time",
+        "charge [mAh/cm²]",
+        "attenuation",
+    ];
     table(&head, &rows)
 }
 
@@ -213,7 +336,12 @@ pub(super) fn axes(run: &Run) -> String {
                 .methods
                 .iter()
                 .map(|(name, answers)| {
-                    let finite: Vec<f64> = answers.axis_px.iter().copied().filter(|v| v.is_finite()).collect();
+                    let finite: Vec<f64> = answers
+                        .axis_px
+                        .iter()
+                        .copied()
+                        .filter(|v| v.is_finite())
+                        .collect();
                     let mean = finite.iter().sum::<f64>() / finite.len().max(1) as f64;
                     format!("{name} {mean:.2} ({} heights)", finite.len())
                 })
@@ -229,7 +357,18 @@ pub(super) fn axes(run: &Run) -> String {
             ]
         })
         .collect();
-    table(&["scan", "axis [px]", "at row", "lean [px/row]", "mean of each method", "agree", "notes"], &rows)
+    table(
+        &[
+            "scan",
+            "axis [px]",
+            "at row",
+            "lean [px/row]",
+            "mean of each method",
+            "agree",
+            "notes",
+        ],
+        &rows,
+    )
 }
 
 /// Name and share of the samples of each kind of correction.
@@ -238,25 +377,52 @@ fn shares(scan: &Scan) -> [(&'static str, u64, f64); 6] {
     let samples = c.samples.max(1) as f64;
     let pixels = (scan.record.n_rows * scan.record.n_cols).max(1) as f64;
     [
-        ("pixels without signal", c.bad_pixels, c.bad_pixels as f64 / pixels),
+        (
+            "pixels without signal",
+            c.bad_pixels,
+            c.bad_pixels as f64 / pixels,
+        ),
         ("not finite", c.not_finite, c.not_finite as f64 / samples),
         ("transmission raised", c.clipped, c.clipped as f64 / samples),
         ("zingers", c.zingers, c.zingers as f64 / samples),
-        ("columns with a large stripe", c.large_stripes, c.large_stripes as f64 / pixels),
-        ("columns dead or fluctuating", c.dead_stripes, c.dead_stripes as f64 / pixels),
+        (
+            "columns with a large stripe",
+            c.large_stripes,
+            c.large_stripes as f64 / pixels,
+        ),
+        (
+            "columns dead or fluctuating",
+            c.dead_stripes,
+            c.dead_stripes as f64 / pixels,
+        ),
     ]
 }
 
 /// What the corrections touched in every scan.
 pub(super) fn corrections(run: &Run) -> String {
     let mut head = vec!["scan", "samples"];
-    head.extend(run.scans.first().map(|scan| shares(scan).map(|s| s.0)).into_iter().flatten());
+    head.extend(
+        run.scans
+            .first()
+            .map(|scan| shares(scan).map(|s| s.0))
+            .into_iter()
+            .flatten(),
+    );
     let rows: Vec<Vec<String>> = run
         .scans
         .iter()
         .map(|scan| {
-            let mut row = vec![scan.record.name.clone(), count(scan.record.corrections.samples)];
-            row.extend(shares(scan).map(|(_, n, share)| if n == 0 { "0".into() } else { format!("{} ({} %)", count(n), number(100.0 * share)) }));
+            let mut row = vec![
+                scan.record.name.clone(),
+                count(scan.record.corrections.samples),
+            ];
+            row.extend(shares(scan).map(|(_, n, share)| {
+                if n == 0 {
+                    "0".into()
+                } else {
+                    format!("{} ({} %)", count(n), number(100.0 * share))
+                }
+            }));
             row
         })
         .collect();
@@ -279,7 +445,8 @@ pub(super) fn out_of_family(run: &Run) -> Vec<String> {
         let median = sorted[(sorted.len() - 1) / 2];
         for (scan, shares) in run.scans.iter().zip(&all) {
             let (name, n, share) = shares[kind];
-            if (share - median).abs() > LEAST && (share > RATIO * median || share * RATIO < median) {
+            if (share - median).abs() > LEAST && (share > RATIO * median || share * RATIO < median)
+            {
                 out.push(format!(
                     "{}: {name}: {} ({} %), against {} % in the series; look at its projections before its difference is believed",
                     scan.record.name,
@@ -299,7 +466,14 @@ pub(super) fn inputs(run: &Run) -> String {
         .record
         .inputs
         .iter()
-        .map(|i| vec![i.scan.clone(), i.path.clone(), bytes(i.bytes), i.blake3.chars().take(16).collect::<String>()])
+        .map(|i| {
+            vec![
+                i.scan.clone(),
+                i.path.clone(),
+                bytes(i.bytes),
+                i.blake3.chars().take(16).collect::<String>(),
+            ]
+        })
         .collect();
     table(&["scan", "file", "size", "BLAKE3 (first 16 digits)"], &rows)
 }
@@ -315,7 +489,11 @@ pub(super) fn machine(run: &Run) -> String {
         vec!["cap on memory".into(), bytes(r.memory_cap_bytes)],
     ];
     let total: f64 = r.stages.iter().map(|s| s.1).sum();
-    rows.extend(r.stages.iter().map(|(name, seconds)| vec![name.clone(), format!("{seconds:.1} s")]));
+    rows.extend(
+        r.stages
+            .iter()
+            .map(|(name, seconds)| vec![name.clone(), format!("{seconds:.1} s")]),
+    );
     rows.push(vec!["all stages".into(), format!("{total:.1} s")]);
     table(&["", ""], &rows)
 }

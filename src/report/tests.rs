@@ -27,8 +27,15 @@ fn volume_of(later: usize, seed: u64) -> Array3<f32> {
         .map(|k| {
             let sign = if k % 3 == 2 { -1.0 } else { 1.0 };
             let z = if sign > 0.0 { 30.0 } else { 42.0 } + 8.0 * (grains.random::<f64>() - 0.5);
-            let (r, phi) = (32.0 * grains.random::<f64>().sqrt(), std::f64::consts::TAU * grains.random::<f64>());
-            ([z, middle + r * phi.sin(), middle + r * phi.cos()], 1.5 + 3.0 * grains.random::<f64>(), sign)
+            let (r, phi) = (
+                32.0 * grains.random::<f64>().sqrt(),
+                std::f64::consts::TAU * grains.random::<f64>(),
+            );
+            (
+                [z, middle + r * phi.sin(), middle + r * phi.cos()],
+                1.5 + 3.0 * grains.random::<f64>(),
+                sign,
+            )
         })
         .collect();
     Array3::from_shape_fn(SHAPE, |(z, y, x)| {
@@ -38,7 +45,13 @@ fn volume_of(later: usize, seed: u64) -> Array3<f32> {
             return 0.0;
         }
         let cloth = 0.5 + 0.3 * (0.5 * xf + 0.2 * zf).sin() * (0.45 * yf).cos();
-        let mut value = if z < 24 { 0.3 + cloth } else if z < 40 { 0.9 } else { 1.6 + 0.05 * (0.8 * zf).sin() };
+        let mut value = if z < 24 {
+            0.3 + cloth
+        } else if z < 40 {
+            0.9
+        } else {
+            1.6 + 0.05 * (0.8 * zf).sin()
+        };
         if (d - 42.0).abs() < 2.0 {
             value = 2.2;
         }
@@ -64,7 +77,10 @@ fn meta() -> VolumeMeta {
 fn scan_record(name: &str, k: usize) -> ScanRecord {
     let rows: Vec<f64> = (0..7).map(|i| 5.0 + 8.0 * f64::from(i)).collect();
     let answers = |offset: f64| MethodAnswers {
-        axis_px: rows.iter().map(|r| 47.3 + 0.004 * r + offset * (r * 1.7).sin()).collect(),
+        axis_px: rows
+            .iter()
+            .map(|r| 47.3 + 0.004 * r + offset * (r * 1.7).sin())
+            .collect(),
         rows: rows.clone(),
     };
     ScanRecord {
@@ -83,7 +99,10 @@ fn scan_record(name: &str, k: usize) -> ScanRecord {
             slope_px_per_row: 0.004,
             uncertainty_px: 0.04,
             middle_row: 29.5,
-            methods: BTreeMap::from([("double-wedge".to_string(), answers(0.05)), ("phase-correlation".to_string(), answers(0.02))]),
+            methods: BTreeMap::from([
+                ("double-wedge".to_string(), answers(0.05)),
+                ("phase-correlation".to_string(), answers(0.02)),
+            ]),
             agree: true,
             notes: vec!["line through both methods".into()],
         },
@@ -93,7 +112,12 @@ fn scan_record(name: &str, k: usize) -> ScanRecord {
             large_stripes: 3,
             ..CorrectionCounts::default()
         },
-        value_range: ValueRange { min: -0.3, max: 2.6, mean: 0.8, not_finite: 0 },
+        value_range: ValueRange {
+            min: -0.3,
+            max: 2.6,
+            mean: 0.8,
+            not_finite: 0,
+        },
         unit: "1/cm".into(),
         ..ScanRecord::default()
     }
@@ -105,20 +129,42 @@ fn json(path: &Path, value: &impl serde::Serialize) {
 
 /// Writes the folder of a run of `n` scans.
 fn write_run(folder: &Path, n: usize, format: VolumeFormat) {
-    let names: Vec<String> = ["pristine", "half-stripped", "stripped"].iter().take(n).map(|s| (*s).to_string()).collect();
+    let names: Vec<String> = ["pristine", "half-stripped", "stripped"]
+        .iter()
+        .take(n)
+        .map(|s| (*s).to_string())
+        .collect();
     for (k, name) in names.iter().enumerate() {
         let scan = folder.join("scans").join(name);
         std::fs::create_dir_all(&scan).unwrap();
         json(&scan.join("scan.json"), &scan_record(name, k));
         let path = scan.join(volume::file_name("volume", format));
-        volume::write_array(&path, format, &meta(), volume_of(k, 40 + k as u64).view(), false).unwrap();
+        volume::write_array(
+            &path,
+            format,
+            &meta(),
+            volume_of(k, 40 + k as u64).view(),
+            false,
+        )
+        .unwrap();
     }
-    let open = |name: &str| volume::open(&folder.join("scans").join(name).join(volume::file_name("volume", format))).unwrap();
+    let open = |name: &str| {
+        volume::open(
+            &folder
+                .join("scans")
+                .join(name)
+                .join(volume::file_name("volume", format)),
+        )
+        .unwrap()
+    };
     let progress = Progress::new(true);
     for (k, name) in names.iter().enumerate().skip(1) {
         let out = folder.join("differences").join(name);
         std::fs::create_dir_all(&out).unwrap();
-        let mass = MassConfig { electrode_area_cm2: 0.2, ..MassConfig::default() };
+        let mass = MassConfig {
+            electrode_area_cm2: 0.2,
+            ..MassConfig::default()
+        };
         let context = difference::Context {
             target: name,
             reference: "pristine",
@@ -133,14 +179,24 @@ fn write_run(folder: &Path, n: usize, format: VolumeFormat) {
             provenance: serde_json::json!({}),
             progress: &progress,
         };
-        difference::run(open("pristine").as_ref(), open(name).as_ref(), &out, &context).unwrap();
+        difference::run(
+            open("pristine").as_ref(),
+            open(name).as_ref(),
+            &out,
+            &context,
+        )
+        .unwrap();
         let alignment = AlignmentRecord {
             shift_voxel: [3.21, -1.48, 0.62],
             shift_err_voxel: [0.012, 0.011, 0.015],
             confidence: 0.97,
             residual_before: 0.31,
             residual_after: 0.09,
-            per_height: vec![[9.5, 0.01, -0.02, 0.0], [29.5, -0.01, 0.01, 0.01], [49.5, 0.0, 0.01, -0.02]],
+            per_height: vec![
+                [9.5, 0.01, -0.02, 0.0],
+                [29.5, -0.01, 0.01, 0.01],
+                [49.5, 0.0, 0.01, -0.02],
+            ],
             method: "translation".into(),
             reference: "pristine".into(),
             ..AlignmentRecord::default()
@@ -151,7 +207,10 @@ fn write_run(folder: &Path, n: usize, format: VolumeFormat) {
     for k in 0..3000 {
         let t = f64::from(k) * 6.0;
         let v = 0.05 + 0.15 * (t / 18000.0).powi(6) + 0.004 * (t / 300.0).sin();
-        table += &format!("{t},{v:.5},{}\n", if (k / 500) % 2 == 0 { 1.0 } else { 0.0 });
+        table += &format!(
+            "{t},{v:.5},{}\n",
+            if (k / 500) % 2 == 0 { 1.0 } else { 0.0 }
+        );
     }
     std::fs::write(folder.join("voltage.csv"), table).unwrap();
     let run = RunRecord {
@@ -165,12 +224,24 @@ fn write_run(folder: &Path, n: usize, format: VolumeFormat) {
             "path": folder.join("voltage.csv"), "time_column": "time_s", "voltage_column": "voltage_v",
             "current_column": "current_ma", "start": "2025-03-25T10:00:00Z"}}),
         scans: names.clone(),
-        differences: names.iter().skip(1).map(|name| (name.clone(), "pristine".to_string())).collect(),
+        differences: names
+            .iter()
+            .skip(1)
+            .map(|name| (name.clone(), "pristine".to_string()))
+            .collect(),
         inputs: names
             .iter()
-            .map(|name| InputRecord { scan: name.clone(), path: format!("/data/{name}.nxs"), bytes: 2_000_000, blake3: "ab".repeat(32) })
+            .map(|name| InputRecord {
+                scan: name.clone(),
+                path: format!("/data/{name}.nxs"),
+                bytes: 2_000_000,
+                blake3: "ab".repeat(32),
+            })
             .collect(),
-        stages: vec![("reconstructing pristine".into(), 12.5), ("difference".into(), 1.25)],
+        stages: vec![
+            ("reconstructing pristine".into(), 12.5),
+            ("difference".into(), 1.25),
+        ],
         warnings: vec!["half-stripped: an example of a warning".into()],
     };
     json(&folder.join("run.json"), &run);
@@ -184,25 +255,58 @@ fn a_run_becomes_one_page_with_every_figure() {
     write_run(folder, 3, VolumeFormat::Zarr);
     let page = write(folder, &Progress::new(true)).unwrap();
     let text = std::fs::read_to_string(page).unwrap();
-    for name in ["overlay_z", "overlay_y", "overlay_x", "projections", "per_height", "grains_per_height", "grain_sizes", "histogram", "alignment"] {
+    for name in [
+        "overlay_z",
+        "overlay_y",
+        "overlay_x",
+        "projections",
+        "per_height",
+        "grains_per_height",
+        "grain_sizes",
+        "histogram",
+        "alignment",
+    ] {
         for target in ["half-stripped", "stripped"] {
             for suffix in ["png", "svg"] {
-                let path = folder.join("differences").join(target).join("figures").join(format!("{name}.{suffix}"));
-                assert!(std::fs::metadata(&path).is_ok_and(|m| m.len() > 1000), "{}", path.display());
+                let path = folder
+                    .join("differences")
+                    .join(target)
+                    .join("figures")
+                    .join(format!("{name}.{suffix}"));
+                assert!(
+                    std::fs::metadata(&path).is_ok_and(|m| m.len() > 1000),
+                    "{}",
+                    path.display()
+                );
             }
         }
-        assert!(text.matches(&format!("alt=\"{name}\"")).count() == 2, "{name}");
+        assert!(
+            text.matches(&format!("alt=\"{name}\"")).count() == 2,
+            "{name}"
+        );
     }
     for name in ["growth", "voltage"] {
         assert!(text.contains(&format!("alt=\"{name}\"")), "{name}");
     }
     // one file: nothing is fetched
-    assert!(!text.contains("http://") && !text.contains("https://") && !text.contains("src=\"figures"), "a link");
-    assert!(text.contains("NaK50 &lt;critical&gt; stripping"), "the title is escaped");
+    assert!(
+        !text.contains("http://") && !text.contains("https://") && !text.contains("src=\"figures"),
+        "a link"
+    );
+    assert!(
+        text.contains("NaK50 &lt;critical&gt; stripping"),
+        "the title is escaped"
+    );
     assert!(text.contains("an example of a warning"));
     // 4000 zingers against 600
-    assert!(text.contains("stripped: zingers: 4\u{202F}000"), "the scan that is out of family is named");
-    assert!(!text.contains("stripped: columns with a large stripe"), "and only for what is");
+    assert!(
+        text.contains("stripped: zingers: 4\u{202F}000"),
+        "the scan that is out of family is named"
+    );
+    assert!(
+        !text.contains("stripped: columns with a large stripe"),
+        "and only for what is"
+    );
 }
 
 #[test]
@@ -221,21 +325,33 @@ fn two_scans_in_another_format_are_enough_and_slabs_do_not_matter() {
     let labels = volumes.labels.read_labels(a.cut.z..a.cut.z + 1).unwrap();
     let difference = volumes.difference.read(a.cut.z..a.cut.z + 1).unwrap();
     for ((y, x), &value) in a.z.change.indexed_iter() {
-        let expected = if labels[[0, y, x]] > 0 { difference[[0, y, x]] } else { 0.0 };
+        let expected = if labels[[0, y, x]] > 0 {
+            difference[[0, y, x]]
+        } else {
+            0.0
+        };
         assert_eq!(value, expected);
     }
     assert!(a.z.change.iter().any(|&v| v > 0.0));
-    assert!(write(scratch.path(), &Progress::new(true)).unwrap().exists());
+    assert!(
+        write(scratch.path(), &Progress::new(true))
+            .unwrap()
+            .exists()
+    );
 }
 
 #[test]
 fn what_is_missing_is_named() {
     let scratch = tempfile::tempdir().unwrap();
-    let error = write(scratch.path(), &Progress::new(true)).unwrap_err().to_string();
+    let error = write(scratch.path(), &Progress::new(true))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("run.json"), "{error}");
     write_run(scratch.path(), 2, VolumeFormat::Npy);
     std::fs::remove_file(scratch.path().join("differences/half-stripped/labels.npy")).unwrap();
-    let error = write(scratch.path(), &Progress::new(true)).unwrap_err().to_string();
+    let error = write(scratch.path(), &Progress::new(true))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("labels"), "{error}");
 }
 
@@ -244,9 +360,12 @@ fn a_voltage_table_without_the_column_is_a_sentence_in_the_page() {
     let scratch = tempfile::tempdir().unwrap();
     write_run(scratch.path(), 2, VolumeFormat::Npy);
     let path = scratch.path().join("run.json");
-    let text = std::fs::read_to_string(&path).unwrap().replace("\"voltage_v\"", "\"volts\"");
+    let text = std::fs::read_to_string(&path)
+        .unwrap()
+        .replace("\"voltage_v\"", "\"volts\"");
     std::fs::write(&path, text).unwrap();
-    let page = std::fs::read_to_string(write(scratch.path(), &Progress::new(true)).unwrap()).unwrap();
+    let page =
+        std::fs::read_to_string(write(scratch.path(), &Progress::new(true)).unwrap()).unwrap();
     assert!(page.contains("no column volts") && page.contains("voltage_v"));
     assert!(!page.contains("alt=\"voltage\""));
 }

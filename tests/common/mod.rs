@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Runs the program with `args`.
-pub fn tomodelta<I, S>(args: I) -> Output
+pub(crate) fn tomodelta<I, S>(args: I) -> Output
 where
     I: IntoIterator<Item = S>,
     S: AsRef<std::ffi::OsStr>,
 {
-    Command::new(env!("CARGO_BIN_EXE_tomodelta")).args(args).output().expect("the program starts")
+    Command::new(env!("CARGO_BIN_EXE_tomodelta"))
+        .args(args)
+        .output()
+        .expect("the program starts")
 }
 
 /// Runs the program and requires success; returns its standard output.
 #[track_caller]
-pub fn succeeds<I, S>(args: I) -> String
+pub(crate) fn succeeds<I, S>(args: I) -> String
 where
     I: IntoIterator<Item = S>,
     S: AsRef<std::ffi::OsStr>,
@@ -33,7 +36,7 @@ where
 
 /// Runs the program and requires exit code `code` with one sentence on standard error that holds every word of `words`.
 #[track_caller]
-pub fn refuses<I, S>(code: i32, words: &[&str], args: I)
+pub(crate) fn refuses<I, S>(code: i32, words: &[&str], args: I)
 where
     I: IntoIterator<Item = S>,
     S: AsRef<std::ffi::OsStr>,
@@ -41,16 +44,24 @@ where
     let output = tomodelta(args);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{error}");
-    let sentence = error.lines().find(|line| line.starts_with("error")).unwrap_or_else(|| panic!("no error line in {error:?}"));
+    let sentence = error
+        .lines()
+        .find(|line| line.starts_with("error"))
+        .unwrap_or_else(|| panic!("no error line in {error:?}"));
     for word in words {
-        assert!(sentence.contains(word), "{word:?} is missing from {sentence:?}");
+        assert!(
+            sentence.contains(word),
+            "{word:?} is missing from {sentence:?}"
+        );
     }
     assert!(!error.contains("panicked"), "{error}");
 }
 
 /// A folder of the shared real data; `None`, with a line that says so, where it is absent.
-pub fn real_data(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(name);
+pub(crate) fn real_data(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared/data")
+        .join(name);
     if path.exists() {
         return Some(path);
     }
@@ -59,17 +70,17 @@ pub fn real_data(name: &str) -> Option<PathBuf> {
 }
 
 /// The sample series of the repository.
-pub fn sample() -> PathBuf {
+pub(crate) fn sample() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("sample_projections")
 }
 
 /// Path as text.
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("test paths are UTF-8")
 }
 
 /// A `.npy` of f32 as shape and values.
-pub fn read_npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
+pub(crate) fn read_npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
     let bytes = std::fs::read(path).expect("the file is there");
     let file = npyz::NpyFile::new(&bytes[..]).expect("it is .npy");
     let shape = file.shape().iter().map(|&n| n as usize).collect();

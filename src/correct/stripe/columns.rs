@@ -75,9 +75,16 @@ impl Columns {
                 (Some(only), None) | (None, Some(only)) => (only, only),
                 (None, None) => return,
             };
-            let weight = if left == right { 0.0 } else { (col - left) as f32 / (right - left) as f32 };
+            let weight = if left == right {
+                0.0
+            } else {
+                (col - left) as f32 / (right - left) as f32
+            };
             for angle in 0..self.n_angles {
-                let (a, b) = (self.values[left * self.n_angles + angle], self.values[right * self.n_angles + angle]);
+                let (a, b) = (
+                    self.values[left * self.n_angles + angle],
+                    self.values[right * self.n_angles + angle],
+                );
                 self.values[col * self.n_angles + angle] = a + weight * (b - a);
             }
         }
@@ -102,7 +109,10 @@ fn transpose(from: &[f32], from_cols: usize, into: &mut [f32], into_cols: usize)
             }
             for j in 0..width {
                 let start = (col + j) * into_cols + row;
-                into[start..start + height].iter_mut().zip(&block).for_each(|(value, line)| *value = line[j]);
+                into[start..start + height]
+                    .iter_mut()
+                    .zip(&block)
+                    .for_each(|(value, line)| *value = line[j]);
             }
         }
     }
@@ -150,7 +160,11 @@ impl SortedColumns {
     pub(super) fn held(&self) -> usize {
         self.values.held()
             + self.order.capacity() * 4
-            + self.items.iter().map(|items| items.capacity() * 8).sum::<usize>()
+            + self
+                .items
+                .iter()
+                .map(|items| items.capacity() * 8)
+                .sum::<usize>()
     }
 }
 
@@ -177,7 +191,12 @@ fn sort_column(column: &[f32], sorted: &mut [f32], order: &mut [u32], items: &mu
     }
     let [from, into] = items;
     from.clear();
-    from.extend(column.iter().enumerate().map(|(angle, &v)| u64::from(sortable(v) - least) << 32 | angle as u64));
+    from.extend(
+        column
+            .iter()
+            .enumerate()
+            .map(|(angle, &v)| u64::from(sortable(v) - least) << 32 | angle as u64),
+    );
     let bits = u32::BITS - most.saturating_sub(least).leading_zeros();
     let passes = bits.div_ceil(MOST_DIGIT_BITS);
     if column.len() < 64 {
@@ -213,7 +232,11 @@ fn sort_column(column: &[f32], sorted: &mut [f32], order: &mut [u32], items: &mu
 /// A key that sorts as the float does: -inf below negative below positive below +inf; NaN at the ends.
 fn sortable(value: f32) -> u32 {
     let bits = value.to_bits();
-    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+    if bits >> 31 == 1 {
+        !bits
+    } else {
+        bits | 1 << 31
+    }
 }
 
 #[cfg(test)]
@@ -229,19 +252,37 @@ mod tests {
         let mut expected: Vec<u32> = (0..column.len() as u32).collect();
         expected.sort_by(|&a, &b| column[a as usize].total_cmp(&column[b as usize]));
         let (mut sorted, mut order) = (vec![f32::NAN; column.len()], vec![9; column.len()]);
-        sort_column(column, &mut sorted, &mut order, &mut [vec![7; 5], vec![7; 5]]);
+        sort_column(
+            column,
+            &mut sorted,
+            &mut order,
+            &mut [vec![7; 5], vec![7; 5]],
+        );
         assert_eq!(order, expected);
-        assert!(sorted.iter().zip(&order).all(|(v, &o)| v.to_bits() == column[o as usize].to_bits()));
+        assert!(
+            sorted
+                .iter()
+                .zip(&order)
+                .all(|(v, &o)| v.to_bits() == column[o as usize].to_bits())
+        );
     }
 
     #[test]
     fn the_radix_sort_equals_a_stable_comparison_sort() {
         for length in [0, 1, 2, 63, 64, 65, 1501] {
             check_sort(&(0..length).map(noise).collect::<Vec<_>>());
-            check_sort(&(0..length).map(|i| (noise(i) * 7.0).floor() - 3.0).collect::<Vec<_>>());
+            check_sort(
+                &(0..length)
+                    .map(|i| (noise(i) * 7.0).floor() - 3.0)
+                    .collect::<Vec<_>>(),
+            );
             check_sort(&vec![0.5; length]);
         }
-        check_sort(&(0..200).map(|i| noise(i).powi(40) * if i % 3 == 0 { -1e30 } else { 1e30 }).collect::<Vec<_>>());
+        check_sort(
+            &(0..200)
+                .map(|i| noise(i).powi(40) * if i % 3 == 0 { -1e30 } else { 1e30 })
+                .collect::<Vec<_>>(),
+        );
         let mut odd = vec![1.0; 100];
         (odd[3], odd[50], odd[7], odd[8]) = (f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -0.0);
         check_sort(&odd);
@@ -251,11 +292,18 @@ mod tests {
     fn unsorting_undoes_sorting() {
         let (n_cols, n_angles) = (37, 101);
         let sinogram: Vec<f32> = (0..n_cols * n_angles).map(noise).collect();
-        let (mut columns, mut sorted, mut back) = (Columns::default(), SortedColumns::default(), Columns::default());
+        let (mut columns, mut sorted, mut back) = (
+            Columns::default(),
+            SortedColumns::default(),
+            Columns::default(),
+        );
         columns.read(&sinogram, n_cols);
         assert_eq!(columns.column(5)[7], sinogram[7 * n_cols + 5]);
         sorted.sort(&columns);
-        assert!(sorted.values.iter().all(<[f32]>::is_sorted) && sorted.values.values() != columns.values());
+        assert!(
+            sorted.values.iter().all(<[f32]>::is_sorted)
+                && sorted.values.values() != columns.values()
+        );
         sorted.unsort_values(&mut back);
         let mut again = vec![f32::NAN; sinogram.len()];
         back.write(&mut again);

@@ -36,10 +36,16 @@ impl Dead {
 
     fn flags(&self, columns: &Columns) -> Vec<bool> {
         let mut padded = Vec::new();
-        let restless: Vec<f64> = columns.iter().map(|column| restlessness(column, self.smooth, &mut padded)).collect();
+        let restless: Vec<f64> = columns
+            .iter()
+            .map(|column| restlessness(column, self.smooth, &mut padded))
+            .collect();
         let mut usual = of_line(&restless, self.size);
         let mean = usual.iter().sum::<f64>() / usual.len().max(1) as f64;
-        usual.iter_mut().filter(|usual| **usual == 0.0).for_each(|usual| *usual = mean);
+        usual
+            .iter_mut()
+            .filter(|usual| **usual == 0.0)
+            .for_each(|usual| *usual = mean);
         let ratio = |(&own, &usual): (&f64, &f64)| if usual > 0.0 { own / usual } else { 1.0 };
         let factors: Vec<f64> = restless.iter().zip(&usual).map(ratio).collect();
         let mut flagged = dilate(&detect(&factors, self.snr));
@@ -62,7 +68,8 @@ fn restlessness(column: &[f32], length: usize, padded: &mut Vec<f32>) -> f64 {
     let mut sum: f64 = padded[..length - 1].iter().map(|&v| f64::from(v)).sum();
     let scale = 1.0 / length as f64;
     let mut total = 0.0;
-    for ((&value, &enters), &leaves) in column.iter().zip(&padded[length - 1..]).zip(padded.iter()) {
+    for ((&value, &enters), &leaves) in column.iter().zip(&padded[length - 1..]).zip(padded.iter())
+    {
         sum += f64::from(enters);
         total += (f64::from(value) - sum * scale).abs();
         sum -= f64::from(leaves);
@@ -80,11 +87,22 @@ mod tests {
         for length in [1, 2, 5, 10] {
             let mean = |i: isize| {
                 let first = i - (length / 2) as isize;
-                (first..first + length as isize).map(|k| f64::from(column[reflect(k, 57)])).sum::<f64>() / length as f64
+                (first..first + length as isize)
+                    .map(|k| f64::from(column[reflect(k, 57)]))
+                    .sum::<f64>()
+                    / length as f64
             };
-            let expected: f64 = (0..57).map(|i| (f64::from(column[i as usize]) - mean(i)).abs()).sum();
-            assert!((restlessness(&column, length, &mut vec![1.0]) - expected).abs() < 1e-9, "{length}");
-            assert!(length == 1 || (restlessness(&column, length + 1, &mut Vec::new()) - expected).abs() > 1e-3);
+            let expected: f64 = (0..57)
+                .map(|i| (f64::from(column[i as usize]) - mean(i)).abs())
+                .sum();
+            assert!(
+                (restlessness(&column, length, &mut vec![1.0]) - expected).abs() < 1e-9,
+                "{length}"
+            );
+            assert!(
+                length == 1
+                    || (restlessness(&column, length + 1, &mut Vec::new()) - expected).abs() > 1e-3
+            );
         }
     }
 }

@@ -21,7 +21,10 @@ pub(super) fn detect(factors: &[f64], snr: f64) -> Vec<bool> {
     let bright = (sorted[n - 1] - high).abs() / noise >= snr;
     let dark = (low - sorted[0]).abs() / noise >= snr;
     let margin = 0.5 * snr * noise;
-    factors.iter().map(|&r| (bright && r > high + margin) || (dark && r <= low - margin)).collect()
+    factors
+        .iter()
+        .map(|&r| (bright && r > high + margin) || (dark && r <= low - margin))
+        .collect()
 }
 
 /// Least-squares `(intercept, slope)` of `values[first..end]` against their index.
@@ -41,8 +44,13 @@ fn line_through(values: &[f64], first: usize, end: usize) -> (f64, f64) {
 
 /// Flags the neighbours of flagged columns as well.
 pub(super) fn dilate(flagged: &[bool]) -> Vec<bool> {
-    let at = |col: Option<usize>| col.and_then(|col| flagged.get(col)).is_some_and(|&flag| flag);
-    (0..flagged.len()).map(|col| at(col.checked_sub(1)) || at(Some(col)) || at(Some(col + 1))).collect()
+    let at = |col: Option<usize>| {
+        col.and_then(|col| flagged.get(col))
+            .is_some_and(|&flag| flag)
+    };
+    (0..flagged.len())
+        .map(|col| at(col.checked_sub(1)) || at(Some(col)) || at(Some(col + 1)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -59,27 +67,47 @@ mod tests {
 
     #[test]
     fn outliers_on_both_sides_are_flagged_and_only_they() {
-        let mut factors: Vec<f64> = (0..100).map(|i| 1.0 + 0.001 * f64::from((i * 37) % 100)).collect();
+        let mut factors: Vec<f64> = (0..100)
+            .map(|i| 1.0 + 0.001 * f64::from((i * 37) % 100))
+            .collect();
         factors[20] = 2.0;
         factors[70] = 0.1;
         let flagged = detect(&factors, 3.0);
         let found: Vec<usize> = (0..100).filter(|&col| flagged[col]).collect();
         assert_eq!(found, [20, 70]);
         assert_eq!((0..100).filter(|&col| dilate(&flagged)[col]).count(), 6);
-        assert!(detect(&[1.0; 100], 3.0).iter().all(|&flag| !flag), "noise-free factors flag nothing");
-        assert!(detect(&[f64::NAN; 100], 3.0).iter().chain(&detect(&[], 3.0)).all(|&flag| !flag));
+        assert!(
+            detect(&[1.0; 100], 3.0).iter().all(|&flag| !flag),
+            "noise-free factors flag nothing"
+        );
+        assert!(
+            detect(&[f64::NAN; 100], 3.0)
+                .iter()
+                .chain(&detect(&[], 3.0))
+                .all(|&flag| !flag)
+        );
     }
 
     #[test]
     fn detection_agrees_with_algotom_in_every_column() {
         for (index, snr) in [3.0, 2.0, 1.2].into_iter().enumerate() {
             for set in ["a", "b"] {
-                let Some(golden) = Golden::read("in_profile", &format!("util_detect_{index}"), set) else { return };
+                let Some(golden) = Golden::read("in_profile", &format!("util_detect_{index}"), set)
+                else {
+                    return;
+                };
                 let factors: Vec<f64> = golden.input.iter().map(|&v| f64::from(v)).collect();
-                let found =
-                    |snr| detect(&factors, snr).iter().map(|&flag| f32::from(u8::from(flag))).collect::<Vec<_>>();
+                let found = |snr| {
+                    detect(&factors, snr)
+                        .iter()
+                        .map(|&flag| f32::from(u8::from(flag)))
+                        .collect::<Vec<_>>()
+                };
                 assert_eq!(worst(&found(snr), &golden.expected), 0.0, "{index} {set}");
-                assert!(worst(&found(snr * 6.0), &golden.expected) > 0.0, "the check is blind");
+                assert!(
+                    worst(&found(snr * 6.0), &golden.expected) > 0.0,
+                    "the check is blind"
+                );
             }
         }
     }

@@ -18,16 +18,27 @@ pub struct Filtering {
 impl Filtering {
     /// Splits every column into a low and a high part, removes the stripes of the low part by sorting, and adds
     /// the high part again. Columns are extended by their mirror image (edge sample not repeated) for the split.
-    pub(super) fn apply(&self, columns: &mut Columns, low: &mut Columns, sorted: &mut SortedColumns, tile: &mut Tile) {
+    pub(super) fn apply(
+        &self,
+        columns: &mut Columns,
+        low: &mut Columns,
+        sorted: &mut SortedColumns,
+        tile: &mut Tile,
+    ) {
         low_pass(columns, self.sigma, low);
         for (high, low) in columns.iter_mut().zip(low.iter()) {
-            high.iter_mut().zip(low).for_each(|(high, &low)| *high -= low);
+            high.iter_mut()
+                .zip(low)
+                .for_each(|(high, &low)| *high -= low);
         }
         sorted.sort(low);
         across_columns(&sorted.values, self.size, low, tile);
         let corrected = sorted.unsort_in_place(low);
         for (column, low) in columns.iter_mut().zip(corrected.iter()) {
-            column.iter_mut().zip(low).for_each(|(value, &low)| *value += low);
+            column
+                .iter_mut()
+                .zip(low)
+                .for_each(|(value, &low)| *value += low);
         }
     }
 }
@@ -50,7 +61,10 @@ fn low_pass(columns: &Columns, sigma: f64, low: &mut Columns) {
         line.extend((n_angles - 1 - pad..n_angles - 1).rev().map(at));
         filter.apply(&mut line);
         let inner = &line[pad..pad + n_angles];
-        low.column_mut(first).iter_mut().zip(inner).for_each(|(low, value)| *low = value.re);
+        low.column_mut(first)
+            .iter_mut()
+            .zip(inner)
+            .for_each(|(low, value)| *low = value.re);
         low.column_mut(second)
             .iter_mut()
             .zip(inner)
@@ -67,7 +81,10 @@ mod tests {
     fn the_low_part_agrees_with_algotom_for_odd_and_even_lengths() {
         for (index, sigma) in [3.0, 10.0].into_iter().enumerate() {
             for set in ["a", "b"] {
-                let Some(golden) = Golden::read("in_soft", &format!("util_lowpass_{index}"), set) else { return };
+                let Some(golden) = Golden::read("in_soft", &format!("util_lowpass_{index}"), set)
+                else {
+                    return;
+                };
                 let (mut columns, mut low) = (Columns::default(), Columns::default());
                 columns.read(&golden.input, golden.n_cols);
                 let mut check = |sigma| {
@@ -77,7 +94,10 @@ mod tests {
                     worst(&found, &golden.expected)
                 };
                 // f32 FFTs of about 200 samples: a few rounding errors of the peak, log2(200) stages each way
-                assert!(check(sigma) < 16.0 * f32::EPSILON * golden.peak(), "{index} {set}");
+                assert!(
+                    check(sigma) < 16.0 * f32::EPSILON * golden.peak(),
+                    "{index} {set}"
+                );
                 assert!(check(sigma * 1.05) > 1e-4, "the check is blind");
             }
         }

@@ -32,7 +32,11 @@ impl Fitting {
         let magnitude = |sum: f64, value: f32| sum + f64::from(value.abs());
         let sum_fit = fit.values().iter().copied().fold(0.0, magnitude);
         let sum_smooth = smooth.iter().map(|value| value.re).fold(0.0, magnitude);
-        let scale = if sum_smooth > 0.0 { (sum_fit / sum_smooth) as f32 } else { 1.0 };
+        let scale = if sum_smooth > 0.0 {
+            (sum_fit / sum_smooth) as f32
+        } else {
+            1.0
+        };
         let floor = (1e-6 * sum_fit / fit.values().len() as f64) as f32;
         for (col, (column, fit)) in columns.iter_mut().zip(fit.iter()).enumerate() {
             for (angle, (value, &fit)) in column.iter_mut().zip(fit).enumerate() {
@@ -59,7 +63,10 @@ fn fit_columns(columns: &Columns, order: usize, fit: &mut Columns) {
     let period = 2 * n - 2;
     let half = (n - 1) / 2;
     let mut planner = FftPlanner::<f32>::new();
-    let (forward, inverse) = (planner.plan_fft_forward(period), planner.plan_fft_inverse(period));
+    let (forward, inverse) = (
+        planner.plan_fft_forward(period),
+        planner.plan_fft_inverse(period),
+    );
     let response = response(half, order, period);
     let mut line = Vec::with_capacity(period);
     for first in (0..n_cols).step_by(2) {
@@ -70,11 +77,19 @@ fn fit_columns(columns: &Columns, order: usize, fit: &mut Columns) {
         line.extend((0..n).map(at));
         line.extend((1..n - 1).rev().map(at));
         forward.process(&mut line);
-        line.iter_mut().zip(&response).for_each(|(value, &weight)| *value *= weight);
+        line.iter_mut()
+            .zip(&response)
+            .for_each(|(value, &weight)| *value *= weight);
         inverse.process(&mut line);
-        fit.column_mut(first).iter_mut().zip(&line).for_each(|(fit, value)| *fit = value.re);
+        fit.column_mut(first)
+            .iter_mut()
+            .zip(&line)
+            .for_each(|(fit, value)| *fit = value.re);
         if second != first {
-            fit.column_mut(second).iter_mut().zip(&line).for_each(|(fit, value)| *fit = value.im);
+            fit.column_mut(second)
+                .iter_mut()
+                .zip(&line)
+                .for_each(|(fit, value)| *fit = value.im);
         }
     }
 }
@@ -88,7 +103,9 @@ fn response(half: usize, order: usize, period: usize) -> Vec<f32> {
         // a window as long as the period meets itself at the far end
         line[(index + period - half) % period].re += weight / period as f64;
     }
-    FftPlanner::<f64>::new().plan_fft_forward(period).process(&mut line);
+    FftPlanner::<f64>::new()
+        .plan_fft_forward(period)
+        .process(&mut line);
     line.iter().map(|value| value.re as f32).collect()
 }
 
@@ -98,7 +115,9 @@ fn response(half: usize, order: usize, period: usize) -> Vec<f32> {
 /// `p(0) p(k) / <p, p>`. An order beyond the number of samples is lowered to it.
 fn savitzky_golay(half: usize, order: usize) -> Vec<f64> {
     let n = 2 * half + 1;
-    let x: Vec<f64> = (0..n).map(|k| (k as f64 - half as f64) / half.max(1) as f64).collect();
+    let x: Vec<f64> = (0..n)
+        .map(|k| (k as f64 - half as f64) / half.max(1) as f64)
+        .collect();
     let mut previous = vec![0.0; n];
     let mut current = vec![1.0; n];
     let mut norm_previous = 0.0;
@@ -106,9 +125,18 @@ fn savitzky_golay(half: usize, order: usize) -> Vec<f64> {
     for _ in 0..=order.min(n - 1) {
         let norm: f64 = current.iter().map(|p| p * p).sum();
         let middle = current[half];
-        weights.iter_mut().zip(&current).for_each(|(weight, p)| *weight += middle * p / norm);
-        let back = if norm_previous > 0.0 { norm / norm_previous } else { 0.0 };
-        let next: Vec<f64> = (0..n).map(|k| x[k] * current[k] - back * previous[k]).collect();
+        weights
+            .iter_mut()
+            .zip(&current)
+            .for_each(|(weight, p)| *weight += middle * p / norm);
+        let back = if norm_previous > 0.0 {
+            norm / norm_previous
+        } else {
+            0.0
+        };
+        let next: Vec<f64> = (0..n)
+            .map(|k| x[k] * current[k] - back * previous[k])
+            .collect();
         (previous, current, norm_previous) = (current, next, norm);
     }
     weights
@@ -128,7 +156,10 @@ fn smooth(image: &Columns, sigma_angle: f64, sigma_col: f64) -> Vec<Complex32> {
         let mean = column.iter().map(|&v| f64::from(v)).sum::<f64>() / n_angles as f64;
         line.clear();
         line.resize(n_angles + 2 * pad, Complex32::new(mean as f32, 0.0));
-        line[pad..pad + n_angles].iter_mut().zip(column).for_each(|(value, &v)| value.re = v);
+        line[pad..pad + n_angles]
+            .iter_mut()
+            .zip(column)
+            .for_each(|(value, &v)| value.re = v);
         along_angle.apply(&mut line);
         for (angle, &value) in line[pad..pad + n_angles].iter().enumerate() {
             result[angle * n_cols + col] = value;
@@ -157,12 +188,22 @@ mod tests {
             let weights = savitzky_golay(half, order);
             let value = |power: i32| -> f64 {
                 let x = |k: usize| 0.3 + (k as f64 - half as f64) / half as f64;
-                weights.iter().enumerate().map(|(k, weight)| weight * x(k).powi(power)).sum()
+                weights
+                    .iter()
+                    .enumerate()
+                    .map(|(k, weight)| weight * x(k).powi(power))
+                    .sum()
             };
             for power in 0..=order as i32 {
-                assert!((value(power) - 0.3f64.powi(power)).abs() < 1e-10, "{half} {order} {power}");
+                assert!(
+                    (value(power) - 0.3f64.powi(power)).abs() < 1e-10,
+                    "{half} {order} {power}"
+                );
             }
-            assert!((value(4) - 0.3f64.powi(4)).abs() > 1e-3, "the check is blind");
+            assert!(
+                (value(4) - 0.3f64.powi(4)).abs() > 1e-3,
+                "the check is blind"
+            );
         }
         assert_eq!(savitzky_golay(0, 4), [1.0]);
     }
@@ -170,7 +211,9 @@ mod tests {
     #[test]
     fn the_fit_agrees_with_algotom() {
         for set in ["a", "b"] {
-            let Some(golden) = Golden::read("in_soft", "util_fit_0", set) else { return };
+            let Some(golden) = Golden::read("in_soft", "util_fit_0", set) else {
+                return;
+            };
             let (mut columns, mut fit) = (Columns::default(), Columns::default());
             columns.read(&golden.input, golden.n_cols);
             let mut check = |order| {
@@ -186,12 +229,21 @@ mod tests {
 
     #[test]
     fn the_two_dimensional_low_pass_agrees_with_algotom() {
-        let Some(golden) = Golden::read("in_soft", "util_gauss_0", "a") else { return };
+        let Some(golden) = Golden::read("in_soft", "util_gauss_0", "a") else {
+            return;
+        };
         let mut columns = Columns::default();
         columns.read(&golden.input, golden.n_cols);
         // the padding of 18 in this case is what `padding` gives for its 181 angles
-        let check =
-            |sigma| worst(&smooth(&columns, 25.0, sigma).iter().map(|v| v.re).collect::<Vec<_>>(), &golden.expected);
+        let check = |sigma| {
+            worst(
+                &smooth(&columns, 25.0, sigma)
+                    .iter()
+                    .map(|v| v.re)
+                    .collect::<Vec<_>>(),
+                &golden.expected,
+            )
+        };
         assert!(check(10.0) < 16.0 * f32::EPSILON * golden.peak());
         assert!(check(10.5) > 1e-4, "the check is blind");
     }

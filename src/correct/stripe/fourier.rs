@@ -34,17 +34,26 @@ impl LowPass {
     fn with_window(n: usize, weight: impl Fn(usize) -> f64) -> LowPass {
         let mut planner = FftPlanner::new();
         let (forward, inverse) = (planner.plan_fft_forward(n), planner.plan_fft_inverse(n));
-        let scratch = forward.get_inplace_scratch_len().max(inverse.get_inplace_scratch_len());
+        let scratch = forward
+            .get_inplace_scratch_len()
+            .max(inverse.get_inplace_scratch_len());
         // rustfft does not normalise
         let window = (0..n).map(|m| (weight(m) / n as f64) as f32).collect();
-        LowPass { forward, inverse, window, scratch: vec![Complex32::default(); scratch] }
+        LowPass {
+            forward,
+            inverse,
+            window,
+            scratch: vec![Complex32::default(); scratch],
+        }
     }
 
     /// Filters one line in place.
     pub(super) fn apply(&mut self, line: &mut [Complex32]) {
         flip_odd(line);
         self.forward.process_with_scratch(line, &mut self.scratch);
-        line.iter_mut().zip(&self.window).for_each(|(value, &weight)| *value *= weight);
+        line.iter_mut()
+            .zip(&self.window)
+            .for_each(|(value, &weight)| *value *= weight);
         self.inverse.process_with_scratch(line, &mut self.scratch);
         flip_odd(line);
     }
@@ -55,7 +64,10 @@ fn gauss(distance: f64, sigma: f64) -> f64 {
 }
 
 fn flip_odd(line: &mut [Complex32]) {
-    line.iter_mut().skip(1).step_by(2).for_each(|value| *value = -*value);
+    line.iter_mut()
+        .skip(1)
+        .step_by(2)
+        .for_each(|value| *value = -*value);
 }
 
 /// Width by which lines of `n` samples are extended at each end.

@@ -31,10 +31,19 @@ impl Large {
         let n = sorted.n_angles();
         let drop = (0.5 * self.drop_ratio * n as f64) as usize;
         let kept = drop.min(n)..n.saturating_sub(drop).max(drop.min(n));
-        let sum = |column: &[f32]| column[kept.clone()].iter().map(|&v| f64::from(v)).sum::<f64>();
+        let sum = |column: &[f32]| {
+            column[kept.clone()]
+                .iter()
+                .map(|&v| f64::from(v))
+                .sum::<f64>()
+        };
         let ratio = |(sorted, smooth): (&[f32], &[f32])| {
             let below = sum(smooth);
-            if below == 0.0 { 1.0 } else { sum(sorted) / below }
+            if below == 0.0 {
+                1.0
+            } else {
+                sum(sorted) / below
+            }
         };
         let factors: Vec<f64> = sorted.iter().zip(smooth.iter()).map(ratio).collect();
         let flagged = dilate(&detect(&factors, self.snr));
@@ -45,7 +54,12 @@ impl Large {
     ///
     /// The permutation stays valid: dividing by a positive factor keeps the order, and a replaced column is a median of
     /// ascending columns, hence ascending. So nothing has to be sorted again.
-    pub(super) fn apply(&self, sorted: &mut SortedColumns, smooth: &mut Columns, tile: &mut Tile) -> u64 {
+    pub(super) fn apply(
+        &self,
+        sorted: &mut SortedColumns,
+        smooth: &mut Columns,
+        tile: &mut Tile,
+    ) -> u64 {
         across_columns(&sorted.values, self.size, smooth, tile);
         let Factors { factors, flagged } = self.factors(&sorted.values, smooth);
         for (col, column) in sorted.values.iter_mut().enumerate() {

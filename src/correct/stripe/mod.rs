@@ -86,15 +86,28 @@ impl StripeRemoval {
             fit_sigma,
             normalize_sigma,
         } = config;
-        let large = Large { snr: f64::from(snr), size: large_size, drop_ratio: f64::from(drop_ratio), normalize };
-        let dead = Dead { snr: f64::from(snr), size: large_size, smooth: dead::SMOOTH };
+        let large = Large {
+            snr: f64::from(snr),
+            size: large_size,
+            drop_ratio: f64::from(drop_ratio),
+            normalize,
+        };
+        let dead = Dead {
+            snr: f64::from(snr),
+            size: large_size,
+            smooth: dead::SMOOTH,
+        };
         Some(match method {
             StripeMethod::None => return None,
             StripeMethod::Sorting => StripeRemoval::Sorting(small_size),
-            StripeMethod::Filtering => {
-                StripeRemoval::Filtering(Filtering { sigma: f64::from(filter_sigma), size: small_size })
-            }
-            StripeMethod::Fitting => StripeRemoval::Fitting(Fitting { order: fit_order, sigma: f64::from(fit_sigma) }),
+            StripeMethod::Filtering => StripeRemoval::Filtering(Filtering {
+                sigma: f64::from(filter_sigma),
+                size: small_size,
+            }),
+            StripeMethod::Fitting => StripeRemoval::Fitting(Fitting {
+                order: fit_order,
+                sigma: f64::from(fit_sigma),
+            }),
             StripeMethod::Large => StripeRemoval::Large(large),
             StripeMethod::Dead => StripeRemoval::Dead(dead, Some(large)),
             StripeMethod::All => StripeRemoval::All(dead, large, small_size),
@@ -104,12 +117,22 @@ impl StripeRemoval {
     }
 
     /// Removes the stripes of `sinogram` `[angle, col]` in place; it may hold no NaN.
-    pub fn apply(&self, sinogram: &mut [f32], n_cols: usize, scratch: &mut Scratch) -> StripeCounts {
+    pub fn apply(
+        &self,
+        sinogram: &mut [f32],
+        n_cols: usize,
+        scratch: &mut Scratch,
+    ) -> StripeCounts {
         let mut counts = StripeCounts::default();
         if sinogram.is_empty() || n_cols == 0 {
             return counts;
         }
-        let Scratch { columns, work, sorted, tile } = scratch;
+        let Scratch {
+            columns,
+            work,
+            sorted,
+            tile,
+        } = scratch;
         columns.read(sinogram, n_cols);
         match self {
             StripeRemoval::Sorting(size) => {
@@ -145,7 +168,10 @@ impl StripeRemoval {
                 let found = large.factors(&sorted.values, columns);
                 sorted.unsort_values(columns);
                 if large.normalize {
-                    columns.iter_mut().zip(&found.factors).for_each(|(column, &factor)| divide(column, factor));
+                    columns
+                        .iter_mut()
+                        .zip(&found.factors)
+                        .for_each(|(column, &factor)| divide(column, factor));
                 }
                 columns.bridge(&found.flagged);
                 counts.large = found.flagged.iter().filter(|&&flag| flag).count() as u64;
@@ -168,9 +194,15 @@ impl StripeRemoval {
         plane
             + match self {
                 StripeRemoval::Sorting(size) => sorted + tile(*size),
-                StripeRemoval::Large(large) | StripeRemoval::Interpolation(large) => sorted + tile(large.size),
-                StripeRemoval::Dead(_, residual) => residual.map_or(0, |large| sorted + tile(large.size)),
-                StripeRemoval::All(_, large, small_size) => sorted + tile(large.size.max(*small_size)),
+                StripeRemoval::Large(large) | StripeRemoval::Interpolation(large) => {
+                    sorted + tile(large.size)
+                }
+                StripeRemoval::Dead(_, residual) => {
+                    residual.map_or(0, |large| sorted + tile(large.size))
+                }
+                StripeRemoval::All(_, large, small_size) => {
+                    sorted + tile(large.size.max(*small_size))
+                }
                 StripeRemoval::Filtering(filtering) => plane + sorted + tile(filtering.size),
                 StripeRemoval::Fitting(_) => plane + Fitting::bytes(n_cols, n_angles),
                 StripeRemoval::Normalization(_) => 0,

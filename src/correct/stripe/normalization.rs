@@ -9,14 +9,22 @@ use super::median::reflect;
 /// Sorting the columns first, as Algotom does, changes nothing as long as a column is treated as a whole.
 pub(super) fn normalize(columns: &mut Columns, sigma: f64) {
     let n_angles = columns.n_angles() as f64;
-    let means: Vec<f64> =
-        columns.iter().map(|column| column.iter().map(|&v| f64::from(v)).sum::<f64>() / n_angles).collect();
+    let means: Vec<f64> = columns
+        .iter()
+        .map(|column| column.iter().map(|&v| f64::from(v)).sum::<f64>() / n_angles)
+        .collect();
     let radius = (4.0 * sigma + 0.5) as isize;
-    let weights: Vec<f64> = (-radius..=radius).map(|k| (-0.5 * (k as f64 / sigma).powi(2)).exp()).collect();
+    let weights: Vec<f64> = (-radius..=radius)
+        .map(|k| (-0.5 * (k as f64 / sigma).powi(2)).exp())
+        .collect();
     let total: f64 = weights.iter().sum();
     for (col, column) in columns.iter_mut().enumerate() {
         let neighbours = (-radius..=radius).map(|k| means[reflect(col as isize + k, means.len())]);
-        let smooth = neighbours.zip(&weights).map(|(mean, weight)| mean * weight).sum::<f64>() / total;
+        let smooth = neighbours
+            .zip(&weights)
+            .map(|(mean, weight)| mean * weight)
+            .sum::<f64>()
+            / total;
         let shift = (smooth - means[col]) as f32;
         column.iter_mut().for_each(|value| *value += shift);
     }

@@ -26,13 +26,19 @@ pub(super) struct Part {
 
 impl Default for Checksums {
     fn default() -> Self {
-        Checksums { algorithm: "blake3".into(), parts: BTreeMap::new() }
+        Checksums {
+            algorithm: "blake3".into(),
+            parts: BTreeMap::new(),
+        }
     }
 }
 
 impl Part {
     pub(super) fn of(bytes: &[u8]) -> Part {
-        Part { bytes: bytes.len() as u64, blake3: blake3::hash(bytes).to_hex().to_string() }
+        Part {
+            bytes: bytes.len() as u64,
+            blake3: blake3::hash(bytes).to_hex().to_string(),
+        }
     }
 }
 
@@ -40,8 +46,13 @@ impl Checksums {
     pub(super) fn load(folder: &Path) -> Result<Checksums> {
         let path = folder.join(CHECKSUMS);
         let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        serde_json::from_str(&text)
-            .map_err(|error| Error::input(&path, format!("is not a list of checksums: {error}"), "write the volume again"))
+        serde_json::from_str(&text).map_err(|error| {
+            Error::input(
+                &path,
+                format!("is not a list of checksums: {error}"),
+                "write the volume again",
+            )
+        })
     }
 
     pub(super) fn store(&self, folder: &Path) -> Result<()> {
@@ -65,7 +76,10 @@ fn hash_file(path: &Path) -> std::io::Result<Part> {
     let mut file = std::fs::File::open(path)?;
     let mut hasher = blake3::Hasher::new();
     let bytes = std::io::copy(&mut file, &mut hasher)?;
-    Ok(Part { bytes, blake3: hasher.finalize().to_hex().to_string() })
+    Ok(Part {
+        bytes,
+        blake3: hasher.finalize().to_hex().to_string(),
+    })
 }
 
 /// Result of [`super::verify`].
@@ -90,9 +104,13 @@ impl VerifyReport {
         self.parts += 1;
         self.bytes += found.bytes;
         if found.bytes != expected.bytes {
-            self.problems.push(format!("{name}: {} bytes expected, {} found", expected.bytes, found.bytes));
+            self.problems.push(format!(
+                "{name}: {} bytes expected, {} found",
+                expected.bytes, found.bytes
+            ));
         } else if found.blake3 != expected.blake3 {
-            self.problems.push(format!("{name}: the content differs from what was written"));
+            self.problems
+                .push(format!("{name}: the content differs from what was written"));
         }
     }
 

@@ -139,7 +139,12 @@ pub fn check_output(path: &Path, overwrite: bool) -> Result<()> {
 /// # Errors
 /// [`crate::Error::OutputExists`] without `overwrite`; [`crate::Error::Input`] where `overwrite` would replace something
 /// that is not a volume of this program; those of the file system.
-pub fn create(path: &Path, format: VolumeFormat, meta: &VolumeMeta, overwrite: bool) -> Result<Box<dyn VolumeWriter>> {
+pub fn create(
+    path: &Path,
+    format: VolumeFormat,
+    meta: &VolumeMeta,
+    overwrite: bool,
+) -> Result<Box<dyn VolumeWriter>> {
     match format {
         VolumeFormat::Zarr => zarr::create(path, meta, overwrite),
         VolumeFormat::Tiff => tiff::create(path, meta, overwrite),
@@ -196,7 +201,11 @@ pub fn verify(path: &Path) -> Result<VerifyReport> {
         Kind::Tiff if path.is_dir() => Ok(checksum::Checksums::load(path)?.verify_files(path)),
         Kind::Hdf5(file, dataset) => hdf5::verify(&file, &dataset),
         Kind::Npy => npy::verify(path),
-        Kind::Tiff => Err(Error::input(path, "holds no checksums", "only volumes written by tomodelta can be verified")),
+        Kind::Tiff => Err(Error::input(
+            path,
+            "holds no checksums",
+            "only volumes written by tomodelta can be verified",
+        )),
     }
 }
 
@@ -204,7 +213,13 @@ pub fn verify(path: &Path) -> Result<VerifyReport> {
 ///
 /// # Errors
 /// As for [`create`]; [`crate::Error::Shape`] when `meta.shape` is not that of the array.
-pub fn write_array(path: &Path, format: VolumeFormat, meta: &VolumeMeta, voxels: ArrayView3<'_, f32>, overwrite: bool) -> Result<()> {
+pub fn write_array(
+    path: &Path,
+    format: VolumeFormat,
+    meta: &VolumeMeta,
+    voxels: ArrayView3<'_, f32>,
+    overwrite: bool,
+) -> Result<()> {
     let mut writer = create(path, format, meta, overwrite)?;
     writer.write(0, voxels)?;
     writer.finish()
@@ -223,7 +238,9 @@ fn recognise(path: &Path) -> Result<Kind> {
     }
     let found = std::fs::metadata(path).map_err(Error::io("open", path))?;
     if found.is_dir() {
-        let is_zarr = ["zarr.json", ".zattrs", ".zarray", ".zgroup"].iter().any(|name| path.join(name).exists());
+        let is_zarr = ["zarr.json", ".zattrs", ".zarray", ".zgroup"]
+            .iter()
+            .any(|name| path.join(name).exists());
         return Ok(if is_zarr { Kind::Zarr } else { Kind::Tiff });
     }
     let mut magic = [0u8; 8];
@@ -231,11 +248,15 @@ fn recognise(path: &Path) -> Result<Kind> {
     let read = std::io::Read::read(&mut file, &mut magic).map_err(Error::io("read", path))?;
     match &magic[..read] {
         [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Ok(Kind::Npy),
-        [0x89, b'H', b'D', b'F', ..] => Ok(Kind::Hdf5(path.to_path_buf(), hdf5::DATASET.to_string())),
+        [0x89, b'H', b'D', b'F', ..] => {
+            Ok(Kind::Hdf5(path.to_path_buf(), hdf5::DATASET.to_string()))
+        }
         [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Ok(Kind::Tiff),
         start => Err(Error::input(
             path,
-            format!("is no volume: a file that starts with {start:02x?} is neither HDF5, TIFF nor .npy"),
+            format!(
+                "is no volume: a file that starts with {start:02x?} is neither HDF5, TIFF nor .npy"
+            ),
             "give an OME-Zarr folder, a folder of TIFF slices, a multi-page TIFF, FILE.h5:/dataset or a .npy",
         )),
     }
@@ -246,7 +267,9 @@ fn split_dataset(path: &Path) -> Option<(PathBuf, String)> {
     let text = path.to_str()?;
     let (file, dataset) = text.rsplit_once(":/")?;
     let extension = Path::new(file).extension()?.to_str()?.to_ascii_lowercase();
-    ["h5", "hdf5", "hdf", "nxs"].contains(&extension.as_str()).then(|| (PathBuf::from(file), format!("/{dataset}")))
+    ["h5", "hdf5", "hdf", "nxs"]
+        .contains(&extension.as_str())
+        .then(|| (PathBuf::from(file), format!("/{dataset}")))
 }
 
 /// Whether `path` is a volume that this program wrote and nothing else: only then may it be replaced.
@@ -287,7 +310,8 @@ impl Stored {
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(value).expect("plain data has no maps with other keys than strings");
+    let mut text = serde_json::to_vec_pretty(value)
+        .expect("plain data has no maps with other keys than strings");
     text.push(b'\n');
     std::fs::write(path, text).map_err(Error::io("write", path))
 }
@@ -361,7 +385,11 @@ impl<S: Stack> VolumeReader for Opened<S> {
     fn read_labels(&self, z: Range<usize>) -> Result<Array3<u32>> {
         match self.checked(z)? {
             Slab::Labels(labels) => Ok(labels),
-            Slab::Values(_) => Err(Error::input(self.0.path(), "holds values, not labels (u32)", "read it as values")),
+            Slab::Values(_) => Err(Error::input(
+                self.0.path(),
+                "holds values, not labels (u32)",
+                "read it as values",
+            )),
         }
     }
     fn bytes_per_slice(&self) -> u64 {

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::checksum::{Part, VerifyReport};
 use super::writer::{Backend, Voxel, Writer};
-use super::{Hints, Opened, Slab, Stack, Stored, VolumeMeta, VolumeReader, VolumeWriter, VoxelType};
+use super::{
+    Hints, Opened, Slab, Stack, Stored, VolumeMeta, VolumeReader, VolumeWriter, VoxelType,
+};
 use crate::error::{Error, Result};
 
 /// Content of `NAME.json`.
@@ -38,12 +40,22 @@ fn load_sidecar(path: &Path) -> Result<Option<Sidecar>> {
     }
 }
 
-pub(super) fn create(path: &Path, meta: &VolumeMeta, overwrite: bool) -> Result<Box<dyn VolumeWriter>> {
+pub(super) fn create(
+    path: &Path,
+    meta: &VolumeMeta,
+    overwrite: bool,
+) -> Result<Box<dyn VolumeWriter>> {
     Writer::start(path, meta, overwrite, |building| {
         let file = File::create(building).map_err(Error::io("create", building))?;
         let mut file = BufWriter::new(file);
-        file.write_all(&header(meta)).map_err(Error::io("write", building))?;
-        Ok(NpyBackend { file, path: building.to_path_buf(), meta: meta.clone(), slices: Vec::new() })
+        file.write_all(&header(meta))
+            .map_err(Error::io("write", building))?;
+        Ok(NpyBackend {
+            file,
+            path: building.to_path_buf(),
+            meta: meta.clone(),
+            slices: Vec::new(),
+        })
     })
 }
 
@@ -53,7 +65,8 @@ fn header(meta: &VolumeMeta) -> Vec<u8> {
         VoxelType::F32 => f32::NUMPY,
         VoxelType::U32 => u32::NUMPY,
     };
-    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({nz}, {ny}, {nx}), }}");
+    let mut text =
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({nz}, {ny}, {nx}), }}");
     while (10 + text.len() + 1) % 64 != 0 {
         text.push(' ');
     }
@@ -77,7 +90,9 @@ impl Backend for NpyBackend {
         for slice in slices.chunks(slice_len) {
             let bytes: &[u8] = bytemuck::cast_slice(slice);
             self.slices.push(Part::of(bytes));
-            self.file.write_all(bytes).map_err(Error::io("write", &self.path))?;
+            self.file
+                .write_all(bytes)
+                .map_err(Error::io("write", &self.path))?;
         }
         Ok(())
     }
@@ -85,8 +100,20 @@ impl Backend for NpyBackend {
     fn finish(mut self) -> Result<Vec<String>> {
         self.file.flush().map_err(Error::io("write", &self.path))?;
         let sidecar = sidecar_path(&self.path);
-        super::write_json(&sidecar, &Sidecar { tomodelta: Stored::of(&self.meta), slices: self.slices })?;
-        Ok(vec![sidecar.file_name().unwrap_or_default().to_string_lossy().into_owned()])
+        super::write_json(
+            &sidecar,
+            &Sidecar {
+                tomodelta: Stored::of(&self.meta),
+                slices: self.slices,
+            },
+        )?;
+        Ok(vec![
+            sidecar
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+        ])
     }
 }
 
@@ -121,12 +148,20 @@ pub(super) fn is_own(path: &Path) -> bool {
 
 pub(super) fn verify(path: &Path) -> Result<VerifyReport> {
     let Some(sidecar) = load_sidecar(path)? else {
-        return Err(Error::input(path, "has no checksums beside it", "only volumes written by tomodelta can be verified"));
+        return Err(Error::input(
+            path,
+            "has no checksums beside it",
+            "only volumes written by tomodelta can be verified",
+        ));
     };
     let npy = Npy::open(path, &Hints::default())?;
     let mut report = VerifyReport::default();
     if sidecar.slices.len() != npy.meta.shape[0] {
-        report.problem(format!("{} checksums for {} slices", sidecar.slices.len(), npy.meta.shape[0]));
+        report.problem(format!(
+            "{} checksums for {} slices",
+            sidecar.slices.len(),
+            npy.meta.shape[0]
+        ));
     }
     for (z, expected) in sidecar.slices.iter().enumerate().take(npy.meta.shape[0]) {
         match npy.raw(z..z + 1) {
@@ -140,13 +175,21 @@ pub(super) fn verify(path: &Path) -> Result<VerifyReport> {
 impl Npy {
     fn open(path: &Path, hints: &Hints) -> Result<Npy> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
-        let header = npyz::NpyHeader::from_reader(&mut file)
-            .map_err(|error| Error::input(path, format!("has no valid .npy header: {error}"), "write it again with numpy.save"))?;
+        let header = npyz::NpyHeader::from_reader(&mut file).map_err(|error| {
+            Error::input(
+                path,
+                format!("has no valid .npy header: {error}"),
+                "write it again with numpy.save",
+            )
+        })?;
         let data_start = file.stream_position().map_err(Error::io("read", path))?;
         let shape: Vec<usize> = header.shape().iter().map(|&n| n as usize).collect();
         let descr = header.dtype().descr();
         let descr = descr.trim_matches(|c| c == '\'' || c == '"');
-        let (big_endian, name) = (descr.starts_with('>'), descr.trim_start_matches(['<', '>', '|', '=']));
+        let (big_endian, name) = (
+            descr.starts_with('>'),
+            descr.trim_start_matches(['<', '>', '|', '=']),
+        );
         let (element, bytes) = match name {
             "f4" => (Element::F32, 4),
             "f8" => (Element::F64, 8),
@@ -156,7 +199,11 @@ impl Npy {
             "i2" => (Element::I16, 2),
             "i4" => (Element::I32, 4),
             _ => {
-                return Err(Error::input(path, format!("holds {descr}, which is not read as a volume"), "save it as float32"));
+                return Err(Error::input(
+                    path,
+                    format!("holds {descr}, which is not read as a volume"),
+                    "save it as float32",
+                ));
             }
         };
         let &[nz, ny, nx] = shape.as_slice() else {
@@ -168,7 +215,11 @@ impl Npy {
             });
         };
         if header.order() != npyz::Order::C || nz * ny * nx == 0 {
-            return Err(Error::input(path, "is in Fortran order or empty", "save numpy.ascontiguousarray of it"));
+            return Err(Error::input(
+                path,
+                "is in Fortran order or empty",
+                "save numpy.ascontiguousarray of it",
+            ));
         }
         let expected = data_start + (nz * ny * nx * bytes) as u64;
         let found = file.metadata().map_err(Error::io("read", path))?.len();
@@ -179,22 +230,41 @@ impl Npy {
                 "it was cut short or damaged; copy or write it again",
             ));
         }
-        let voxel_type = if matches!(element, Element::U32) { VoxelType::U32 } else { VoxelType::F32 };
+        let voxel_type = if matches!(element, Element::U32) {
+            VoxelType::U32
+        } else {
+            VoxelType::F32
+        };
         let mut meta = match load_sidecar(path)? {
-            Some(sidecar) if sidecar.tomodelta.volume.shape == [nz, ny, nx] => sidecar.tomodelta.volume,
+            Some(sidecar) if sidecar.tomodelta.volume.shape == [nz, ny, nx] => {
+                sidecar.tomodelta.volume
+            }
             Some(sidecar) => {
                 return Err(Error::Shape {
-                    what: format!("{} against its {}", path.display(), sidecar_path(path).display()),
+                    what: format!(
+                        "{} against its {}",
+                        path.display(),
+                        sidecar_path(path).display()
+                    ),
                     expected: sidecar.tomodelta.volume.shape.to_vec(),
                     found: shape,
-                    hint: "the two do not belong together; remove the .json to read the array alone".into(),
+                    hint:
+                        "the two do not belong together; remove the .json to read the array alone"
+                            .into(),
                 });
             }
             None => super::foreign_meta([nz, ny, nx], voxel_type, hints),
         };
         meta.voxel_type = voxel_type;
         super::apply_hints(&mut meta, hints);
-        Ok(Npy { path: path.to_path_buf(), meta, element, big_endian, data_start, bytes })
+        Ok(Npy {
+            path: path.to_path_buf(),
+            meta,
+            element,
+            big_endian,
+            data_start,
+            bytes,
+        })
     }
 
     fn raw(&self, z: Range<usize>) -> Result<Vec<u8>> {
@@ -222,12 +292,19 @@ impl Stack for Npy {
         let shape = (z.len(), self.meta.shape[1], self.meta.shape[2]);
         let bytes = self.raw(z)?;
         fn convert<const N: usize, T>(bytes: &[u8], of: impl Fn([u8; N]) -> T) -> Vec<T> {
-            bytes.as_chunks::<N>().0.iter().map(|&element| of(element)).collect()
+            bytes
+                .as_chunks::<N>()
+                .0
+                .iter()
+                .map(|&element| of(element))
+                .collect()
         }
         let values = match self.element {
             Element::U32 => {
                 let labels = convert(&bytes, u32::from_le_bytes);
-                return Ok(Slab::Labels(Array3::from_shape_vec(shape, labels).expect("as many bytes were read")));
+                return Ok(Slab::Labels(
+                    Array3::from_shape_vec(shape, labels).expect("as many bytes were read"),
+                ));
             }
             Element::F32 => convert(&bytes, f32::from_le_bytes),
             Element::F64 => convert(&bytes, |b| f64::from_le_bytes(b) as f32),
@@ -236,7 +313,9 @@ impl Stack for Npy {
             Element::I16 => convert(&bytes, |b| f32::from(i16::from_le_bytes(b))),
             Element::I32 => convert(&bytes, |b| i32::from_le_bytes(b) as f32),
         };
-        Ok(Slab::Values(Array3::from_shape_vec(shape, values).expect("as many bytes were read")))
+        Ok(Slab::Values(
+            Array3::from_shape_vec(shape, values).expect("as many bytes were read"),
+        ))
     }
     fn bytes_per_slice(&self) -> u64 {
         (self.meta.shape[1] * self.meta.shape[2] * self.bytes) as u64

@@ -38,12 +38,18 @@ impl Partial {
         let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
         // a file system without locks is no reason to refuse; then two runs into one folder go unnoticed
         let _ = lock.try_lock();
-        Ok(Partial { target: target.to_path_buf(), folder, lock: Some(lock), overwrite })
+        Ok(Partial {
+            target: target.to_path_buf(),
+            folder,
+            lock: Some(lock),
+            overwrite,
+        })
     }
 
     /// Where the output is to be built: a file or a folder that carries the final name.
     pub(crate) fn path(&self) -> PathBuf {
-        self.folder.join(self.target.file_name().unwrap_or_default())
+        self.folder
+            .join(self.target.file_name().unwrap_or_default())
     }
 
     /// Flushes everything and gives it its name. `companions` are files beside [`Partial::path`] that go along; they
@@ -98,12 +104,16 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Refuses a target that may not be replaced.
 pub(super) fn check_target(target: &Path, overwrite: bool) -> Result<()> {
-    let Ok(found) = target.symlink_metadata() else { return Ok(()) };
+    let Ok(found) = target.symlink_metadata() else {
+        return Ok(());
+    };
     if !overwrite {
-        return Err(Error::OutputExists { path: target.to_path_buf() });
+        return Err(Error::OutputExists {
+            path: target.to_path_buf(),
+        });
     }
-    let empty_folder =
-        found.is_dir() && std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
+    let empty_folder = found.is_dir()
+        && std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
     if found.is_symlink() || !(empty_folder || super::is_own(target)) {
         return Err(Error::input(
             target,
@@ -118,10 +128,18 @@ pub(super) fn check_target(target: &Path, overwrite: bool) -> Result<()> {
 fn remove_leftover(folder: &Path) -> Result<()> {
     let lock_path = folder.join(LOCK);
     let lock = File::open(&lock_path).map_err(|_| {
-        Error::input(folder, "is in the way and holds no lock file of tomodelta", "move it away")
+        Error::input(
+            folder,
+            "is in the way and holds no lock file of tomodelta",
+            "move it away",
+        )
     })?;
     if matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
-        return Err(Error::input(folder, "is being written by another run", "wait for it, or choose another output"));
+        return Err(Error::input(
+            folder,
+            "is being written by another run",
+            "wait for it, or choose another output",
+        ));
     }
     drop(lock);
     std::fs::remove_dir_all(folder).map_err(Error::io("remove", folder))
@@ -129,7 +147,11 @@ fn remove_leftover(folder: &Path) -> Result<()> {
 
 fn file_name(path: &Path) -> Result<OsString> {
     path.file_name().map(OsString::from).ok_or_else(|| {
-        Error::input(path, "names no file or folder to write", "give a path that ends in a name")
+        Error::input(
+            path,
+            "names no file or folder to write",
+            "give a path that ends in a name",
+        )
     })
 }
 
@@ -152,7 +174,10 @@ fn sync_tree(folder: &Path) -> Result<()> {
             sync_tree(&path)?;
         } else {
             // opened for writing: Windows flushes no read-only handle
-            let file = File::options().append(true).open(&path).map_err(Error::io("open", &path))?;
+            let file = File::options()
+                .append(true)
+                .open(&path)
+                .map_err(Error::io("open", &path))?;
             file.sync_all().map_err(Error::io("flush", &path))?;
         }
     }
@@ -181,12 +206,18 @@ mod tests {
         std::fs::write(partial.path(), b"1").unwrap();
         assert!(!target.exists());
         drop(partial);
-        assert_eq!(std::fs::read_dir(target.parent().unwrap()).unwrap().count(), 0);
+        assert_eq!(
+            std::fs::read_dir(target.parent().unwrap()).unwrap().count(),
+            0
+        );
         let partial = Partial::start(&target, false).unwrap();
         std::fs::write(partial.path(), b"2").unwrap();
         partial.commit(&[]).unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"2");
-        assert_eq!(std::fs::read_dir(target.parent().unwrap()).unwrap().count(), 1);
+        assert_eq!(
+            std::fs::read_dir(target.parent().unwrap()).unwrap().count(),
+            1
+        );
     }
 
     #[test]
@@ -195,8 +226,14 @@ mod tests {
         let target = scratch.path().join("thesis");
         std::fs::create_dir(&target).unwrap();
         std::fs::write(target.join("chapter1.tex"), b"x").unwrap();
-        assert!(matches!(Partial::start(&target, false), Err(Error::OutputExists { .. })));
-        assert!(matches!(Partial::start(&target, true), Err(Error::Input { .. })));
+        assert!(matches!(
+            Partial::start(&target, false),
+            Err(Error::OutputExists { .. })
+        ));
+        assert!(matches!(
+            Partial::start(&target, true),
+            Err(Error::Input { .. })
+        ));
         assert!(target.join("chapter1.tex").exists());
     }
 

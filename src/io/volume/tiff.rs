@@ -6,15 +6,17 @@ use std::io::{BufReader, Cursor};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array3, Axis};
-use rayon::prelude::*;
 use ::tiff::decoder::{Decoder, DecodingResult, Limits};
 use ::tiff::encoder::{Rational, TiffEncoder, colortype};
 use ::tiff::tags::{ResolutionUnit, Tag};
+use ndarray::{Array3, Axis};
+use rayon::prelude::*;
 
 use super::checksum::{CHECKSUMS, Checksums, Part};
 use super::writer::{Backend, Voxel, Writer};
-use super::{Hints, Opened, Slab, Stack, Stored, VolumeMeta, VolumeReader, VolumeWriter, VoxelType};
+use super::{
+    Hints, Opened, Slab, Stack, Stored, VolumeMeta, VolumeReader, VolumeWriter, VoxelType,
+};
 use crate::error::{Error, Result};
 
 const META: &str = "volume.json";
@@ -23,10 +25,18 @@ fn slice_name(z: usize) -> String {
     format!("slice_{z:05}.tif")
 }
 
-pub(super) fn create(path: &Path, meta: &VolumeMeta, overwrite: bool) -> Result<Box<dyn VolumeWriter>> {
+pub(super) fn create(
+    path: &Path,
+    meta: &VolumeMeta,
+    overwrite: bool,
+) -> Result<Box<dyn VolumeWriter>> {
     Writer::start(path, meta, overwrite, |building| {
         std::fs::create_dir(building).map_err(Error::io("create folder", building))?;
-        Ok(TiffBackend { folder: building.to_path_buf(), meta: meta.clone(), checksums: Checksums::default() })
+        Ok(TiffBackend {
+            folder: building.to_path_buf(),
+            meta: meta.clone(),
+            checksums: Checksums::default(),
+        })
     })
 }
 
@@ -45,8 +55,13 @@ impl Backend for TiffBackend {
             .map(|(index, slice)| {
                 let name = slice_name(z0 + index);
                 let path = self.folder.join(&name);
-                let bytes = encode(slice, &self.meta, z0 + index)
-                    .map_err(|error| Error::input(&path, format!("cannot be encoded: {error}"), "choose another --format"))?;
+                let bytes = encode(slice, &self.meta, z0 + index).map_err(|error| {
+                    Error::input(
+                        &path,
+                        format!("cannot be encoded: {error}"),
+                        "choose another --format",
+                    )
+                })?;
                 std::fs::write(&path, &bytes).map_err(Error::io("write", &path))?;
                 Ok((name, Part::of(&bytes)))
             })
@@ -56,7 +71,10 @@ impl Backend for TiffBackend {
     }
 
     fn finish(self) -> Result<Vec<String>> {
-        super::write_json(&self.folder.join(META), &serde_json::json!({ "tomodelta": Stored::of(&self.meta).value() }))?;
+        super::write_json(
+            &self.folder.join(META),
+            &serde_json::json!({ "tomodelta": Stored::of(&self.meta).value() }),
+        )?;
         self.checksums.store(&self.folder)?;
         Ok(Vec::new())
     }
@@ -88,7 +106,9 @@ fn encode<T: Voxel>(slice: &[T], meta: &VolumeMeta, z: usize) -> ::tiff::TiffRes
 }
 
 pub(super) fn is_own(path: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(path) else { return false };
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return false;
+    };
     let only_ours = entries.flatten().all(|entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
@@ -99,10 +119,19 @@ pub(super) fn is_own(path: &Path) -> bool {
 
 fn load_meta(folder: &Path) -> Result<Option<VolumeMeta>> {
     let path = folder.join(META);
-    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
-    let value: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|error| Error::input(&path, format!("is not JSON: {error}"), "remove it to read the slices alone"))?;
-    Ok(serde_json::from_value::<Stored>(value["tomodelta"].clone()).ok().map(|stored| stored.volume))
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        return Ok(None);
+    };
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
+        Error::input(
+            &path,
+            format!("is not JSON: {error}"),
+            "remove it to read the slices alone",
+        )
+    })?;
+    Ok(serde_json::from_value::<Stored>(value["tomodelta"].clone())
+        .ok()
+        .map(|stored| stored.volume))
 }
 
 /// Where slice z is.
@@ -128,10 +157,20 @@ pub(super) fn open(path: &Path, hints: &Hints) -> Result<Box<dyn VolumeReader>> 
     let (width, height) = decoder.dimensions().map_err(bad(&first))?;
     let shape = [depth, height as usize, width as usize];
     let color = decoder.colortype().map_err(bad(&first))?;
-    let integer = decoder.find_tag_unsigned_vec::<u16>(Tag::SampleFormat).map_err(bad(&first))?.is_none_or(|f| f[0] == 1);
-    let voxel_type =
-        if color == ::tiff::ColorType::Gray(32) && integer { VoxelType::U32 } else { VoxelType::F32 };
-    let own = if path.is_dir() { load_meta(path)? } else { None };
+    let integer = decoder
+        .find_tag_unsigned_vec::<u16>(Tag::SampleFormat)
+        .map_err(bad(&first))?
+        .is_none_or(|f| f[0] == 1);
+    let voxel_type = if color == ::tiff::ColorType::Gray(32) && integer {
+        VoxelType::U32
+    } else {
+        VoxelType::F32
+    };
+    let own = if path.is_dir() {
+        load_meta(path)?
+    } else {
+        None
+    };
     let mut meta = match own {
         Some(meta) if meta.shape == shape => meta,
         Some(meta) => {
@@ -146,28 +185,44 @@ pub(super) fn open(path: &Path, hints: &Hints) -> Result<Box<dyn VolumeReader>> 
     };
     meta.voxel_type = voxel_type;
     super::apply_hints(&mut meta, hints);
-    Ok(Box::new(Opened(TiffStack { path: path.to_path_buf(), pages, meta })))
+    Ok(Box::new(Opened(TiffStack {
+        path: path.to_path_buf(),
+        pages,
+        meta,
+    })))
 }
 
 /// The TIFF files of a folder in the order that a person expects (2 before 10).
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let name = entry.map_err(Error::io("list", folder))?.file_name().to_string_lossy().into_owned();
+        let name = entry
+            .map_err(Error::io("list", folder))?
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
         let lower = name.to_ascii_lowercase();
         if (lower.ends_with(".tif") || lower.ends_with(".tiff")) && !name.starts_with('.') {
             names.push(name);
         }
     }
     if names.is_empty() {
-        return Err(Error::input(folder, "is a folder without zarr.json and without .tif files", "give the folder of the volume itself"));
+        return Err(Error::input(
+            folder,
+            "is a folder without zarr.json and without .tif files",
+            "give the folder of the volume itself",
+        ));
     }
     names.sort_by(|a, b| natord::compare(a, b).then_with(|| a.cmp(b)));
     if folder.join(META).exists() {
         // names are ours: a hole in the numbers must not close up silently
         for (z, name) in names.iter().enumerate() {
             if *name != slice_name(z) {
-                return Err(Error::input(folder, format!("expected {}, found {name}", slice_name(z)), "a slice is missing or foreign; write the volume again"));
+                return Err(Error::input(
+                    folder,
+                    format!("expected {}, found {name}", slice_name(z)),
+                    "a slice is missing or foreign; write the volume again",
+                ));
             }
         }
     }
@@ -178,12 +233,20 @@ type FileDecoder = Decoder<BufReader<File>>;
 
 fn decoder(path: &Path) -> Result<FileDecoder> {
     let file = File::open(path).map_err(Error::io("open", path))?;
-    Ok(Decoder::new(BufReader::with_capacity(1 << 20, file)).map_err(bad(path))?.with_limits(Limits::unlimited()))
+    Ok(Decoder::new(BufReader::with_capacity(1 << 20, file))
+        .map_err(bad(path))?
+        .with_limits(Limits::unlimited()))
 }
 
 fn bad(path: &Path) -> impl FnOnce(::tiff::TiffError) -> Error {
     let path = path.to_path_buf();
-    move |error| Error::input(path, format!("cannot be read as TIFF: {error}"), "the file is damaged, cut short, or of an unsupported kind")
+    move |error| {
+        Error::input(
+            path,
+            format!("cannot be read as TIFF: {error}"),
+            "the file is damaged, cut short, or of an unsupported kind",
+        )
+    }
 }
 
 fn count_pages(path: &Path) -> Result<usize> {
@@ -214,9 +277,10 @@ impl TiffStack {
 
     fn slices(&self, z: Range<usize>) -> Result<Vec<DecodingResult>> {
         match &self.pages {
-            Pages::Files(files) => {
-                files[z].par_iter().map(|path| self.page(&mut decoder(path)?, path)).collect()
-            }
+            Pages::Files(files) => files[z]
+                .par_iter()
+                .map(|path| self.page(&mut decoder(path)?, path))
+                .collect(),
             Pages::OneFile => {
                 let mut decoder = decoder(&self.path)?;
                 z.map(|page| {
@@ -244,31 +308,46 @@ impl Stack for TiffStack {
         if self.meta.voxel_type == VoxelType::U32 {
             let mut labels = Array3::zeros(shape);
             for (index, page) in pages.into_iter().enumerate() {
-                let DecodingResult::U32(page) = page else { return Err(self.mixed(z0 + index)) };
-                labels.index_axis_mut(Axis(0), index).iter_mut().zip(page).for_each(|(to, from)| *to = from);
+                let DecodingResult::U32(page) = page else {
+                    return Err(self.mixed(z0 + index));
+                };
+                labels
+                    .index_axis_mut(Axis(0), index)
+                    .iter_mut()
+                    .zip(page)
+                    .for_each(|(to, from)| *to = from);
             }
             return Ok(Slab::Labels(labels));
         }
         let mut values = Array3::zeros(shape);
-        values.outer_iter_mut().into_par_iter().zip(pages).enumerate().try_for_each(|(index, (mut slice, page))| {
-            let to = slice.as_slice_mut().expect("a slice of a fresh array is contiguous");
-            macro_rules! convert {
-                ($page:expr, $of:expr) => {
-                    to.iter_mut().zip($page).for_each(|(to, from)| *to = $of(from))
-                };
-            }
-            match page {
-                DecodingResult::F32(page) => to.copy_from_slice(&page),
-                DecodingResult::F64(page) => convert!(page, |v| v as f32),
-                DecodingResult::U8(page) => convert!(page, f32::from),
-                DecodingResult::U16(page) => convert!(page, f32::from),
-                DecodingResult::I8(page) => convert!(page, f32::from),
-                DecodingResult::I16(page) => convert!(page, f32::from),
-                DecodingResult::I32(page) => convert!(page, |v| v as f32),
-                _ => return Err(self.mixed(z0 + index)),
-            }
-            Ok(())
-        })?;
+        values
+            .outer_iter_mut()
+            .into_par_iter()
+            .zip(pages)
+            .enumerate()
+            .try_for_each(|(index, (mut slice, page))| {
+                let to = slice
+                    .as_slice_mut()
+                    .expect("a slice of a fresh array is contiguous");
+                macro_rules! convert {
+                    ($page:expr, $of:expr) => {
+                        to.iter_mut()
+                            .zip($page)
+                            .for_each(|(to, from)| *to = $of(from))
+                    };
+                }
+                match page {
+                    DecodingResult::F32(page) => to.copy_from_slice(&page),
+                    DecodingResult::F64(page) => convert!(page, |v| v as f32),
+                    DecodingResult::U8(page) => convert!(page, f32::from),
+                    DecodingResult::U16(page) => convert!(page, f32::from),
+                    DecodingResult::I8(page) => convert!(page, f32::from),
+                    DecodingResult::I16(page) => convert!(page, f32::from),
+                    DecodingResult::I32(page) => convert!(page, |v| v as f32),
+                    _ => return Err(self.mixed(z0 + index)),
+                }
+                Ok(())
+            })?;
         Ok(Slab::Values(values))
     }
     fn bytes_per_slice(&self) -> u64 {
@@ -278,6 +357,10 @@ impl Stack for TiffStack {
 
 impl TiffStack {
     fn mixed(&self, z: usize) -> Error {
-        Error::input(&self.path, format!("slice {z} has another or an unsupported element type"), "save the stack as 32-bit float")
+        Error::input(
+            &self.path,
+            format!("slice {z} has another or an unsupported element type"),
+            "save the stack as 32-bit float",
+        )
     }
 }

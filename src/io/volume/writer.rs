@@ -8,10 +8,15 @@ use super::partial::Partial;
 use super::{VolumeMeta, VolumeWriter, VoxelType};
 use crate::error::{Error, Result};
 
-const _: () = assert!(cfg!(target_endian = "little"), "stored volumes are little-endian and are written as they lie in memory");
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "stored volumes are little-endian and are written as they lie in memory"
+);
 
 /// An element type that volumes hold.
-pub(super) trait Voxel: bytemuck::Pod + Send + Sync + PartialOrd + rust_hdf5::H5Type {
+pub(super) trait Voxel:
+    bytemuck::Pod + Send + Sync + PartialOrd + rust_hdf5::H5Type
+{
     /// Its name in the metadata.
     const TYPE: VoxelType;
     /// Name of the type in Zarr.
@@ -40,7 +45,11 @@ impl Voxel for f32 {
                 count += 1;
             }
         }
-        if count == 0 { f32::NAN } else { (sum / f64::from(count)) as f32 }
+        if count == 0 {
+            f32::NAN
+        } else {
+            (sum / f64::from(count)) as f32
+        }
     }
     fn number(self) -> f64 {
         f64::from(self)
@@ -87,11 +96,20 @@ impl<B: Backend + 'static> Writer<B> {
         open: impl FnOnce(&Path) -> Result<B>,
     ) -> Result<Box<dyn VolumeWriter>> {
         if meta.shape.contains(&0) {
-            return Err(Error::input(path, format!("a volume of shape {:?} has no voxels", meta.shape), "check the rows and the crop"));
+            return Err(Error::input(
+                path,
+                format!("a volume of shape {:?} has no voxels", meta.shape),
+                "check the rows and the crop",
+            ));
         }
         let partial = Partial::start(path, overwrite)?;
         let backend = open(&partial.path())?;
-        Ok(Box::new(Writer { backend, meta: meta.clone(), next: 0, partial }))
+        Ok(Box::new(Writer {
+            backend,
+            meta: meta.clone(),
+            next: 0,
+            partial,
+        }))
     }
 
     fn push<T: Voxel>(&mut self, z0: usize, slices: ArrayView3<'_, T>) -> Result<()> {
@@ -101,12 +119,17 @@ impl<B: Backend + 'static> Writer<B> {
             what: format!("slab for {}: {what}", self.partial.path().display()),
             expected,
             found,
-            hint: "slabs have the width of the volume and come in ascending order without gaps".into(),
+            hint: "slabs have the width of the volume and come in ascending order without gaps"
+                .into(),
         };
         if T::TYPE != self.meta.voxel_type {
             return Err(Error::input(
                 self.partial.path(),
-                format!("the volume holds {:?} and was given {:?}", self.meta.voxel_type, T::TYPE),
+                format!(
+                    "the volume holds {:?} and was given {:?}",
+                    self.meta.voxel_type,
+                    T::TYPE
+                ),
                 "write labels with write_labels and values with write",
             ));
         }
@@ -114,7 +137,11 @@ impl<B: Backend + 'static> Writer<B> {
             return Err(wrong("[y, x]", vec![height, width], vec![ny, nx]));
         }
         if z0 != self.next || z0 + n > depth {
-            return Err(wrong("first and last slice", vec![self.next, depth], vec![z0, z0 + n]));
+            return Err(wrong(
+                "first and last slice",
+                vec![self.next, depth],
+                vec![z0, z0 + n],
+            ));
         }
         if n > 0 {
             let standard = slices.as_standard_layout();
@@ -134,7 +161,12 @@ impl<B: Backend + 'static> VolumeWriter for Writer<B> {
         self.push(z0, slices)
     }
     fn finish(self: Box<Self>) -> Result<()> {
-        let Writer { backend, meta, next, partial } = *self;
+        let Writer {
+            backend,
+            meta,
+            next,
+            partial,
+        } = *self;
         if next != meta.shape[0] {
             return Err(Error::Shape {
                 what: format!("slices written to {}", partial.path().display()),

@@ -3,7 +3,10 @@
 //! Positions and fractions are tabulated first, vectorised over the angles; then only loads and multiply-adds are left,
 //! with the sums of a voxel in registers. The sums of left and right neighbours are kept apart until the end:
 //! each is a chain of its own, half as long.
-#![expect(unsafe_code, reason = "SIMD loads and stores go through pointers; the slices are checked first")]
+#![expect(
+    unsafe_code,
+    reason = "SIMD loads and stores go through pointers; the slices are checked first"
+)]
 
 use super::simd::{Lanes, Tabulate};
 
@@ -58,10 +61,14 @@ impl Segment<'_> {
         // adding it rounds to whole numbers and leaves them in the low bits; conversions would not be vectorised
         const ROUND: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52
         let lines = self.lines;
-        let mut start = Start { whole: [0; ANGLES], rest: [0.0; ANGLES] };
+        let mut start = Start {
+            whole: [0; ANGLES],
+            rest: [0.0; ANGLES],
+        };
         for angle in 0..ANGLES {
             let x = self.x + lines.back[angle];
-            let sample = lines.at_axis[angle] + x * lines.along_x[angle] + self.y * lines.along_y[angle];
+            let sample =
+                lines.at_axis[angle] + x * lines.along_x[angle] + self.y * lines.along_y[angle];
             let rounded = (sample - 0.5) + ROUND;
             start.whole[angle] = rounded.to_bits() as i32;
             start.rest[angle] = (sample - (rounded - ROUND)) as f32;
@@ -92,13 +99,23 @@ pub(crate) fn accumulate<L: Lanes, T: Tabulate, const V: usize, const P: usize>(
 ) {
     let slices = L::WIDTH * V;
     let n_voxels = segment.voxels.len();
-    assert!(segment.voxels.end <= RUN && sums.len() >= n_voxels * slices, "a run of {RUN} voxels or fewer");
-    assert!(segment.n_samples >= 2 && segment.stride >= segment.n_samples * slices, "rows of two samples or more");
+    assert!(
+        segment.voxels.end <= RUN && sums.len() >= n_voxels * slices,
+        "a run of {RUN} voxels or fewer"
+    );
+    assert!(
+        segment.n_samples >= 2 && segment.stride >= segment.n_samples * slices,
+        "rows of two samples or more"
+    );
     assert!(
         segment.samples.len() >= (ANGLES - 1) * segment.stride + segment.n_samples * slices,
         "{ANGLES} filtered rows"
     );
-    let mut table = Table { offset: [[0; ANGLES]; RUN], left: [[0.0; ANGLES]; RUN], right: [[0.0; ANGLES]; RUN] };
+    let mut table = Table {
+        offset: [[0; ANGLES]; RUN],
+        left: [[0.0; ANGLES]; RUN],
+        right: [[0.0; ANGLES]; RUN],
+    };
     // SAFETY: the instruction set is that of the caller.
     unsafe { T::fill(segment, slices, &mut table) };
     let samples = segment.samples.as_ptr();
@@ -129,16 +146,21 @@ unsafe fn voxels<L: Lanes, const V: usize, const P: usize>(
     let slices = L::WIDTH * V;
     // SAFETY: the caller's promise.
     unsafe {
-        let mut left: [[L; V]; P] =
-            std::array::from_fn(|p| std::array::from_fn(|v| L::load(sums.add(p * slices + v * L::WIDTH))));
+        let mut left: [[L; V]; P] = std::array::from_fn(|p| {
+            std::array::from_fn(|v| L::load(sums.add(p * slices + v * L::WIDTH)))
+        });
         let mut right: [[L; V]; P] = [[L::splat(0.0); V]; P];
         for angle in 0..ANGLES {
             for p in 0..P {
                 let on_left = L::splat(*table.left.get_unchecked(first + p).get_unchecked(angle));
                 let on_right = L::splat(*table.right.get_unchecked(first + p).get_unchecked(angle));
-                let at = samples.add(*table.offset.get_unchecked(first + p).get_unchecked(angle) as usize);
+                let at = samples
+                    .add(*table.offset.get_unchecked(first + p).get_unchecked(angle) as usize);
                 for v in 0..V {
-                    let (l, r) = (L::load(at.add(v * L::WIDTH)), L::load(at.add(slices + v * L::WIDTH)));
+                    let (l, r) = (
+                        L::load(at.add(v * L::WIDTH)),
+                        L::load(at.add(slices + v * L::WIDTH)),
+                    );
                     left[p][v] = l.times_plus(on_left, left[p][v]);
                     right[p][v] = r.times_plus(on_right, right[p][v]);
                 }
@@ -146,7 +168,9 @@ unsafe fn voxels<L: Lanes, const V: usize, const P: usize>(
         }
         for p in 0..P {
             for v in 0..V {
-                left[p][v].plus(right[p][v]).store(sums.add(p * slices + v * L::WIDTH));
+                left[p][v]
+                    .plus(right[p][v])
+                    .store(sums.add(p * slices + v * L::WIDTH));
             }
         }
     }

@@ -57,7 +57,12 @@ impl RowFilter {
         let mut planner = FftPlanner::new();
         let forward = planner.plan_fft_forward(plan.n_fft);
         let inverse = planner.plan_fft_inverse(plan.n_inverse());
-        RowFilter { plan, weights, forward, inverse }
+        RowFilter {
+            plan,
+            weights,
+            forward,
+            inverse,
+        }
     }
 
     /// Values from one angle to the next: an odd number of cache lines, so that the same sample of neighbouring angles
@@ -84,7 +89,10 @@ impl RowFilter {
         out: &mut [f32],
     ) {
         let stride = self.stride(slices);
-        assert!(first.is_multiple_of(2) && out.len().is_multiple_of(stride), "whole pairs of projections");
+        assert!(
+            first.is_multiple_of(2) && out.len().is_multiple_of(stride),
+            "whole pairs of projections"
+        );
         out.par_chunks_mut(2 * stride).enumerate().for_each_init(
             || self.workspace(slices),
             |work, (pair, out)| {
@@ -96,7 +104,8 @@ impl RowFilter {
                 for (slice, multiplier) in multipliers.iter().enumerate() {
                     self.pair(sinograms.slice(s![slice, .., ..]), angle, multiplier, work);
                     let n_out = self.plan.n_out;
-                    work.filtered[slice * n_out..(slice + 1) * n_out].copy_from_slice(&work.fine[..n_out]);
+                    work.filtered[slice * n_out..(slice + 1) * n_out]
+                        .copy_from_slice(&work.fine[..n_out]);
                 }
                 let (even, odd) = out.split_at_mut(stride);
                 self.interleave(&work.filtered, multipliers.len(), slices, even, odd);
@@ -106,7 +115,10 @@ impl RowFilter {
 
     fn workspace(&self, slices: usize) -> Workspace {
         let zero = Complex::new(0.0, 0.0);
-        let scratch = self.forward.get_inplace_scratch_len().max(self.inverse.get_inplace_scratch_len());
+        let scratch = self
+            .forward
+            .get_inplace_scratch_len()
+            .max(self.inverse.get_inplace_scratch_len());
         Workspace {
             row: vec![0.0; self.plan.n_fft],
             spectrum: vec![zero; self.plan.n_fft],
@@ -118,8 +130,12 @@ impl RowFilter {
 
     /// Bytes of one thread's workspace.
     pub(crate) fn workspace_bytes(&self, slices: usize) -> usize {
-        let scratch = self.forward.get_inplace_scratch_len().max(self.inverse.get_inplace_scratch_len());
-        4 * self.plan.n_fft + 8 * (self.plan.n_fft + self.plan.n_inverse() + scratch + slices * self.plan.n_out)
+        let scratch = self
+            .forward
+            .get_inplace_scratch_len()
+            .max(self.inverse.get_inplace_scratch_len());
+        4 * self.plan.n_fft
+            + 8 * (self.plan.n_fft + self.plan.n_inverse() + scratch + slices * self.plan.n_out)
     }
 
     /// Projections `angle` and `angle + 1` as real and imaginary part; the samples are left in `work.fine`.
@@ -150,7 +166,8 @@ impl RowFilter {
                 }
             }
         }
-        self.forward.process_with_scratch(&mut work.spectrum, &mut work.scratch);
+        self.forward
+            .process_with_scratch(&mut work.spectrum, &mut work.scratch);
         // the filter is real in space, so it acts on both parts alike: no unpacking
         let (n, half, n_fine) = (plan.n_fft, plan.n_fft / 2, plan.n_inverse());
         work.fine[half..=n_fine - half].fill(Complex::new(0.0, 0.0));
@@ -168,17 +185,29 @@ impl RowFilter {
         } else {
             work.fine[half] = nyquist * multiplier[half].re;
         }
-        self.inverse.process_with_scratch(&mut work.fine, &mut work.scratch);
+        self.inverse
+            .process_with_scratch(&mut work.fine, &mut work.scratch);
     }
 
     /// From `[slice, sample]` pairs to `[sample, slice]`, 16 samples at a time so that reads and writes stay in cache.
-    fn interleave(&self, filtered: &[Complex<f32>], used: usize, slices: usize, even: &mut [f32], odd: &mut [f32]) {
+    fn interleave(
+        &self,
+        filtered: &[Complex<f32>],
+        used: usize,
+        slices: usize,
+        even: &mut [f32],
+        odd: &mut [f32],
+    ) {
         let n_out = self.plan.n_out;
         for start in (0..n_out).step_by(16) {
             let end = (start + 16).min(n_out);
             for slice in 0..slices {
                 for sample in start..end {
-                    let value = if slice < used { filtered[slice * n_out + sample] } else { Complex::new(0.0, 0.0) };
+                    let value = if slice < used {
+                        filtered[slice * n_out + sample]
+                    } else {
+                        Complex::new(0.0, 0.0)
+                    };
                     even[sample * slices + slice] = value.re;
                     odd[sample * slices + slice] = value.im;
                 }

@@ -3,7 +3,10 @@
 //! The compilers' own vectorisation of this loop is up to 20 times slower than intrinsics and depends on details, so the
 //! kernel is written over [`Lanes`] and compiled once per instruction set. All levels with fused multiply-add do
 //! the same operations in the same order on every voxel: they agree bit for bit, whatever their width.
-#![expect(unsafe_code, reason = "SIMD loads and stores go through pointers; every kernel checks its slices first")]
+#![expect(
+    unsafe_code,
+    reason = "SIMD loads and stores go through pointers; every kernel checks its slices first"
+)]
 
 use super::kernel::{ANGLES, RUN, Segment, Table, accumulate};
 
@@ -133,12 +136,17 @@ impl Tabulate for Plain {
         for (k, voxel) in segment.voxels.clone().enumerate() {
             for angle in 0..ANGLES {
                 let step = segment.lines.step[angle];
-                let from = if step < 0.0 { voxel as f32 - (RUN - 1) as f32 } else { voxel as f32 };
+                let from = if step < 0.0 {
+                    voxel as f32 - (RUN - 1) as f32
+                } else {
+                    voxel as f32
+                };
                 let p = start.rest[angle] + from * step;
                 let whole = p as i32;
                 let share = p - whole as f32;
                 let sample = start.whole[angle].saturating_add(whole).clamp(0, last);
-                table.offset[k][angle] = angle as i32 * segment.stride as i32 + sample * slices as i32;
+                table.offset[k][angle] =
+                    angle as i32 * segment.stride as i32 + sample * slices as i32;
                 table.right[k][angle] = share;
                 table.left[k][angle] = 1.0 - share;
             }
@@ -170,9 +178,13 @@ impl Lanes for Four {
     unsafe fn times_plus(self, factor: Self, addend: Self) -> Self {
         // where fused multiply-add is no instruction of the target, `mul_add` is a slow call
         if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
-            Four(std::array::from_fn(|k| self.0[k].mul_add(factor.0[k], addend.0[k])))
+            Four(std::array::from_fn(|k| {
+                self.0[k].mul_add(factor.0[k], addend.0[k])
+            }))
         } else {
-            Four(std::array::from_fn(|k| self.0[k] * factor.0[k] + addend.0[k]))
+            Four(std::array::from_fn(|k| {
+                self.0[k] * factor.0[k] + addend.0[k]
+            }))
         }
     }
     #[inline(always)]
@@ -184,15 +196,18 @@ impl Lanes for Four {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m128, __m256, __m512, _CMP_LT_OQ, _mm_add_ps, _mm_cvtsi32_si128, _mm_fmadd_ps, _mm_loadu_ps, _mm_set1_ps,
-        _mm_storeu_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps,
-        _mm256_cvttps_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_epi32, _mm256_min_epi32,
-        _mm256_mul_ps, _mm256_mullo_epi32, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps,
-        _mm256_setzero_si256, _mm256_sll_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps, _mm512_add_epi32,
-        _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvttps_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-        _mm512_loadu_si512, _mm512_maskz_mov_ps, _mm512_max_epi32, _mm512_min_epi32, _mm512_mul_ps, _mm512_mullo_epi32,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_setzero_si512,
-        _mm512_sll_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+        __m128, __m256, __m512, _CMP_LT_OQ, _mm_add_ps, _mm_cvtsi32_si128, _mm_fmadd_ps,
+        _mm_loadu_ps, _mm_set1_ps, _mm_storeu_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
+        _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvttps_epi32, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_loadu_si256, _mm256_max_epi32, _mm256_min_epi32, _mm256_mul_ps, _mm256_mullo_epi32,
+        _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps,
+        _mm256_setzero_si256, _mm256_sll_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
+        _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
+        _mm512_cvttps_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+        _mm512_maskz_mov_ps, _mm512_max_epi32, _mm512_min_epi32, _mm512_mul_ps, _mm512_mullo_epi32,
+        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps,
+        _mm512_setzero_si512, _mm512_sll_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
+        _mm512_sub_ps,
     };
 
     use super::{Lanes, RUN, Segment, Table, Tabulate, accumulate};
@@ -229,9 +244,33 @@ mod x86 {
             }
         };
     }
-    lanes!(__m128, 4, _mm_loadu_ps, _mm_storeu_ps, _mm_set1_ps, _mm_fmadd_ps, _mm_add_ps);
-    lanes!(__m256, 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps);
-    lanes!(__m512, 16, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps);
+    lanes!(
+        __m128,
+        4,
+        _mm_loadu_ps,
+        _mm_storeu_ps,
+        _mm_set1_ps,
+        _mm_fmadd_ps,
+        _mm_add_ps
+    );
+    lanes!(
+        __m256,
+        8,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_set1_ps,
+        _mm256_fmadd_ps,
+        _mm256_add_ps
+    );
+    lanes!(
+        __m512,
+        16,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_set1_ps,
+        _mm512_fmadd_ps,
+        _mm512_add_ps
+    );
 
     /// Eight angles at once.
     pub(super) struct Eight;
@@ -251,8 +290,10 @@ mod x86 {
                     let first = _mm256_loadu_si256(start.whole.as_ptr().add(half).cast());
                     let falls = _mm256_cmp_ps::<_CMP_LT_OQ>(step, _mm256_setzero_ps());
                     let back = _mm256_and_ps(falls, _mm256_set1_ps((RUN - 1) as f32));
-                    let lanes =
-                        _mm256_add_epi32(_mm256_set1_epi32(half as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+                    let lanes = _mm256_add_epi32(
+                        _mm256_set1_epi32(half as i32),
+                        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+                    );
                     let row = _mm256_mullo_epi32(lanes, _mm256_set1_epi32(segment.stride as i32));
                     for (k, voxel) in segment.voxels.clone().enumerate() {
                         let from = _mm256_sub_ps(_mm256_set1_ps(voxel as f32), back);
@@ -301,7 +342,10 @@ mod x86 {
                     let offset = _mm512_add_epi32(_mm512_sll_epi32(sample, shift), row);
                     _mm512_storeu_si512(table.offset[k].as_mut_ptr().cast(), offset);
                     _mm512_storeu_ps(table.right[k].as_mut_ptr(), share);
-                    _mm512_storeu_ps(table.left[k].as_mut_ptr(), _mm512_sub_ps(_mm512_set1_ps(1.0), share));
+                    _mm512_storeu_ps(
+                        table.left[k].as_mut_ptr(),
+                        _mm512_sub_ps(_mm512_set1_ps(1.0), share),
+                    );
                 }
             }
         }

@@ -34,7 +34,11 @@ fn beta() -> f64 {
 /// The window at distance `x` \[cell\], 1 in the middle.
 fn window(x: f64) -> f64 {
     let inside = 1.0 - (2.0 * x / WIDTH as f64).powi(2);
-    if inside < 0.0 { 0.0 } else { bessel_i0(beta() * inside.sqrt()) / bessel_i0(beta()) }
+    if inside < 0.0 {
+        0.0
+    } else {
+        bessel_i0(beta() * inside.sqrt()) / bessel_i0(beta())
+    }
 }
 
 /// Fourier transform of [`window`] at `frequency` \[cycles/cell\]; what a voxel has too much and is divided by.
@@ -75,7 +79,12 @@ impl Line {
         let mirrored = du < 0.0;
         let (du, dv) = if mirrored { (-du, -dv) } else { (du, dv) };
         let fixed = |step: f64| (step * 2.0_f64.powi(BITS as i32)).round() as i64;
-        Line { du, du_fixed: fixed(du), dv_fixed: fixed(dv), mirrored }
+        Line {
+            du,
+            du_fixed: fixed(du),
+            dv_fixed: fixed(dv),
+            mirrored,
+        }
     }
 }
 
@@ -97,9 +106,17 @@ impl Weights {
     pub(crate) fn new() -> Self {
         let at = |step: usize, cell: usize| {
             let distance = cell as f64 - (WIDTH / 2 - 1) as f64 - step as f64 / STEPS as f64;
-            if cell < WIDTH { window(distance) as f32 } else { 0.0 }
+            if cell < WIDTH {
+                window(distance) as f32
+            } else {
+                0.0
+            }
         };
-        Weights((0..=STEPS).map(|step| std::array::from_fn(|k| at(step, k / 2))).collect())
+        Weights(
+            (0..=STEPS)
+                .map(|step| std::array::from_fn(|k| at(step, k / 2)))
+                .collect(),
+        )
     }
 
     /// For a position with these fractional bits.
@@ -107,7 +124,8 @@ impl Weights {
     fn at(&self, position: i64) -> [f32; 16] {
         let fraction = (position & ((1 << BITS) - 1)) as u32;
         let step = (fraction >> (BITS - 9)) as usize;
-        let rest = (fraction & ((1 << (BITS - 9)) - 1)) as f32 * (1.0 / (1_u32 << (BITS - 9)) as f32);
+        let rest =
+            (fraction & ((1 << (BITS - 9)) - 1)) as f32 * (1.0 / (1_u32 << (BITS - 9)) as f32);
         let (before, after) = (&self.0[step], &self.0[step + 1]);
         std::array::from_fn(|k| before[k] + rest * (after[k] - before[k]))
     }
@@ -116,7 +134,11 @@ impl Weights {
 impl HalfGrid {
     pub(crate) fn new(n_u: usize, n_v: usize) -> Self {
         let columns = n_u / 2 + 1 + 2 * MARGIN;
-        HalfGrid { n_u, n_v, cells: vec![Complex::new(0.0, 0.0); columns * Self::stride_of(n_v)] }
+        HalfGrid {
+            n_u,
+            n_v,
+            cells: vec![Complex::new(0.0, 0.0); columns * Self::stride_of(n_v)],
+        }
     }
 
     /// Bytes of a grid.
@@ -134,13 +156,26 @@ impl HalfGrid {
     }
 
     /// Replaces the grid by the sum of all samples `[line, k]`, `n_k` per line.
-    pub(crate) fn spread(&mut self, weights: &Weights, lines: &[Line], samples: &[Complex<f32>], n_k: usize) {
+    pub(crate) fn spread(
+        &mut self,
+        weights: &Weights,
+        lines: &[Line],
+        samples: &[Complex<f32>],
+        n_k: usize,
+    ) {
         let (stride, middle) = (self.stride(), self.n_v / 2 + MARGIN);
-        self.cells.par_chunks_mut(STRIPE * stride).enumerate().for_each(|(index, cells)| {
-            cells.fill(Complex::new(0.0, 0.0));
-            let stripe = Stripe { first: (index * STRIPE) as i64 - MARGIN as i64, stride, middle };
-            dispatch(&stripe, cells, weights, lines, samples, n_k);
-        });
+        self.cells
+            .par_chunks_mut(STRIPE * stride)
+            .enumerate()
+            .for_each(|(index, cells)| {
+                cells.fill(Complex::new(0.0, 0.0));
+                let stripe = Stripe {
+                    first: (index * STRIPE) as i64 - MARGIN as i64,
+                    stride,
+                    middle,
+                };
+                dispatch(&stripe, cells, weights, lines, samples, n_k);
+            });
     }
 }
 
@@ -174,7 +209,10 @@ fn spread_stripe(
         for (k, &sample) in samples.iter().enumerate().take(to).skip(from) {
             let (u, v) = (k as i64 * line.du_fixed, k as i64 * line.dv_fixed);
             let column = (u >> BITS) - (reach - 1) - stripe.first;
-            let (begin, end) = ((-column).clamp(0, WIDTH as i64), (columns - column).clamp(0, WIDTH as i64));
+            let (begin, end) = (
+                (-column).clamp(0, WIDTH as i64),
+                (columns - column).clamp(0, WIDTH as i64),
+            );
             if begin >= end {
                 continue;
             }
@@ -184,7 +222,9 @@ fn spread_stripe(
                 let weight = along_u[2 * cell as usize];
                 let (re, im) = (weight * sample.re, weight * sample.im);
                 let at = (column + cell) as usize * stripe.stride + row;
-                let Some(cells) = cells.get_mut(at..at + 8) else { continue };
+                let Some(cells) = cells.get_mut(at..at + 8) else {
+                    continue;
+                };
                 for (cell, weight) in cells.iter_mut().zip(along_v.chunks_exact(2)) {
                     cell.re += re * weight[0];
                     cell.im += im * weight[1];
@@ -198,7 +238,10 @@ fn spread_stripe(
 use spread_stripe as dispatch;
 
 #[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "calls of functions compiled for instruction sets that were asked for")]
+#[expect(
+    unsafe_code,
+    reason = "calls of functions compiled for instruction sets that were asked for"
+)]
 fn dispatch(
     stripe: &Stripe,
     cells: &mut [Complex<f32>],
@@ -208,7 +251,14 @@ fn dispatch(
     n_k: usize,
 ) {
     #[target_feature(enable = "avx2")]
-    fn avx2(s: &Stripe, c: &mut [Complex<f32>], w: &Weights, l: &[Line], x: &[Complex<f32>], n: usize) {
+    fn avx2(
+        s: &Stripe,
+        c: &mut [Complex<f32>],
+        w: &Weights,
+        l: &[Line],
+        x: &[Complex<f32>],
+        n: usize,
+    ) {
         spread_stripe(s, c, w, l, x, n);
     }
     if is_x86_feature_detected!("avx2") {

@@ -1,23 +1,15 @@
 use super::*;
-use crate::gpu::Device;
+use crate::gpu::for_tests as gpu;
 use crate::reconstruct::self_test::{Case, worst};
 use ndarray::Array3;
 
-/// A GPU, software ones included; without one the test says so, and fails where `TOMODELTA_REQUIRE_GPU` is set.
-fn gpu() -> Option<Arc<Gpu>> {
-    match Device::open(crate::config::DeviceChoice::Gpu(None)) {
-        Ok(Device::Gpu(gpu)) => Some(gpu),
-        _ => {
-            assert!(std::env::var_os("TOMODELTA_REQUIRE_GPU").is_none(), "TOMODELTA_REQUIRE_GPU is set, but there is no GPU");
-            println!("SKIPPED: no GPU, not even a software one");
-            None
-        }
-    }
-}
-
 fn sinograms(case: &Case) -> Array3<f32> {
     let len = case.n_rows * case.n_angles * case.n_cols;
-    Array3::from_shape_vec((case.n_rows, case.n_angles, case.n_cols), case.line_integrals()[..len].to_vec()).unwrap()
+    Array3::from_shape_vec(
+        (case.n_rows, case.n_angles, case.n_cols),
+        case.line_integrals()[..len].to_vec(),
+    )
+    .unwrap()
 }
 
 fn volume(case: &Case) -> Array3<f32> {
@@ -27,62 +19,112 @@ fn volume(case: &Case) -> Array3<f32> {
 #[test]
 fn a_slab_is_what_the_twins_give_and_the_same_bit_for_bit_however_it_is_cut() {
     let Some(gpu) = gpu() else { return };
-    let case = Case::new(37, 29, 13);
+    let case = Case::new(77, 29, 13);
     let (job, plan) = (case.job(), FilterPlan::new(&case.job()).unwrap());
     let reference = case.run_cpu().unwrap();
     let [_, tolerance] = case.tolerances(&reference).unwrap();
-    let all = Cut { packs: 4, angles: 29, band_rows: 37, updates: u64::MAX };
+    let all = Cut {
+        packs: 4,
+        angles: 29,
+        band_rows: 96,
+        updates: u64::MAX,
+    };
     let mut results: Vec<Array3<f32>> = Vec::new();
     for cut in [
         all,
         Cut { packs: 1, ..all },
-        Cut { packs: 3, angles: 8, ..all },
-        Cut { angles: 6, band_rows: 10, ..all },
+        Cut {
+            packs: 3,
+            angles: 8,
+            ..all
+        },
+        Cut {
+            angles: 6,
+            band_rows: 32,
+            ..all
+        },
         Cut { updates: 1, ..all },
-        Cut { packs: 2, angles: 2, band_rows: 1, updates: 1 },
+        Cut {
+            packs: 2,
+            angles: 2,
+            band_rows: 64,
+            updates: 1,
+        },
     ] {
         let mut fbp = GpuFbp::with_cut(Arc::clone(&gpu), &job, plan.clone(), cut).unwrap();
         let mut out = volume(&case);
-        fbp.slab(sinograms(&case).view(), &case.axes(), out.view_mut()).unwrap();
-        assert!(worst(out.as_slice().unwrap(), &reference.volume) <= tolerance, "{cut:?}");
+        fbp.slab(sinograms(&case).view(), &case.axes(), out.view_mut())
+            .unwrap();
+        assert!(
+            worst(out.as_slice().unwrap(), &reference.volume) <= tolerance,
+            "{cut:?}"
+        );
         results.push(out);
     }
-    assert!(results.iter().all(|result| *result == results[0]), "the cut must not show");
+    assert!(
+        results.iter().all(|result| *result == results[0]),
+        "the cut must not show"
+    );
 
     // another slab height, through buffers that hold the last slab, and a view that is not contiguous
     let mut fbp = GpuFbp::new(gpu, &job).unwrap();
-    let wide = Array3::from_shape_fn((13, 29, 40), |(row, angle, col)| {
-        if col < 37 { sinograms(&case)[[row, angle, col]] } else { f32::NAN }
+    let wide = Array3::from_shape_fn((13, 29, 80), |(row, angle, col)| {
+        if col < 77 {
+            sinograms(&case)[[row, angle, col]]
+        } else {
+            f32::NAN
+        }
     });
     let mut out = volume(&case);
     for rows in [0..5, 5..6, 6..13] {
-        let part = wide.slice(s![rows.clone(), .., ..37]);
-        fbp.slab(part, &case.axes()[rows.clone()], out.slice_mut(s![rows, .., ..])).unwrap();
+        let part = wide.slice(s![rows.clone(), .., ..77]);
+        fbp.slab(
+            part,
+            &case.axes()[rows.clone()],
+            out.slice_mut(s![rows, .., ..]),
+        )
+        .unwrap();
     }
     assert_eq!(out, results[0]);
     let mut moved = volume(&case);
     let axes: Vec<f64> = case.axes().iter().map(|axis| axis + 0.1).collect();
-    fbp.slab(sinograms(&case).view(), &axes, moved.view_mut()).unwrap();
-    assert!(worst(moved.as_slice().unwrap(), &reference.volume) > 10.0 * tolerance, "0.1 px must be seen");
+    fbp.slab(sinograms(&case).view(), &axes, moved.view_mut())
+        .unwrap();
+    assert!(
+        worst(moved.as_slice().unwrap(), &reference.volume) > 10.0 * tolerance,
+        "0.1 px must be seen"
+    );
 }
 
 #[test]
 fn a_disk_has_its_attenuation_at_its_place() {
     let Some(gpu) = gpu() else { return };
     let (n, radius, at) = (96, 20.0, (11.0, 7.0));
-    let case = Case { mask_radius_px: Some(47.0), ..Case::new(n, 151, 1) };
-    let job = SliceJob { scale: 3.0, ..case.job() };
+    let case = Case {
+        mask_radius_px: Some(47.0),
+        ..Case::new(n, 151, 1)
+    };
+    let job = SliceJob {
+        scale: 3.0,
+        ..case.job()
+    };
     let axis = 45.2;
     // a chord of a disk of attenuation 1 per pixel, averaged over the pixel
     let sinogram = Array3::from_shape_fn((1, 151, n), |(_, angle, col)| {
         let ray = job.rays[angle];
         let middle = ray.offset_px + at.0 * ray.cos + at.1 * ray.sin;
         let chord = |t: f64| 2.0 * (radius * radius - (t - middle).powi(2)).max(0.0).sqrt();
-        let mean: f64 = (0..16).map(|k| chord(col as f64 - axis + (k as f64 - 7.5) / 16.0)).sum::<f64>() / 16.0;
+        let mean: f64 = (0..16)
+            .map(|k| chord(col as f64 - axis + (k as f64 - 7.5) / 16.0))
+            .sum::<f64>()
+            / 16.0;
         mean as f32
     });
     let mut out = Array3::from_elem((1, n, n), f32::NAN);
-    GpuFbp::new(gpu, &job).unwrap().slab(sinogram.view(), &[axis], out.view_mut()).unwrap();
+    GpuFbp::new(gpu, &job)
+        .unwrap()
+        .slab(sinogram.view(), &[axis], out.view_mut())
+        .unwrap();
     let half = (n as f64 - 1.0) / 2.0;
     let (mut sum, mut count, mut moment) = (0.0, 0.0, [0.0; 3]);
     for ((_, j, i), &value) in out.indexed_iter() {
@@ -103,7 +145,10 @@ fn a_disk_has_its_attenuation_at_its_place() {
     }
     assert!((sum / count / 3.0 - 1.0).abs() < 5e-3, "{}", sum / count);
     let found = (moment[1] / moment[0], moment[2] / moment[0]);
-    assert!((found.0 - at.0).abs() < 0.02 && (found.1 - at.1).abs() < 0.02, "{found:?}");
+    assert!(
+        (found.0 - at.0).abs() < 0.02 && (found.1 - at.1).abs() < 0.02,
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -112,29 +157,73 @@ fn shapes_that_do_not_fit_are_errors() {
     let case = Case::new(16, 9, 2);
     let mut fbp = GpuFbp::new(gpu, &case.job()).unwrap();
     let mut out = volume(&case);
-    let error = fbp.slab(sinograms(&case).view(), &case.axes()[..1], out.view_mut()).unwrap_err();
+    let error = fbp
+        .slab(sinograms(&case).view(), &case.axes()[..1], out.view_mut())
+        .unwrap_err();
     assert!(matches!(error, Error::Shape { .. }), "{error}");
-    let error = fbp.slab(sinograms(&case).slice(s![.., ..8, ..]), &case.axes(), out.view_mut()).unwrap_err();
+    let error = fbp
+        .slab(
+            sinograms(&case).slice(s![.., ..8, ..]),
+            &case.axes(),
+            out.view_mut(),
+        )
+        .unwrap_err();
     assert!(error.to_string().contains("sinograms"), "{error}");
 }
 
 #[test]
 fn the_cut_respects_the_largest_binding_at_every_size() {
-    for (n_cols, n_angles) in [(1, 1), (100, 50), (1024, 1501), (2048, 3001), (3072, 3001), (6000, 6001)] {
+    for (n_cols, n_angles) in [
+        (1, 1),
+        (100, 50),
+        (1024, 1501),
+        (2048, 3001),
+        (3072, 3001),
+        (6000, 6001),
+    ] {
         let job = Case::new(n_cols, n_angles, 4).job();
         let plan = FilterPlan::new(&job).unwrap();
-        for (kind, limit) in [(AdapterKind::Software, 128 << 20), (AdapterKind::Discrete, (2u64 << 30) - 4)] {
+        for (kind, limit) in [
+            (AdapterKind::Software, 128 << 20),
+            (AdapterKind::Discrete, (2u64 << 30) - 4),
+        ] {
             let cut = Cut::new(&plan, &job.grid, n_angles, kind, limit);
-            let (largest, all) = RampFilterParams::new(&plan, cut.packs, cut.angles, LOCAL).lens().bytes();
+            let (largest, all) = RampFilterParams::new(&plan, cut.packs, cut.angles, LOCAL)
+                .lens()
+                .bytes();
             assert!(largest <= limit && all <= BLOCK_BYTES, "{n_cols}: {cut:?}");
-            assert!((16 * cut.packs * cut.band_rows * n_cols) as u64 <= limit, "{n_cols}: {cut:?}");
-            assert!(cut.angles >= 32.min(n_angles) && cut.angles <= MAX_RAYS && cut.band_rows >= 1, "{n_cols}: {cut:?}");
+            assert!(
+                (16 * cut.packs * cut.band_rows.min(n_cols) * n_cols) as u64 <= limit,
+                "{n_cols}: {cut:?}"
+            );
+            assert!(
+                cut.angles >= 32.min(n_angles)
+                    && cut.angles <= MAX_RAYS
+                    && cut.band_rows.is_multiple_of(TILE),
+                "{n_cols}: {cut:?}"
+            );
             let mut smallest = cut;
             while let Some(next) = smallest.smaller() {
                 assert!(next != smallest);
                 smallest = next;
             }
-            assert!(smallest.packs == 1 && smallest.angles <= 32.max(cut.angles.min(32)));
+            assert!(smallest.packs == 1 && smallest.angles <= 32);
         }
     }
+}
+
+#[test]
+fn a_gpu_that_is_lost_between_slabs_is_an_error_and_no_slices_of_zeros() {
+    let Some(gpu) = gpu() else { return };
+    let case = Case::new(16, 9, 2);
+    let mut fbp = GpuFbp::new(Arc::clone(&gpu), &case.job()).unwrap();
+    let mut out = volume(&case);
+    fbp.slab(sinograms(&case).view(), &case.axes(), out.view_mut())
+        .unwrap();
+    gpu.lose();
+    let error = fbp
+        .slab(sinograms(&case).view(), &case.axes(), out.view_mut())
+        .unwrap_err();
+    assert!(matches!(error, Error::Gpu { .. }), "{error}");
+    assert!(GpuFbp::new(gpu, &case.job()).is_err());
 }

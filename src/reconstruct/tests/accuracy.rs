@@ -23,7 +23,10 @@ fn cloth_phantom_is_below(limit: f64, n_angles: usize, n: usize) {
     let mut coarse = job(n, &angles);
     coarse.config.upsample = 1;
     let (_, rmse) = factor_and_rmse(&slice(&coarse, METHODS[0], &sinogram, axis), &truth, 0.9);
-    assert!(rmse * n as f64 / 2.0 > limit, "linear interpolation of single samples is worse, and the test sees it");
+    assert!(
+        rmse * n as f64 / 2.0 > limit,
+        "linear interpolation of single samples is worse, and the test sees it"
+    );
 }
 
 #[test]
@@ -43,7 +46,10 @@ fn the_cloth_phantom_comes_back_with_an_error_below_the_best_peer_at_full_size()
 fn ring_mean(slice: &Array2<f32>, grid: &Grid, middle: (f64, f64), radii: (f64, f64)) -> f64 {
     let (mut sum, mut count) = (0.0, 0.0);
     for ((j, i), &value) in slice.indexed_iter() {
-        let (x, y) = (grid.x0 + i as f64 * grid.step, grid.y0 - j as f64 * grid.step);
+        let (x, y) = (
+            grid.x0 + i as f64 * grid.step,
+            grid.y0 - j as f64 * grid.step,
+        );
         let radius = (x - middle.0).hypot(y - middle.1);
         if radius >= radii.0 && radius < radii.1 {
             (sum, count) = (sum + f64::from(value), count + 1.0);
@@ -64,11 +70,20 @@ fn a_disc_within_the_field_of_view_is_flat_and_has_the_right_value() {
         for ring in 0..9 {
             let radii = (f64::from(ring) * 8.5, f64::from(ring) * 8.5 + 8.5);
             let mean = ring_mean(&slice, &job.grid, (4.0, -3.0), radii);
-            assert!((mean / value - 1.0).abs() < 0.002, "{method:?}: {mean} at {radii:?}");
+            assert!(
+                (mean / value - 1.0).abs() < 0.002,
+                "{method:?}: {mean} at {radii:?}"
+            );
         }
         let outside = ring_mean(&slice, &job.grid, (4.0, -3.0), (84.0, 93.0));
-        assert!(outside.abs() < 0.002 * value, "{method:?}: {outside} outside");
-        assert!((ring_mean(&slice, &job.grid, (4.0, -3.0), (76.0, 84.0)) / value - 1.0).abs() > 0.1, "an edge shows");
+        assert!(
+            outside.abs() < 0.002 * value,
+            "{method:?}: {outside} outside"
+        );
+        assert!(
+            (ring_mean(&slice, &job.grid, (4.0, -3.0), (76.0, 84.0)) / value - 1.0).abs() > 0.1,
+            "an edge shows"
+        );
     }
 }
 
@@ -76,7 +91,10 @@ fn a_disc_within_the_field_of_view_is_flat_and_has_the_right_value() {
 fn centroid(slice: &Array2<f32>, grid: &Grid, x: f64, y: f64, reach: f64) -> (f64, f64) {
     let (mut sum, mut sum_x, mut sum_y) = (0.0, 0.0, 0.0);
     for ((j, i), &value) in slice.indexed_iter() {
-        let at = (grid.x0 + i as f64 * grid.step, grid.y0 - j as f64 * grid.step);
+        let at = (
+            grid.x0 + i as f64 * grid.step,
+            grid.y0 - j as f64 * grid.step,
+        );
         if (at.0 - x).hypot(at.1 - y) <= reach {
             let value = f64::from(value);
             (sum, sum_x, sum_y) = (sum + value, sum_x + value * at.0, sum_y + value * at.1);
@@ -98,9 +116,15 @@ fn small_discs_stand_where_they_are() {
         let wrong = slice(&job, method, &sinogram, 77.4);
         for (x, y) in places {
             let (found_x, found_y) = centroid(&right, &job.grid, x, y, 9.0);
-            assert!((found_x - x).hypot(found_y - y) < 0.01, "{method:?}: {found_x}, {found_y} for {x}, {y}");
+            assert!(
+                (found_x - x).hypot(found_y - y) < 0.01,
+                "{method:?}: {found_x}, {found_y} for {x}, {y}"
+            );
             let (found_x, found_y) = centroid(&wrong, &job.grid, x, y, 9.0);
-            assert!((found_x - x).hypot(found_y - y) > 0.03, "an axis off by 0.1 px must show");
+            assert!(
+                (found_x - x).hypot(found_y - y) > 0.03,
+                "an axis off by 0.1 px must show"
+            );
         }
     }
 }

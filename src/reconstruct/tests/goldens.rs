@@ -9,7 +9,9 @@ use crate::config::FilterWindow;
 
 /// A float32 array of the reference outputs, or none where they are not there.
 fn golden(name: &str) -> Option<Array2<f32>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared/goldens")
+        .join(name);
     let Ok(bytes) = std::fs::read(&path) else {
         println!("SKIPPED: {} is not there", path.display());
         return None;
@@ -35,7 +37,9 @@ fn rms(found: &Array2<f32>, expected: &Array2<f32>, share: f64) -> f64 {
 #[test]
 fn slices_are_those_of_algotom() {
     for (set, axis) in [("a", 132.8), ("b", 63.4)] {
-        let Some(sinogram) = golden(&format!("in_proj_{set}.npy")) else { return };
+        let Some(sinogram) = golden(&format!("in_proj_{set}.npy")) else {
+            return;
+        };
         let angles = half_turn(sinogram.nrows());
         // the references are 2 to 5 times closer where a window takes out what their interpolation and padding change:
         // linear interpolation of whole samples (fbp) or of the spectrum (dfi), 38 columns of padding where we have 128
@@ -45,7 +49,9 @@ fn slices_are_those_of_algotom() {
             ("dfi_0", FilterWindow::Ramp, 0.025),
             ("dfi_1", FilterWindow::Hann, 0.005),
         ] {
-            let Some(expected) = golden(&format!("out_{name}_{set}.npy")) else { return };
+            let Some(expected) = golden(&format!("out_{name}_{set}.npy")) else {
+                return;
+            };
             let mut job = job(sinogram.ncols(), &angles);
             job.config.filter = window;
             if name.starts_with("dfi") && sinogram.ncols() % 2 == 0 {
@@ -58,8 +64,15 @@ fn slices_are_those_of_algotom() {
                 let off = rms(&found, &expected, 0.85);
                 println!("{name} {set} {method:?}: {off:.5}");
                 assert!(off < limit, "{name} {set} {method:?}: {off}");
-                for other in [found.slice(s![.., ..;-1]), found.slice(s![..;-1, ..]), found.t()] {
-                    assert!(rms(&other.to_owned(), &expected, 0.85) > 0.1, "another orientation must fail");
+                for other in [
+                    found.slice(s![.., ..;-1]),
+                    found.slice(s![..;-1, ..]),
+                    found.t(),
+                ] {
+                    assert!(
+                        rms(&other.to_owned(), &expected, 0.85) > 0.1,
+                        "another orientation must fail"
+                    );
                 }
             }
         }
@@ -68,7 +81,9 @@ fn slices_are_those_of_algotom() {
 
 #[test]
 fn slices_are_those_of_scikit_image() {
-    let Some(sinogram) = golden("in_iradon.npy") else { return };
+    let Some(sinogram) = golden("in_iradon.npy") else {
+        return;
+    };
     let sinogram = sinogram.t().as_standard_layout().to_owned();
     let angles: Vec<f64> = (0..90).map(|k| f64::from(k) * PI / 90.0).collect();
     for (name, window, limit) in [
@@ -77,16 +92,28 @@ fn slices_are_those_of_scikit_image() {
         ("3", FilterWindow::Hamming, 0.006),
         ("4", FilterWindow::Hann, 0.006),
     ] {
-        let Some(expected) = golden(&format!("out_iradon_{name}.npy")) else { return };
+        let Some(expected) = golden(&format!("out_iradon_{name}.npy")) else {
+            return;
+        };
         let mut job = job(128, &angles);
         // its rotation axis stands at voxel N / 2
-        (job.config.filter, job.grid) = (window, Grid { x0: -64.0, y0: 64.0, ..job.grid });
+        (job.config.filter, job.grid) = (
+            window,
+            Grid {
+                x0: -64.0,
+                y0: 64.0,
+                ..job.grid
+            },
+        );
         for method in METHODS {
             let found = slice(&job, method, &sinogram, 64.0);
             let off = rms(&found, &expected, 0.85);
             println!("iradon {name} {method:?}: {off:.5}");
             assert!(off < limit, "iradon {name} {method:?}: {off}");
-            assert!(rms(&found.t().to_owned(), &expected, 0.85) > 0.1, "another orientation must fail");
+            assert!(
+                rms(&found.t().to_owned(), &expected, 0.85) > 0.1,
+                "another orientation must fail"
+            );
         }
     }
 }

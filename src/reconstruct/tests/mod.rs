@@ -1,4 +1,7 @@
-#![expect(clippy::print_stdout, reason = "tests print what they measured and what they skip")]
+#![expect(
+    clippy::print_stdout,
+    reason = "tests print what they measured and what they skip"
+)]
 //! What the tests of this folder share: an analytic object with exact strip integrals, and back-projection by definition.
 
 use std::f64::consts::PI;
@@ -19,7 +22,8 @@ mod properties;
 mod truncation;
 
 /// Both methods of the CPU.
-pub(crate) const METHODS: [ReconstructMethod; 2] = [ReconstructMethod::Fbp, ReconstructMethod::Fourier];
+pub(crate) const METHODS: [ReconstructMethod; 2] =
+    [ReconstructMethod::Fbp, ReconstructMethod::Fourier];
 
 /// An ellipse of constant attenuation \[1/px\]; lengths in pixels from the axis, y up, turned by `phi` \[rad\].
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +37,14 @@ pub(crate) struct Ellipse {
 }
 
 pub(crate) fn disc(x: f64, y: f64, radius: f64, value: f64) -> Ellipse {
-    Ellipse { x, y, a: radius, b: radius, phi: 0.0, value }
+    Ellipse {
+        x,
+        y,
+        a: radius,
+        b: radius,
+        phi: 0.0,
+        value,
+    }
 }
 
 /// `n` angles from 0 to 180 degrees, both included.
@@ -57,68 +68,87 @@ pub(crate) fn job(n_cols: usize, angles: &[f64]) -> SliceJob {
 ///
 /// The line integral of an ellipse is 2 w sqrt(A^2 - u^2), A its half width seen from the angle; its antiderivative
 /// w (u sqrt(A^2 - u^2) + A^2 asin(u / A)) is differenced over the column.
-pub(crate) fn sinogram(ellipses: &[Ellipse], angles: &[f64], n_cols: usize, axis_px: f64) -> Array2<f32> {
+pub(crate) fn sinogram(
+    ellipses: &[Ellipse],
+    angles: &[f64],
+    n_cols: usize,
+    axis_px: f64,
+) -> Array2<f32> {
     let mut out = Array2::zeros((angles.len(), n_cols));
-    out.axis_iter_mut(Axis(0)).into_par_iter().zip(angles).for_each(|(mut row, &angle)| {
-        let mut sums = vec![0.0; n_cols];
-        let (sin, cos) = angle.sin_cos();
-        for e in ellipses {
-            let middle = e.x * cos + e.y * sin + axis_px;
-            let (sin_e, cos_e) = (angle - e.phi).sin_cos();
-            let squared = (e.a * cos_e).powi(2) + (e.b * sin_e).powi(2);
-            let half = squared.sqrt();
-            let weight = e.value * e.a * e.b / squared;
-            let integral = |edge: f64| {
-                let u = (edge - middle).clamp(-half, half);
-                weight * (u * (squared - u * u).max(0.0).sqrt() + squared * (u / half).clamp(-1.0, 1.0).asin())
-            };
-            let from = (middle - half - 0.5).floor().clamp(0.0, n_cols as f64) as usize;
-            let to = (middle + half + 1.5).ceil().clamp(0.0, n_cols as f64) as usize;
-            for (column, sum) in sums.iter_mut().enumerate().take(to).skip(from) {
-                *sum += integral(column as f64 + 0.5) - integral(column as f64 - 0.5);
+    out.axis_iter_mut(Axis(0))
+        .into_par_iter()
+        .zip(angles)
+        .for_each(|(mut row, &angle)| {
+            let mut sums = vec![0.0; n_cols];
+            let (sin, cos) = angle.sin_cos();
+            for e in ellipses {
+                let middle = e.x * cos + e.y * sin + axis_px;
+                let (sin_e, cos_e) = (angle - e.phi).sin_cos();
+                let squared = (e.a * cos_e).powi(2) + (e.b * sin_e).powi(2);
+                let half = squared.sqrt();
+                let weight = e.value * e.a * e.b / squared;
+                let integral = |edge: f64| {
+                    let u = (edge - middle).clamp(-half, half);
+                    weight
+                        * (u * (squared - u * u).max(0.0).sqrt()
+                            + squared * (u / half).clamp(-1.0, 1.0).asin())
+                };
+                let from = (middle - half - 0.5).floor().clamp(0.0, n_cols as f64) as usize;
+                let to = (middle + half + 1.5).ceil().clamp(0.0, n_cols as f64) as usize;
+                for (column, sum) in sums.iter_mut().enumerate().take(to).skip(from) {
+                    *sum += integral(column as f64 + 0.5) - integral(column as f64 - 0.5);
+                }
             }
-        }
-        for (value, sum) in row.iter_mut().zip(sums) {
-            *value = sum as f32;
-        }
-    });
+            for (value, sum) in row.iter_mut().zip(sums) {
+                *value = sum as f32;
+            }
+        });
     out
 }
 
 /// The object on the grid, each voxel the mean of 16 x 16 points, `[y, x]`.
 pub(crate) fn truth(ellipses: &[Ellipse], grid: &Grid) -> Array2<f32> {
     let mut out = Array2::zeros((grid.n_y, grid.n_x));
-    out.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(j, mut row)| {
-        let y = grid.y0 - j as f64 * grid.step;
-        for e in ellipses {
-            let reach = e.a.max(e.b) + grid.step;
-            if (y - e.y).abs() > reach {
-                continue;
+    out.axis_iter_mut(Axis(0))
+        .into_par_iter()
+        .enumerate()
+        .for_each(|(j, mut row)| {
+            let y = grid.y0 - j as f64 * grid.step;
+            for e in ellipses {
+                let reach = e.a.max(e.b) + grid.step;
+                if (y - e.y).abs() > reach {
+                    continue;
+                }
+                let (sin, cos) = e.phi.sin_cos();
+                let from = ((e.x - reach - grid.x0) / grid.step)
+                    .floor()
+                    .clamp(0.0, grid.n_x as f64) as usize;
+                let to = ((e.x + reach - grid.x0) / grid.step)
+                    .ceil()
+                    .clamp(0.0, grid.n_x as f64) as usize;
+                for i in from..to {
+                    let x = grid.x0 + i as f64 * grid.step;
+                    let distance = |dx: f64, dy: f64| {
+                        let (u, v) = (x + dx - e.x, y + dy - e.y);
+                        ((u * cos + v * sin) / e.a).hypot((v * cos - u * sin) / e.b)
+                    };
+                    let small = e.a.min(e.b);
+                    let middle = distance(0.0, 0.0) * small;
+                    let share = if middle > small + 0.75 * grid.step {
+                        0.0
+                    } else if middle < small - 0.75 * grid.step {
+                        1.0
+                    } else {
+                        let at = |k: usize| ((k as f64 + 0.5) / 16.0 - 0.5) * grid.step;
+                        let hits = (0..256)
+                            .filter(|k| distance(at(k % 16), at(k / 16)) <= 1.0)
+                            .count();
+                        hits as f64 / 256.0
+                    };
+                    row[i] += (e.value * share) as f32;
+                }
             }
-            let (sin, cos) = e.phi.sin_cos();
-            let from = ((e.x - reach - grid.x0) / grid.step).floor().clamp(0.0, grid.n_x as f64) as usize;
-            let to = ((e.x + reach - grid.x0) / grid.step).ceil().clamp(0.0, grid.n_x as f64) as usize;
-            for i in from..to {
-                let x = grid.x0 + i as f64 * grid.step;
-                let distance = |dx: f64, dy: f64| {
-                    let (u, v) = (x + dx - e.x, y + dy - e.y);
-                    ((u * cos + v * sin) / e.a).hypot((v * cos - u * sin) / e.b)
-                };
-                let small = e.a.min(e.b);
-                let middle = distance(0.0, 0.0) * small;
-                let share = if middle > small + 0.75 * grid.step {
-                    0.0
-                } else if middle < small - 0.75 * grid.step {
-                    1.0
-                } else {
-                    let at = |k: usize| ((k as f64 + 0.5) / 16.0 - 0.5) * grid.step;
-                    let hits = (0..256).filter(|k| distance(at(k % 16), at(k / 16)) <= 1.0).count();
-                    hits as f64 / 256.0
-                };
-                row[i] += (e.value * share) as f32;
-            }
-        }
-    });
+        });
     out
 }
 
@@ -152,7 +182,14 @@ pub(crate) fn cloth_phantom(n_cols: usize) -> Vec<Ellipse> {
     ];
     let mut all: Vec<Ellipse> = SHEPP_LOGAN
         .iter()
-        .map(|&(value, a, b, x, y, degrees)| Ellipse { x, y, a, b, phi: f64::to_radians(degrees), value })
+        .map(|&(value, a, b, x, y, degrees)| Ellipse {
+            x,
+            y,
+            a,
+            b,
+            phi: f64::to_radians(degrees),
+            value,
+        })
         .collect();
     let mut random = SplitMix64(20_261_121);
     let mut placed: Vec<(f64, f64, f64)> = Vec::new();
@@ -165,7 +202,10 @@ pub(crate) fn cloth_phantom(n_cols: usize) -> Vec<Ellipse> {
         if (x / 0.60).powi(2) + ((y + 0.0184) / 0.80).powi(2) > 0.9 || (y > -0.46 && y < -0.16) {
             continue;
         }
-        if placed.iter().any(|q| (x - q.0).powi(2) + (y - q.1).powi(2) < (radius + q.2 + 0.012).powi(2)) {
+        if placed
+            .iter()
+            .any(|q| (x - q.0).powi(2) + (y - q.1).powi(2) < (radius + q.2 + 0.012).powi(2))
+        {
             continue;
         }
         let far_from_ventricles = SHEPP_LOGAN[2..4].iter().all(|q| {
@@ -185,15 +225,27 @@ pub(crate) fn cloth_phantom(n_cols: usize) -> Vec<Ellipse> {
         let middle_y = -0.25 - 0.115 * f64::from(layer);
         for tow in 0..6 {
             let middle_x = -0.45 + 0.18 * f64::from(tow) + 0.05 * f64::from(layer);
-            let up = if (tow + layer) % 2 == 0 { 0.026 } else { -0.026 };
+            let up = if (tow + layer) % 2 == 0 {
+                0.026
+            } else {
+                -0.026
+            };
             for i in -8..9 {
                 for j in -5_i32..6 {
                     let x = pitch * (f64::from(i) + 0.5 * f64::from(j & 1));
                     let y = pitch * 0.866_025_403_784_438_6 * f64::from(j);
-                    let (jx, jy) = (random.uniform(-0.0016, 0.0016), random.uniform(-0.0016, 0.0016));
+                    let (jx, jy) = (
+                        random.uniform(-0.0016, 0.0016),
+                        random.uniform(-0.0016, 0.0016),
+                    );
                     let radius = fibre * random.uniform(0.85, 1.1);
                     if (x / 0.078).powi(2) + (y / 0.031).powi(2) < 1.0 {
-                        all.push(disc(middle_x + x + jx, middle_y + up + y + jy, radius, 0.35));
+                        all.push(disc(
+                            middle_x + x + jx,
+                            middle_y + up + y + jy,
+                            radius,
+                            0.35,
+                        ));
                     }
                 }
             }
@@ -238,8 +290,14 @@ pub(crate) fn stack(sinograms: &[Array2<f32>]) -> Array3<f32> {
 }
 
 /// Largest absolute difference.
-pub(crate) fn largest_difference<D: ndarray::Dimension>(a: &ndarray::Array<f32, D>, b: &ndarray::Array<f32, D>) -> f32 {
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+pub(crate) fn largest_difference<D: ndarray::Dimension>(
+    a: &ndarray::Array<f32, D>,
+    b: &ndarray::Array<f32, D>,
+) -> f32 {
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }
 
 /// Largest absolute value.
@@ -251,22 +309,35 @@ pub(crate) fn peak<D: ndarray::Dimension>(a: &ndarray::Array<f32, D>) -> f32 {
 pub(crate) fn reconstruct(job: &SliceJob, sinograms: &Array3<f32>, axis_px: &[f64]) -> Array3<f32> {
     let mut out = Array3::from_elem((axis_px.len(), job.grid.n_y, job.grid.n_x), f32::NAN);
     let mut engine = Reconstructor::new(job.clone(), &Device::Cpu).expect("a valid job");
-    engine.slab(sinograms.view(), axis_px, out.view_mut()).expect("shapes fit");
+    engine
+        .slab(sinograms.view(), axis_px, out.view_mut())
+        .expect("shapes fit");
     out
 }
 
 /// One slice by one method.
-pub(crate) fn slice(job: &SliceJob, method: ReconstructMethod, sinogram: &Array2<f32>, axis_px: f64) -> Array2<f32> {
+pub(crate) fn slice(
+    job: &SliceJob,
+    method: ReconstructMethod,
+    sinogram: &Array2<f32>,
+    axis_px: f64,
+) -> Array2<f32> {
     let mut job = job.clone();
     job.config.method = method;
-    reconstruct(&job, &sinogram.clone().insert_axis(Axis(0)), &[axis_px]).index_axis_move(Axis(0), 0)
+    reconstruct(&job, &sinogram.clone().insert_axis(Axis(0)), &[axis_px])
+        .index_axis_move(Axis(0), 0)
 }
 
 /// The slice by the definition in f64, angle after angle and frequency after frequency.
 ///
 /// With `linear`, rows are sampled `upsample` times per pixel and interpolated, as the fast path does; else every
 /// voxel is given the exact value of the band-limited row, times the same [`FilterPlan::transfer`].
-pub(crate) fn by_definition(job: &SliceJob, sinogram: &Array2<f32>, axis_px: f64, linear: bool) -> Array2<f32> {
+pub(crate) fn by_definition(
+    job: &SliceJob,
+    sinogram: &Array2<f32>,
+    axis_px: f64,
+    linear: bool,
+) -> Array2<f32> {
     let plan = FilterPlan::new(job).expect("a valid job");
     let (n, half) = (plan.n_fft, plan.n_fft / 2);
     let grid = &job.grid;
@@ -276,8 +347,18 @@ pub(crate) fn by_definition(job: &SliceJob, sinogram: &Array2<f32>, axis_px: f64
         plan.pad_row(row.as_slice().expect("rows are contiguous"), &mut padded);
         let spectrum: Vec<(f64, f64)> = (0..=half)
             .map(|k| {
-                let both = if k == 0 || (k == half && plan.upsample == 1) { 1.0 } else { 2.0 };
-                let gain = both * f64::from(plan.response[k]) * if linear { 1.0 } else { plan.transfer(k).powi(2) };
+                let both = if k == 0 || (k == half && plan.upsample == 1) {
+                    1.0
+                } else {
+                    2.0
+                };
+                let gain = both
+                    * f64::from(plan.response[k])
+                    * if linear {
+                        1.0
+                    } else {
+                        plan.transfer(k).powi(2)
+                    };
                 let terms = padded.iter().enumerate().map(|(index, &value)| {
                     let (sin, cos) = (2.0 * PI * ((k * index) % n) as f64 / n as f64).sin_cos();
                     (f64::from(value) * cos, -f64::from(value) * sin)
@@ -295,13 +376,21 @@ pub(crate) fn by_definition(job: &SliceJob, sinogram: &Array2<f32>, axis_px: f64
                 .sum()
         };
         let fine: Vec<f64> = if linear {
-            (0..plan.n_out).map(|m| filtered(plan.t0 + m as f64 / plan.upsample as f64)).collect()
+            (0..plan.n_out)
+                .map(|m| filtered(plan.t0 + m as f64 / plan.upsample as f64))
+                .collect()
         } else {
             Vec::new()
         };
         for ((j, i), sum) in sums.indexed_iter_mut() {
-            let (x, y) = (grid.x0 + i as f64 * grid.step, grid.y0 - j as f64 * grid.step);
-            if job.mask_radius_px.is_some_and(|radius| x * x + y * y > radius * radius) {
+            let (x, y) = (
+                grid.x0 + i as f64 * grid.step,
+                grid.y0 - j as f64 * grid.step,
+            );
+            if job
+                .mask_radius_px
+                .is_some_and(|radius| x * x + y * y > radius * radius)
+            {
                 continue;
             }
             let t = ray.offset_px + x * ray.cos + y * ray.sin;

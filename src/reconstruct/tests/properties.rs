@@ -13,7 +13,14 @@ const AXIS: f64 = 36.9;
 /// A few ellipses without symmetry, inside the field of view.
 fn object() -> Vec<Ellipse> {
     vec![
-        Ellipse { x: 3.0, y: -4.0, a: 22.0, b: 17.0, phi: 0.4, value: 0.02 },
+        Ellipse {
+            x: 3.0,
+            y: -4.0,
+            a: 22.0,
+            b: 17.0,
+            phi: 0.4,
+            value: 0.02,
+        },
         disc(10.0, 8.0, 5.0, 0.03),
         disc(-9.0, -11.0, 3.0, -0.01),
     ]
@@ -58,8 +65,15 @@ fn slab_height_thread_count_and_memory_order_do_not_change_a_bit() {
             assert_eq!(out, whole, "{method:?}, slabs of {height}");
         }
         for threads in [1, 3] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert_eq!(pool.install(|| reconstruct(&job, &sinograms, &axes)), whole, "{method:?}, {threads} threads");
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            assert_eq!(
+                pool.install(|| reconstruct(&job, &sinograms, &axes)),
+                whole,
+                "{method:?}, {threads} threads"
+            );
         }
         // columns of the array in another order in memory than rows
         let mut turned = Array3::zeros((N, 101, 43));
@@ -73,9 +87,14 @@ fn slab_height_thread_count_and_memory_order_do_not_change_a_bit() {
         let mut changed = sinograms.clone();
         changed[[20, 50, 30]] += 1e-3;
         let other = reconstruct(&job, &changed, &axes);
-        let differing: Vec<usize> =
-            (0..43).filter(|&z| other.index_axis(Axis(0), z) != whole.index_axis(Axis(0), z)).collect();
-        assert_eq!(differing, [20], "{method:?}: a slice depends on its own sinogram only");
+        let differing: Vec<usize> = (0..43)
+            .filter(|&z| other.index_axis(Axis(0), z) != whole.index_axis(Axis(0), z))
+            .collect();
+        assert_eq!(
+            differing,
+            [20],
+            "{method:?}: a slice depends on its own sinogram only"
+        );
     }
 }
 
@@ -104,7 +123,10 @@ fn angles_shifted_by_a_right_angle_turn_the_slice() {
         let turned = slice(&job(N, &later), method, &sinogram, AXIS);
         // counter-clockwise with y up: what stood at (x, y) now stands at (-y, x)
         let expected = Array2::from_shape_fn((N, N), |(j, i)| straight[[i, N - 1 - j]]);
-        assert!(largest_difference(&turned, &expected) < 2e-5 * peak(&expected), "{method:?}");
+        assert!(
+            largest_difference(&turned, &expected) < 2e-5 * peak(&expected),
+            "{method:?}"
+        );
         assert!(largest_difference(&turned, &straight) > 0.1 * peak(&expected));
     }
 }
@@ -115,10 +137,26 @@ fn a_row_moved_with_its_axis_gives_the_same_slice() {
     let job = job(N, &angles);
     for method in METHODS {
         let here = slice(&job, method, &sinogram(&object(), &angles, N, AXIS), AXIS);
-        let there = slice(&job, method, &sinogram(&object(), &angles, N, AXIS - 3.0), AXIS - 3.0);
-        assert!(largest_difference(&here, &there) < 1e-4 * peak(&here), "{method:?}");
-        let wrong = slice(&job, method, &sinogram(&object(), &angles, N, AXIS - 3.0), AXIS - 3.1);
-        assert!(largest_difference(&here, &wrong) > 1e-2 * peak(&here), "{method:?}");
+        let there = slice(
+            &job,
+            method,
+            &sinogram(&object(), &angles, N, AXIS - 3.0),
+            AXIS - 3.0,
+        );
+        assert!(
+            largest_difference(&here, &there) < 1e-4 * peak(&here),
+            "{method:?}"
+        );
+        let wrong = slice(
+            &job,
+            method,
+            &sinogram(&object(), &angles, N, AXIS - 3.0),
+            AXIS - 3.1,
+        );
+        assert!(
+            largest_difference(&here, &wrong) > 1e-2 * peak(&here),
+            "{method:?}"
+        );
     }
 }
 
@@ -127,11 +165,24 @@ fn a_full_turn_gives_the_slice_of_a_half_turn() {
     let half: Vec<f64> = (0..120).map(|k| f64::from(k) * PI / 120.0).collect();
     let full: Vec<f64> = (0..240).map(|k| f64::from(k) * PI / 120.0).collect();
     for method in METHODS {
-        let a = slice(&job(N, &half), method, &sinogram(&object(), &half, N, AXIS), AXIS);
-        let b = slice(&job(N, &full), method, &sinogram(&object(), &full, N, AXIS), AXIS);
+        let a = slice(
+            &job(N, &half),
+            method,
+            &sinogram(&object(), &half, N, AXIS),
+            AXIS,
+        );
+        let b = slice(
+            &job(N, &full),
+            method,
+            &sinogram(&object(), &full, N, AXIS),
+            AXIS,
+        );
         // the mirrored views sample the detector at other places: the same object, other aliasing
         let (factor, rmse) = factor_and_rmse(&a, &b, 0.95);
-        assert!((factor - 1.0).abs() < 1e-3 && rmse < 0.01 * f64::from(peak(&b)), "{method:?}: {factor}, {rmse}");
+        assert!(
+            (factor - 1.0).abs() < 1e-3 && rmse < 0.01 * f64::from(peak(&b)),
+            "{method:?}: {factor}, {rmse}"
+        );
     }
 }
 
@@ -146,22 +197,45 @@ fn projections_in_any_order_and_missing_ones_are_weighted_by_their_arc() {
     uneven.reverse();
     uneven.swap(7, 90);
     for method in METHODS {
-        let a = slice(&job(N, &even), method, &sinogram(&object(), &even, N, AXIS), AXIS);
-        let b = slice(&job(N, &uneven), method, &sinogram(&object(), &uneven, N, AXIS), AXIS);
+        let a = slice(
+            &job(N, &even),
+            method,
+            &sinogram(&object(), &even, N, AXIS),
+            AXIS,
+        );
+        let b = slice(
+            &job(N, &uneven),
+            method,
+            &sinogram(&object(), &uneven, N, AXIS),
+            AXIS,
+        );
         let (factor, rmse) = factor_and_rmse(&a, &b, 0.95);
-        assert!((factor - 1.0).abs() < 2e-3 && rmse < 0.02 * f64::from(peak(&b)), "{method:?}: {factor}, {rmse}");
+        assert!(
+            (factor - 1.0).abs() < 2e-3 && rmse < 0.02 * f64::from(peak(&b)),
+            "{method:?}: {factor}, {rmse}"
+        );
         let mut equal = job(N, &uneven);
         let count = equal.rays.len() as f64;
-        equal.rays.iter_mut().for_each(|ray| ray.weight = PI / count);
+        equal
+            .rays
+            .iter_mut()
+            .for_each(|ray| ray.weight = PI / count);
         let c = slice(&equal, method, &sinogram(&object(), &uneven, N, AXIS), AXIS);
-        assert!(largest_difference(&a, &c) > 1.5 * largest_difference(&a, &b), "{method:?}: weights must matter");
+        assert!(
+            largest_difference(&a, &c) > 1.5 * largest_difference(&a, &b),
+            "{method:?}: weights must matter"
+        );
     }
 }
 
 #[test]
 fn the_grid_of_a_moved_scan_is_that_of_the_reference() {
     let angles = half_turn(181);
-    let motion = InPlaneMotion { shift_x_px: 4.6, shift_y_px: -2.3, rotation_rad: 0.15 };
+    let motion = InPlaneMotion {
+        shift_x_px: 4.6,
+        shift_y_px: -2.3,
+        rotation_rad: 0.15,
+    };
     // a point p of the reference stands at R p + s; rows grow downwards, y upwards
     let (sin, cos) = (-motion.rotation_rad).sin_cos();
     let moved: Vec<Ellipse> = object()
@@ -180,11 +254,23 @@ fn the_grid_of_a_moved_scan_is_that_of_the_reference() {
     let mut as_it_stands = job(N, &angles);
     as_it_stands.mask_radius_px = Some(28.0);
     for method in METHODS {
-        let reference = slice(&as_it_stands, method, &sinogram(&object(), &angles, N, AXIS), AXIS);
+        let reference = slice(
+            &as_it_stands,
+            method,
+            &sinogram(&object(), &angles, N, AXIS),
+            AXIS,
+        );
         let found = slice(&on_reference, method, &later, AXIS);
         let (factor, rmse) = factor_and_rmse(&found, &reference, 0.75);
-        assert!((factor - 1.0).abs() < 1e-3 && rmse < 0.012 * f64::from(peak(&found)), "{method:?}: {factor}, {rmse}");
-        let (_, unmoved) = factor_and_rmse(&slice(&as_it_stands, method, &later, AXIS), &reference, 0.75);
+        assert!(
+            (factor - 1.0).abs() < 1e-3 && rmse < 0.012 * f64::from(peak(&found)),
+            "{method:?}: {factor}, {rmse}"
+        );
+        let (_, unmoved) = factor_and_rmse(
+            &slice(&as_it_stands, method, &later, AXIS),
+            &reference,
+            0.75,
+        );
         assert!(unmoved > 10.0 * rmse, "{method:?}: {unmoved}");
     }
 }
@@ -197,15 +283,26 @@ fn a_crop_and_a_finer_grid_give_the_voxels_of_the_whole_slice() {
     let mut crop = whole.clone();
     crop.grid = whole.grid.crop(&(20..50), &(7..31));
     let mut fine = whole.clone();
-    fine.grid = Grid { n_x: 2 * N - 1, n_y: 2 * N - 1, step: 0.5, ..whole.grid };
+    fine.grid = Grid {
+        n_x: 2 * N - 1,
+        n_y: 2 * N - 1,
+        step: 0.5,
+        ..whole.grid
+    };
     for method in METHODS {
         let expected = slice(&whole, method, &sinogram, AXIS);
         let limit = 2e-5 * peak(&expected);
         let found = slice(&crop, method, &sinogram, AXIS);
-        assert!(largest_difference(&found, &expected.slice(s![7..31, 20..50]).to_owned()) < limit, "{method:?}");
+        assert!(
+            largest_difference(&found, &expected.slice(s![7..31, 20..50]).to_owned()) < limit,
+            "{method:?}"
+        );
         assert!(largest_difference(&found, &expected.slice(s![8..32, 20..50]).to_owned()) > limit);
         let found = slice(&fine, method, &sinogram, AXIS);
-        assert!(largest_difference(&found.slice(s![..;2, ..;2]).to_owned(), &expected) < limit, "{method:?}");
+        assert!(
+            largest_difference(&found.slice(s![..;2, ..;2]).to_owned(), &expected) < limit,
+            "{method:?}"
+        );
     }
 }
 
@@ -218,12 +315,18 @@ fn the_mask_is_zero_outside_and_changes_nothing_inside() {
     let mut masked = open.clone();
     masked.mask_radius_px = Some(20.0);
     for method in METHODS {
-        let (all, some) = (slice(&open, method, &sinogram, AXIS), slice(&masked, method, &sinogram, AXIS));
+        let (all, some) = (
+            slice(&open, method, &sinogram, AXIS),
+            slice(&masked, method, &sinogram, AXIS),
+        );
         for ((j, i), &value) in some.indexed_iter() {
             if (i as f64 - 35.5).hypot(j as f64 - 35.5) > 20.0 {
                 assert_eq!(value, 0.0);
             } else {
-                assert!((value - all[[j, i]]).abs() < 2e-5 * peak(&all), "{method:?}");
+                assert!(
+                    (value - all[[j, i]]).abs() < 2e-5 * peak(&all),
+                    "{method:?}"
+                );
             }
         }
         assert!(all[[0, 0]] != 0.0);
@@ -236,20 +339,47 @@ fn wrong_shapes_and_methods_that_do_not_fit_are_errors() {
     let mut engine = Reconstructor::new(job(16, &angles), &Device::Cpu).unwrap();
     let mut out = Array3::zeros((1, 16, 16));
     let narrow = Array3::zeros((1, 20, 15));
-    let error = engine.slab(narrow.view(), &[7.5], out.view_mut()).unwrap_err();
+    let error = engine
+        .slab(narrow.view(), &[7.5], out.view_mut())
+        .unwrap_err();
     assert!(matches!(error, Error::Shape { .. }), "{error}");
     let fits = Array3::zeros((1, 20, 16));
-    assert!(engine.slab(fits.view(), &[7.5, 8.0], out.view_mut()).is_err());
-    assert!(engine.slab(fits.view(), &[f64::NAN], out.view_mut()).is_err());
+    assert!(
+        engine
+            .slab(fits.view(), &[7.5, 8.0], out.view_mut())
+            .is_err()
+    );
+    assert!(
+        engine
+            .slab(fits.view(), &[f64::NAN], out.view_mut())
+            .is_err()
+    );
     engine.slab(fits.view(), &[7.5], out.view_mut()).unwrap();
     let mut coarse = job(16, &angles);
     coarse.grid = coarse.grid.binned(2);
     coarse.config.method = ReconstructMethod::Fourier;
     assert!(Reconstructor::new(coarse.clone(), &Device::Cpu).is_err());
     coarse.grid.step = 1.0;
-    assert!(Reconstructor::new(coarse.clone(), &Device::Cpu).unwrap().describe().contains("Fourier"));
+    assert!(
+        Reconstructor::new(coarse.clone(), &Device::Cpu)
+            .unwrap()
+            .describe()
+            .contains("Fourier")
+    );
     coarse.config.method = ReconstructMethod::Auto;
-    assert!(Reconstructor::new(coarse, &Device::Cpu).unwrap().describe().contains("back-projection"), "a small crop");
+    assert!(
+        Reconstructor::new(coarse, &Device::Cpu)
+            .unwrap()
+            .describe()
+            .contains("back-projection"),
+        "a small crop"
+    );
     let whole = job(128, &angles);
-    assert!(Reconstructor::new(whole, &Device::Cpu).unwrap().describe().contains("Fourier"), "a whole slice");
+    assert!(
+        Reconstructor::new(whole, &Device::Cpu)
+            .unwrap()
+            .describe()
+            .contains("Fourier"),
+        "a whole slice"
+    );
 }

@@ -9,7 +9,14 @@ fn cell(grain: f64) -> Vec<Ellipse> {
     vec![
         disc(0.0, 0.0, 96.0, 0.01),
         disc(0.0, 0.0, 90.0, -0.004),
-        Ellipse { x: 8.0, y: -5.0, a: 50.0, b: 35.0, phi: 0.5, value: 0.003 },
+        Ellipse {
+            x: 8.0,
+            y: -5.0,
+            a: 50.0,
+            b: 35.0,
+            phi: 0.5,
+            value: 0.003,
+        },
         disc(20.0, 25.0, 5.0, grain),
     ]
 }
@@ -38,7 +45,10 @@ fn a_truncated_object_has_no_bright_rim() {
             let (from, to) = (f64::from(ring) * 5.0, f64::from(ring) * 5.0 + 5.0);
             let (off, right) = (mean(&error, from, to), mean(&truth, from, to));
             println!("{method:?} {from}: {off:.5} of {right:.5}");
-            assert!(off.abs() < 0.12 * right, "{method:?}: {off} of {right} at {from}");
+            assert!(
+                off.abs() < 0.12 * right,
+                "{method:?}: {off} of {right} at {from}"
+            );
         }
         let cut = |value: f64| {
             let mut bare = sinogram.clone();
@@ -47,7 +57,11 @@ fn a_truncated_object_has_no_bright_rim() {
             let error = slice(&job, method, &bare, 63.5) - &truth;
             mean(&error, 55.0, 60.0) / mean(&truth, 55.0, 60.0)
         };
-        assert!(cut(0.0) > 0.5, "{method:?}: edges of 0, so no extension: {}", cut(0.0));
+        assert!(
+            cut(0.0) > 0.5,
+            "{method:?}: edges of 0, so no extension: {}",
+            cut(0.0)
+        );
     }
 }
 
@@ -70,7 +84,13 @@ fn the_change_between_two_truncated_scans_is_right() {
             }
         }
         let expected = 0.02 * PI * 25.0;
-        assert!((sum / expected - 1.0).abs() < 0.005, "{method:?}: {sum} for {expected}");
-        assert!(elsewhere < 0.03 * 0.02, "{method:?}: {elsewhere} where nothing changed");
+        assert!(
+            (sum / expected - 1.0).abs() < 0.005,
+            "{method:?}: {sum} for {expected}"
+        );
+        assert!(
+            elsewhere < 0.03 * 0.02,
+            "{method:?}: {elsewhere} where nothing changed"
+        );
     }
 }

@@ -14,7 +14,11 @@ pub(super) fn array<T: Voxel>(layout: &Layout) -> Value {
     let bytes = json!({ "name": "bytes", "configuration": { "endian": "little" } });
     let blosc = json!({ "name": "blosc", "configuration": {
         "cname": "lz4", "clevel": super::shard::LEVEL, "shuffle": "shuffle", "typesize": 4, "blocksize": 0 } });
-    let fill = if T::TYPE == VoxelType::F32 { json!("NaN") } else { json!(0) };
+    let fill = if T::TYPE == VoxelType::F32 {
+        json!("NaN")
+    } else {
+        json!(0)
+    };
     json!({
         "zarr_format": 3,
         "node_type": "array",
@@ -37,7 +41,12 @@ pub(super) fn array<T: Voxel>(layout: &Layout) -> Value {
 /// Metadata of the group. Scale l holds the middles of blocks of 2^l voxels: its origin lies (2^l - 1)/2 voxels in.
 ///
 /// `window`: least and largest value, and where the contrast of a viewer should start and end.
-pub(super) fn group(meta: &VolumeMeta, name: &str, scales: usize, window: Option<[f64; 4]>) -> Value {
+pub(super) fn group(
+    meta: &VolumeMeta,
+    name: &str,
+    scales: usize,
+    window: Option<[f64; 4]>,
+) -> Value {
     let size = meta.voxel_size_um.unwrap_or(1.0);
     let axes: Vec<Value> = ["z", "y", "x"]
         .iter()

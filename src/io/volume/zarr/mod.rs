@@ -18,8 +18,14 @@ use crate::error::{Error, Result};
 
 pub(super) use pyramid::writer_bytes;
 
-pub(super) fn create(path: &Path, meta: &VolumeMeta, overwrite: bool) -> Result<Box<dyn VolumeWriter>> {
-    Writer::start(path, meta, overwrite, |building| pyramid::Pyramid::start(building, meta))
+pub(super) fn create(
+    path: &Path,
+    meta: &VolumeMeta,
+    overwrite: bool,
+) -> Result<Box<dyn VolumeWriter>> {
+    Writer::start(path, meta, overwrite, |building| {
+        pyramid::Pyramid::start(building, meta)
+    })
 }
 
 pub(super) fn open(path: &Path, hints: &Hints) -> Result<Box<dyn VolumeReader>> {
@@ -33,7 +39,9 @@ pub(super) fn open(path: &Path, hints: &Hints) -> Result<Box<dyn VolumeReader>> 
 }
 
 pub(super) fn is_own(path: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(path) else { return false };
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return false;
+    };
     let only_ours = entries.flatten().all(|entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
@@ -46,6 +54,11 @@ pub(super) fn is_own(path: &Path) -> bool {
 fn load_json(folder: &Path) -> Result<serde_json::Value> {
     let path = folder.join("zarr.json");
     let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    serde_json::from_str(&text)
-        .map_err(|error| Error::input(&path, format!("is not JSON: {error}"), "the volume is damaged; write it again"))
+    serde_json::from_str(&text).map_err(|error| {
+        Error::input(
+            &path,
+            format!("is not JSON: {error}"),
+            "the volume is damaged; write it again",
+        )
+    })
 }

@@ -19,7 +19,8 @@ const CONTRAST_SAMPLES: usize = 1 << 16;
 /// Memory of the writer: one layer of chunks and up to one slice waiting for its pair at every scale, and one shard
 /// encoded (at most as large as it is decoded, and its chunks once more).
 pub(in super::super) fn writer_bytes(shape: [usize; 3]) -> u64 {
-    let layer = |&scale: &[usize; 3]| scale[1] * scale[2] * (Layout::of_scale(shape, scale).chunk[0] + 1);
+    let layer =
+        |&scale: &[usize; 3]| scale[1] * scale[2] * (Layout::of_scale(shape, scale).chunk[0] + 1);
     let layers: usize = scales(shape).iter().map(layer).sum();
     let shard: usize = Layout::of(shape).shard.iter().product();
     4 * (layers + 2 * shard) as u64
@@ -73,7 +74,13 @@ impl Pyramid {
                 VoxelType::U32 => metadata::array::<u32>(&layout),
             };
             super::super::write_json(&folder.join("zarr.json"), &description)?;
-            pyramid.scales.push(Scale { folder, layout, layer: Vec::new(), layers_written: 0, waiting: Vec::new() });
+            pyramid.scales.push(Scale {
+                folder,
+                layout,
+                layer: Vec::new(),
+                layers_written: 0,
+                waiting: Vec::new(),
+            });
         }
         Ok(pyramid)
     }
@@ -111,13 +118,22 @@ impl Pyramid {
             for sx in 0..across_x {
                 let key = Layout::key([this.layers_written, sy, sx]);
                 let path = this.folder.join(&key);
-                let bytes = shard::encode::<T>(&this.layout, bytemuck::cast_slice(&layer), [sy, sx])
-                    .map_err(|error| Error::input(&path, format!("cannot be encoded: {error}"), "choose another --format"))?;
+                let bytes =
+                    shard::encode::<T>(&this.layout, bytemuck::cast_slice(&layer), [sy, sx])
+                        .map_err(|error| {
+                            Error::input(
+                                &path,
+                                format!("cannot be encoded: {error}"),
+                                "choose another --format",
+                            )
+                        })?;
                 if let Some(parent) = path.parent() {
                     std::fs::create_dir_all(parent).map_err(Error::io("create folder", parent))?;
                 }
                 std::fs::write(&path, &bytes).map_err(Error::io("write", &path))?;
-                self.checksums.parts.insert(format!("{scale}/{key}"), Part::of(&bytes));
+                self.checksums
+                    .parts
+                    .insert(format!("{scale}/{key}"), Part::of(&bytes));
             }
         }
         this.layers_written += 1;
@@ -131,7 +147,11 @@ impl Pyramid {
     fn sample<T: Voxel>(&mut self, slice: &[T]) {
         let shape = self.scales[self.scales.len() - 1].layout.shape;
         let step = (shape.iter().product::<usize>() / CONTRAST_SAMPLES).max(1);
-        let finite = slice.iter().step_by(step).map(|voxel| voxel.number()).filter(|number| number.is_finite());
+        let finite = slice
+            .iter()
+            .step_by(step)
+            .map(|voxel| voxel.number())
+            .filter(|number| number.is_finite());
         self.contrast.extend(finite);
     }
 
@@ -140,9 +160,12 @@ impl Pyramid {
         let [low, high] = slices
             .par_chunks(1 << 16)
             .map(|part| {
-                part.iter().map(|voxel| voxel.number()).filter(|number| number.is_finite()).fold(none, |[low, high], number| {
-                    [low.min(number), high.max(number)]
-                })
+                part.iter()
+                    .map(|voxel| voxel.number())
+                    .filter(|number| number.is_finite())
+                    .fold(none, |[low, high], number| {
+                        [low.min(number), high.max(number)]
+                    })
             })
             .reduce(|| none, |a, b| [a[0].min(b[0]), a[1].max(b[1])]);
         if low <= high {
@@ -154,7 +177,11 @@ impl Pyramid {
     fn window(&mut self) -> Option<[f64; 4]> {
         let [min, max] = self.range?;
         self.contrast.sort_by(f64::total_cmp);
-        let at = |share: f64| self.contrast.get((share * (self.contrast.len().max(1) - 1) as f64) as usize).copied();
+        let at = |share: f64| {
+            self.contrast
+                .get((share * (self.contrast.len().max(1) - 1) as f64) as usize)
+                .copied()
+        };
         let (start, end) = (at(0.001).unwrap_or(min), at(0.999).unwrap_or(max));
         Some([min, max, start, if end > start { end } else { max }])
     }
@@ -180,19 +207,22 @@ impl Pyramid {
 fn pool<T: Voxel>(slices: &[&[T]], height: usize, width: usize) -> Vec<T> {
     let (rows, columns) = (height.div_ceil(2), width.div_ceil(2));
     let mut pooled = vec![T::FILL; rows * columns];
-    pooled.par_chunks_mut(columns).enumerate().for_each(|(row, to)| {
-        let mut block = Vec::with_capacity(8);
-        for (column, to) in to.iter_mut().enumerate() {
-            block.clear();
-            for slice in slices {
-                for y in 2 * row..(2 * row + 2).min(height) {
-                    let start = y * width + 2 * column;
-                    block.extend_from_slice(&slice[start..(start + 2).min((y + 1) * width)]);
+    pooled
+        .par_chunks_mut(columns)
+        .enumerate()
+        .for_each(|(row, to)| {
+            let mut block = Vec::with_capacity(8);
+            for (column, to) in to.iter_mut().enumerate() {
+                block.clear();
+                for slice in slices {
+                    for y in 2 * row..(2 * row + 2).min(height) {
+                        let start = y * width + 2 * column;
+                        block.extend_from_slice(&slice[start..(start + 2).min((y + 1) * width)]);
+                    }
                 }
+                *to = T::pool(&block);
             }
-            *to = T::pool(&block);
-        }
-    });
+        });
     pooled
 }
 
@@ -200,7 +230,9 @@ impl Backend for Pyramid {
     fn append<T: Voxel>(&mut self, _z0: usize, slices: &[T]) -> Result<()> {
         self.note_range(slices);
         let slice_len = self.meta.shape[1] * self.meta.shape[2];
-        slices.chunks(slice_len).try_for_each(|slice| self.push(0, slice))
+        slices
+            .chunks(slice_len)
+            .try_for_each(|slice| self.push(0, slice))
     }
 
     fn finish(mut self) -> Result<Vec<String>> {
@@ -208,7 +240,12 @@ impl Backend for Pyramid {
             VoxelType::F32 => self.finish_as::<f32>()?,
             VoxelType::U32 => self.finish_as::<u32>()?,
         }
-        let name = self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = self
+            .folder
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let name = name.trim_end_matches(".zarr").trim_end_matches(".ome");
         let window = self.window();
         let group = metadata::group(&self.meta, name, self.scales.len(), window);
@@ -225,7 +262,10 @@ mod tests {
 
     #[test]
     fn scales_halve_until_no_side_is_longer_than_256() {
-        assert_eq!(scales([600, 301, 2]), [[600, 301, 2], [300, 151, 1], [150, 76, 1]]);
+        assert_eq!(
+            scales([600, 301, 2]),
+            [[600, 301, 2], [300, 151, 1], [150, 76, 1]]
+        );
         assert_eq!(scales([256, 1, 1]), [[256, 1, 1]]);
     }
 

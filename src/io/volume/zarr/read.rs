@@ -29,7 +29,13 @@ impl OwnZarr {
             VoxelType::F32 => metadata::array::<f32>(&layout),
             VoxelType::U32 => metadata::array::<u32>(&layout),
         };
-        for key in ["shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs"] {
+        for key in [
+            "shape",
+            "data_type",
+            "chunk_grid",
+            "chunk_key_encoding",
+            "codecs",
+        ] {
             if found[key] != expected[key] {
                 return Err(Error::input(
                     array.join("zarr.json"),
@@ -38,7 +44,11 @@ impl OwnZarr {
                 ));
             }
         }
-        Ok(OwnZarr { path: path.to_path_buf(), meta, layout })
+        Ok(OwnZarr {
+            path: path.to_path_buf(),
+            meta,
+            layout,
+        })
     }
 
     fn read<T: Voxel>(&self, z: Range<usize>) -> Result<Array3<T>> {
@@ -57,7 +67,10 @@ impl OwnZarr {
                 for sx in 0..across_x {
                     for (index, chunk) in self.shard::<T>([layer, sy, sx])? {
                         let [y0, x0] = self.layout.origin([sy, sx], index);
-                        let (y1, x1) = ((y0 + self.layout.chunk[1]).min(height), (x0 + self.layout.chunk[2]).min(width));
+                        let (y1, x1) = (
+                            (y0 + self.layout.chunk[1]).min(height),
+                            (x0 + self.layout.chunk[2]).min(width),
+                        );
                         let to = first + within.start - z.start;
                         out.slice_mut(s![to..to + within.len(), y0..y1, x0..x1])
                             .assign(&chunk.slice(s![within.clone(), ..y1 - y0, ..x1 - x0]));
@@ -71,7 +84,13 @@ impl OwnZarr {
     /// Chunks of a shard that lie in the volume, decoded.
     fn shard<T: Voxel>(&self, shard: [usize; 3]) -> Result<Vec<(usize, Array3<T>)>> {
         let path = self.path.join("0").join(Layout::key(shard));
-        let damaged = |problem: String| Error::input(&path, format!("is damaged: {problem}"), "write the volume again");
+        let damaged = |problem: String| {
+            Error::input(
+                &path,
+                format!("is damaged: {problem}"),
+                "write the volume again",
+            )
+        };
         let mut file = File::open(&path).map_err(Error::io("read", &path))?;
         let length = file.metadata().map_err(Error::io("read", &path))?.len();
         let tail_bytes = shard::index_bytes(&self.layout);
@@ -79,7 +98,9 @@ impl OwnZarr {
             return Err(damaged(format!("{length} bytes are less than its index")));
         }
         let mut stored = Vec::with_capacity(length as usize);
-        file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut stored)).map_err(Error::io("read", &path))?;
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| file.read_to_end(&mut stored))
+            .map_err(Error::io("read", &path))?;
         let tail = &stored[stored.len().saturating_sub(tail_bytes as usize)..];
         let entries = shard::decode_index(&self.layout, tail, length).map_err(damaged)?;
         let [_, height, width] = self.layout.shape;
@@ -99,7 +120,10 @@ impl OwnZarr {
                 let voxels = shard::decode_chunk::<T>(&self.layout, bytes)
                     .map_err(|problem| damaged(format!("chunk {index}: {problem}")))?;
                 let shape = self.layout.chunk;
-                Ok((index, Array3::from_shape_vec(shape, voxels).expect("the decoder checked the length")))
+                Ok((
+                    index,
+                    Array3::from_shape_vec(shape, voxels).expect("the decoder checked the length"),
+                ))
             })
             .collect()
     }

@@ -46,9 +46,18 @@ impl Layout {
             height /= 2;
         }
         let width = if height > 16 { 64 } else { 128 };
-        let chunk = [height.min(shape[0]), width.min(shape[1]), width.min(shape[2])];
-        let side = |axis: usize| chunk[axis] * (SHARD_SIDE / width).min(shape[axis].div_ceil(chunk[axis]));
-        Layout { shape, chunk, shard: [chunk[0], side(1), side(2)] }
+        let chunk = [
+            height.min(shape[0]),
+            width.min(shape[1]),
+            width.min(shape[2]),
+        ];
+        let side =
+            |axis: usize| chunk[axis] * (SHARD_SIDE / width).min(shape[axis].div_ceil(chunk[axis]));
+        Layout {
+            shape,
+            chunk,
+            shard: [chunk[0], side(1), side(2)],
+        }
     }
 
     /// Shards along each axis.
@@ -82,7 +91,11 @@ impl Layout {
 }
 
 /// Encodes the shard `[sy, sx]` of a layer `[z, y, x]` that may hold fewer slices than a chunk.
-pub(super) fn encode<T: Voxel>(layout: &Layout, layer: &[T], shard: [usize; 2]) -> Result<Vec<u8>, String> {
+pub(super) fn encode<T: Voxel>(
+    layout: &Layout,
+    layer: &[T],
+    shard: [usize; 2],
+) -> Result<Vec<u8>, String> {
     let [_, height, width] = layout.shape;
     let depth = layer.len() / (height * width);
     let n_chunks = layout.chunks().iter().product::<usize>();
@@ -109,7 +122,9 @@ pub(super) fn encode<T: Voxel>(layout: &Layout, layer: &[T], shard: [usize; 2]) 
     let mut bytes = Vec::new();
     let mut index = Vec::with_capacity(16 * n_chunks);
     for chunk in encoded? {
-        let entry = chunk.as_ref().map_or([ABSENT; 2], |chunk| [bytes.len() as u64, chunk.len() as u64]);
+        let entry = chunk.as_ref().map_or([ABSENT; 2], |chunk| {
+            [bytes.len() as u64, chunk.len() as u64]
+        });
         index.extend(entry.into_iter().flat_map(u64::to_le_bytes));
         bytes.extend(chunk.unwrap_or_default());
     }
@@ -118,18 +133,30 @@ pub(super) fn encode<T: Voxel>(layout: &Layout, layer: &[T], shard: [usize; 2]) 
 }
 
 /// Offset and length of every chunk of a shard, from the last bytes of its file.
-pub(super) fn decode_index(layout: &Layout, tail: &[u8], file_len: u64) -> Result<Vec<[u64; 2]>, String> {
+pub(super) fn decode_index(
+    layout: &Layout,
+    tail: &[u8],
+    file_len: u64,
+) -> Result<Vec<[u64; 2]>, String> {
     let index = without_crc(tail)?;
     let chunks = layout.chunks().iter().product::<usize>();
     if index.len() != 16 * chunks {
-        return Err(format!("its index has {} bytes instead of {}", index.len(), 16 * chunks));
+        return Err(format!(
+            "its index has {} bytes instead of {}",
+            index.len(),
+            16 * chunks
+        ));
     }
     let (words, _) = index.as_chunks::<8>();
-    let entries: Vec<[u64; 2]> =
-        words.chunks_exact(2).map(|pair| [u64::from_le_bytes(pair[0]), u64::from_le_bytes(pair[1])]).collect();
+    let entries: Vec<[u64; 2]> = words
+        .chunks_exact(2)
+        .map(|pair| [u64::from_le_bytes(pair[0]), u64::from_le_bytes(pair[1])])
+        .collect();
     for [start, len] in &entries {
         if *start != ABSENT && start.checked_add(*len).is_none_or(|end| end > file_len) {
-            return Err(format!("its index points {len} bytes at {start}, behind its end at {file_len}"));
+            return Err(format!(
+                "its index points {len} bytes at {start}, behind its end at {file_len}"
+            ));
         }
     }
     Ok(entries)
@@ -144,15 +171,20 @@ pub(super) fn index_bytes(layout: &Layout) -> u64 {
 pub(super) fn decode_chunk<T: Voxel>(layout: &Layout, stored: &[u8]) -> Result<Vec<T>, String> {
     let compressed = without_crc(stored)?;
     let expected = 4 * layout.chunk_len();
-    let bytes = blosc::blosc_decompress_bytes(&compressed, expected, 1).map_err(|error| error.to_string())?;
+    let bytes = blosc::blosc_decompress_bytes(&compressed, expected, 1)
+        .map_err(|error| error.to_string())?;
     if bytes.len() != expected {
-        return Err(format!("a chunk has {} bytes instead of {expected}", bytes.len()));
+        return Err(format!(
+            "a chunk has {} bytes instead of {expected}",
+            bytes.len()
+        ));
     }
     Ok(bytemuck::pod_collect_to_vec(&bytes))
 }
 
 fn compress(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    let level = blosc::BloscCompressionLevel::try_from(LEVEL).map_err(|level| format!("Blosc has no level {level}"))?;
+    let level = blosc::BloscCompressionLevel::try_from(LEVEL)
+        .map_err(|level| format!("Blosc has no level {level}"))?;
     let compressed = blosc::blosc_compress_bytes(
         bytes,
         level,
@@ -176,7 +208,11 @@ fn with_crc(bytes: &[u8]) -> Result<Vec<u8>, String> {
 fn without_crc(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     let options = CodecOptions::default().with_validate_checksums(true);
     Crc32cCodec::new()
-        .decode(Cow::Borrowed(bytes), &BytesRepresentation::UnboundedSize, &options)
+        .decode(
+            Cow::Borrowed(bytes),
+            &BytesRepresentation::UnboundedSize,
+            &options,
+        )
         .map_err(|error| error.to_string())
 }
 
@@ -188,10 +224,23 @@ mod tests {
     fn chunks_get_lower_where_slices_are_large_and_never_exceed_the_volume() {
         assert_eq!(Layout::of([512, 512, 512]).chunk, [64, 64, 64]);
         assert_eq!(Layout::of([3077, 3077, 3077]).chunk, [8, 128, 128]);
-        assert_eq!(Layout::of([5, 7, 200]), Layout { shape: [5, 7, 200], chunk: [5, 7, 64], shard: [5, 7, 256] });
+        assert_eq!(
+            Layout::of([5, 7, 200]),
+            Layout {
+                shape: [5, 7, 200],
+                chunk: [5, 7, 64],
+                shard: [5, 7, 256]
+            }
+        );
         for n in [1, 63, 64, 65, 1000, 2048] {
             let layout = Layout::of([n, n, n]);
-            assert!(layout.shard.iter().zip(layout.chunk).all(|(shard, chunk)| shard % chunk == 0));
+            assert!(
+                layout
+                    .shard
+                    .iter()
+                    .zip(layout.chunk)
+                    .all(|(shard, chunk)| shard % chunk == 0)
+            );
             let layer = 4 * n * n * layout.chunk[0];
             assert!(layer <= LAYER_BYTES || layout.chunk[0] == 8, "{n}: {layer}");
         }
@@ -213,6 +262,9 @@ mod tests {
         assert!(decode_chunk::<f32>(&layout, &damaged[start..start + len]).is_err());
         damaged[tail] ^= 1;
         assert!(decode_index(&layout, &damaged[tail..], bytes.len() as u64).is_err());
-        assert!(decode_index(&layout, &bytes[tail..], 100).is_err(), "points behind the end");
+        assert!(
+            decode_index(&layout, &bytes[tail..], 100).is_err(),
+            "points behind the end"
+        );
     }
 }
