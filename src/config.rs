@@ -195,6 +195,8 @@ pub struct CorrectConfig {
     pub zinger: ZingerConfig,
     /// Column artefacts of the sinogram.
     pub stripe: StripeConfig,
+    /// Detector pixels that answer wrongly, found once over all scans.
+    pub defects: DefectConfig,
 }
 
 impl Default for CorrectConfig {
@@ -207,6 +209,7 @@ impl Default for CorrectConfig {
             without_flats: false,
             zinger: ZingerConfig::default(),
             stripe: StripeConfig::default(),
+            defects: DefectConfig::default(),
         }
     }
 }
@@ -250,6 +253,25 @@ impl Default for ZingerConfig {
             enabled: true,
             threshold: 0.08,
             size: 2,
+        }
+    }
+}
+
+/// `[correct.defects]`: see [`crate::correct::defects`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DefectConfig {
+    /// Find them, over all scans of the run, and interpolate the same pixels in each.
+    pub find: bool,
+    /// Least anomaly of a defect, as a multiple of the scatter over the columns.
+    pub ratio: f32,
+}
+
+impl Default for DefectConfig {
+    fn default() -> Self {
+        DefectConfig {
+            find: false,
+            ratio: 5.0,
         }
     }
 }
@@ -703,6 +725,10 @@ impl Config {
             self.correct.zinger.size as f64,
             1.0,
             64.0,
+        )?;
+        positive(
+            "correct.defects.ratio",
+            f64::from(self.correct.defects.ratio),
         )?;
         positive("correct.stripe.snr", f64::from(self.correct.stripe.snr))?;
         within(

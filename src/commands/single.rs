@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tomodelta::Error;
 use tomodelta::config::{AlignMethod, Config, FilterWindow, ReconstructMethod};
-use tomodelta::correct::CorrectedScan;
+use tomodelta::correct::{CorrectedScan, defects};
 use tomodelta::io;
 use tomodelta::io::npy::NpySinograms;
 use tomodelta::pipeline::output::{Existing, write_json};
@@ -13,6 +13,7 @@ use tomodelta::pipeline::rows::{CountedScan, PlainSource};
 use tomodelta::pipeline::volumes;
 use tomodelta::pipeline::{self, Session, certain_axis};
 use tomodelta::plan;
+use tomodelta::progress::Progress;
 use tomodelta::record::AlignmentRecord;
 use tomodelta::scan::SinogramSource;
 
@@ -63,10 +64,26 @@ pub(crate) fn line_integrals(path: &Path, config: &Config) -> Result<LineIntegra
             path, angles_rad,
         )?));
     }
-    Ok(LineIntegrals::Scan(Box::new(CorrectedScan::new(
-        super::open(path, config)?,
-        &config.correct,
-    )?)))
+    Ok(LineIntegrals::Scan(Box::new(corrected(path, config)?)))
+}
+
+/// A scan with its flats, and with its defects (found on it alone) where the config asks for them.
+fn corrected(path: &Path, config: &Config) -> Result<CorrectedScan> {
+    let scan = CorrectedScan::new(super::open(path, config)?, &config.correct)?;
+    if !config.correct.defects.find {
+        return Ok(scan);
+    }
+    let rows = 16;
+    let scans = [scan];
+    let map = defects::find(
+        &scans,
+        config.correct.defects.ratio,
+        rows,
+        &Progress::new(true),
+    )?;
+    log::info!("defects: {} pixels are interpolated", map.count());
+    let [scan] = scans;
+    Ok(scan.with_defects(&map)?)
 }
 
 pub(crate) fn correct(
@@ -82,7 +99,7 @@ pub(crate) fn correct(
     let config = super::config_of(shared, more)?;
     let session = super::session(shared, &config, Existing::Refuse)?;
     super::refuse_existing(output, overwrite)?;
-    let scan = CorrectedScan::new(super::open(path, &config)?, &config.correct)?;
+    let scan = corrected(path, &config)?;
     let rows = config
         .reconstruct
         .row_range(SinogramSource::n_rows(&scan))?;

@@ -13,6 +13,7 @@ const AVERAGE_BYTES: usize = 128 << 20;
 /// Averaged darks and open beams (flat minus dark) of the whole detector.
 ///
 /// A pixel without signal is NaN in every open beam, so that its transmission is NaN and `bad_pixels` fills it.
+#[derive(Clone)]
 pub(super) struct FlatDark {
     /// `[row, col]` \[counts\]; absent where the scan has no darks.
     dark: Option<Array2<f32>>,
@@ -119,6 +120,17 @@ impl FlatDark {
                         .for_each(|open| open[[row, col]] = f32::NAN);
                 }
             }
+        }
+    }
+
+    /// Takes a pixel as bad, as if it carried no signal.
+    pub(super) fn mark_bad(&mut self, row: usize, col: usize) {
+        let known = self.is_bad(row, col);
+        if !known && !self.open_beams.is_empty() {
+            self.bad_per_row[row] += 1;
+            self.open_beams
+                .iter_mut()
+                .for_each(|open| open[[row, col]] = f32::NAN);
         }
     }
 

@@ -12,6 +12,7 @@
 //! or on the number of threads. Left out: beam-intensity drift, phase retrieval.
 
 mod bad_pixels;
+pub mod defects;
 mod flat_dark;
 /// Memory held for the averaged flats and darks of a scan `[angle, row, col]`, with groups before and after \[bytes\].
 #[must_use]
@@ -55,6 +56,7 @@ use crate::config::{CorrectConfig, StripeMethod, ZingerConfig};
 use crate::error::{Error, Result};
 use crate::scan::{Scan, SinogramSource, Sinograms};
 use bad_pixels::{fill_line, fill_lost_lines};
+use defects::DefectMap;
 use flat_dark::FlatDark;
 use minus_log::minus_log;
 use stripe::{Scratch, StripeRemoval};
@@ -132,6 +134,8 @@ impl CorrectedScan {
             without_flats,
             zinger,
             stripe,
+            // found over a whole series, by the caller
+            defects: _,
         } = config;
         let &ZingerConfig {
             enabled,
@@ -185,6 +189,36 @@ impl CorrectedScan {
             config: config.clone(),
             scan: Arc::new(scan),
         })
+    }
+
+    /// Takes the defects of `map` as bad pixels: they are interpolated and counted as such.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the map belongs to another detector.
+    pub fn with_defects(mut self, map: &DefectMap) -> Result<CorrectedScan> {
+        let (n_rows, n_cols) = (self.scan.n_rows(), self.scan.n_cols());
+        if map.shape() != (n_rows, n_cols) {
+            return Err(Error::Shape {
+                what: format!(
+                    "defects for the detector of {} [row, col]",
+                    self.scan.path.display()
+                ),
+                expected: vec![n_rows, n_cols],
+                found: vec![map.shape().0, map.shape().1],
+                hint: "find them on scans of this detector".into(),
+            });
+        }
+        let mut fields = FlatDark::clone(&self.fields);
+        for row in 0..n_rows {
+            for col in 0..n_cols {
+                if map.contains(row, col) {
+                    fields.mark_bad(row, col);
+                }
+            }
+        }
+        self.bad_pixels = (0..n_rows).map(|row| fields.bad_pixels(row)).sum();
+        self.fields = Arc::new(fields);
+        Ok(self)
     }
 
     /// The same scan and fields with another stripe method, for pilots and previews.

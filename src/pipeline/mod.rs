@@ -18,8 +18,9 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use crate::center::{self, AxisFit};
-use crate::config::{CenterConfig, Config, ScanConfig, StripeMethod};
+use crate::config::{CenterConfig, Config, DefectConfig, ScanConfig, StripeMethod};
 use crate::correct::CorrectedScan;
+use crate::correct::defects::{self, DefectMap};
 use crate::difference;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
@@ -146,8 +147,10 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
         session,
         folder: &folder,
         finished: BTreeMap::new(),
+        defects: None,
         warnings: Vec::new(),
     };
+    run.find_defects(&plan)?;
     let axes = run.find_axes(&plan, scans)?;
     for (scan_plan, axis) in plan.scans.iter().zip(axes) {
         run.scan(scan_plan, axis, &plan)?;
@@ -175,6 +178,7 @@ struct SeriesRun<'a> {
     session: &'a Session,
     folder: &'a OutputFolder,
     finished: BTreeMap<String, Finished>,
+    defects: Option<DefectMap>,
     warnings: Vec<String>,
 }
 
@@ -186,6 +190,49 @@ struct Finished {
 }
 
 impl SeriesRun<'_> {
+    /// Opens and averages a scan of the series, with the defects that were found over all of them.
+    fn corrected(&self, index: usize) -> Result<CorrectedScan> {
+        let scan_config = &self.config.scan[index];
+        let opened = io::open_scan(
+            &scan_config.path,
+            &self.config.input_of(scan_config),
+            self.config.series.pixel_size_um,
+        )?;
+        let scan = CorrectedScan::new(opened, &self.config.correct)?;
+        match &self.defects {
+            Some(map) => scan.with_defects(map),
+            None => Ok(scan),
+        }
+    }
+
+    /// Finds the pixels that answer wrongly in all scans, where the config asks for it.
+    fn find_defects(&mut self, plan: &Plan) -> Result<()> {
+        let DefectConfig { find, ratio } = self.config.correct.defects;
+        if !find {
+            return Ok(());
+        }
+        let n_scans = self.config.scan.len();
+        let count = n_scans.min(defects::MOST_SCANS);
+        let scans: Vec<CorrectedScan> = (0..count)
+            .map(|k| self.corrected(k * (n_scans - 1) / (count - 1).max(1)))
+            .collect::<Result<_>>()?;
+        let slab = plan.scans.iter().map(|scan| scan.slab).min().unwrap_or(1);
+        let map = defects::find(&scans, ratio, slab, &self.session.progress)?;
+        log::info!(
+            "defects: {} pixels ({:.3} %) answer wrongly in all of {count} scans and are interpolated",
+            map.count(),
+            100.0 * map.count() as f64 / (map.shape().0 * map.shape().1).max(1) as f64
+        );
+        if map.count() * 20 > map.shape().0 * map.shape().1 {
+            self.warnings.push(format!(
+                "{} pixels, more than a twentieth of the detector, were taken as defects: raise correct.defects.ratio",
+                map.count()
+            ));
+        }
+        self.defects = Some(map);
+        Ok(())
+    }
+
     /// Finds the axis of every scan before any long work, so that a doubt stops the run early. The averaged flats are
     /// not kept: twenty scans of them are gigabytes.
     fn find_axes(&mut self, plan: &Plan, scans: Vec<Scan>) -> Result<Vec<AxisFit>> {
@@ -207,7 +254,8 @@ impl SeriesRun<'_> {
             axes.push(match kept {
                 Some(record) => record.rotation_axis,
                 None => {
-                    let corrected = CorrectedScan::new(scan, &self.config.correct)?;
+                    drop(scan);
+                    let corrected = self.corrected(scan_plan.index)?;
                     certain_axis(
                         &scan_plan.name,
                         &corrected,
@@ -221,12 +269,7 @@ impl SeriesRun<'_> {
     }
 
     fn scan(&mut self, scan_plan: &ScanPlan, axis: AxisFit, plan: &Plan) -> Result<()> {
-        let opened = io::open_scan(
-            &self.config.scan[scan_plan.index].path,
-            &self.config.input_of(&self.config.scan[scan_plan.index]),
-            self.config.series.pixel_size_um,
-        )?;
-        let scan = CorrectedScan::new(opened, &self.config.correct)?;
+        let scan = self.corrected(scan_plan.index)?;
         for warning in scan.warnings() {
             self.warnings.push(format!("{}: {warning}", scan_plan.name));
         }
