@@ -26,7 +26,7 @@ const ROWS_PER_BAND: usize = 24;
 const STANDING_VIEWS: usize = 25;
 /// A step between columns stands still when its median over the views exceeds their scatter by this. Lower values take the walls
 /// of a sample that hardly wobbles along and pull the answer by 0.1 px.
-const STANDS_STILL: f64 = 7.0;
+const STANDS_STILL: f64 = 10.0;
 /// A second peak this close in height makes the first a guess.
 const MAX_RIVAL: f64 = 0.8;
 /// A peak must stand out of the rms of the curve by this: the highest of a thousand normal values reaches 3.2, a smooth curve
