@@ -40,9 +40,8 @@ pub(super) fn fit(points: &[Point], middle_row: f64, max_slope: f64) -> Option<L
     if n == 0 {
         return None;
     }
-    let own = (points.iter().map(|p| p.sigma_px.powi(2)).sum::<f64>() / n as f64)
-        .sqrt()
-        .max(FLOOR_PX);
+    // the median: one height that is lost says little about the others
+    let own = median(points.iter().map(|p| p.sigma_px).collect()).max(FLOOR_PX);
     if n < 3 {
         let axis_px = points.iter().map(|p| p.axis_px).sum::<f64>() / n as f64;
         let spread = if n == 2 {

@@ -11,6 +11,9 @@ const LEAST_CONTRAST: f64 = 0.1;
 /// Rows that a band of the phase correlation has at least, where the detector allows.
 const BAND_ROWS: usize = 16;
 
+/// Bands for each height, where there are rows enough: a band costs no further reading.
+const BANDS_PER_HEIGHT: usize = 3;
+
 /// The rows that are asked.
 pub(super) struct Heights {
     /// Rows averaged at each height, for methods on sinograms.
@@ -58,7 +61,7 @@ pub(super) fn choose(
         .collect();
     slabs.dedup();
     let (first, last) = (sample[0], sample[sample.len() - 1] + 1);
-    let n_bands = ((last - first) / BAND_ROWS).clamp(1, config.heights.max(1));
+    let n_bands = ((last - first) / BAND_ROWS).clamp(1, BANDS_PER_HEIGHT * config.heights.max(1));
     let edge = |k: usize| first + k * (last - first) / n_bands;
     let bands = (0..n_bands).map(|k| edge(k)..edge(k + 1)).collect();
     let mut notes = Vec::new();

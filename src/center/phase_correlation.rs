@@ -3,28 +3,48 @@
 //! Each detector row is correlated with itself seen from behind; the cross spectra of the rows of a band, and of all pairs of
 //! projections, are added before the phase is taken, so that frequencies in which the rows disagree (noise) lose their
 //! weight. Lines are differentiated first, after Argyriou & Vlachos, Electron. Lett. 39 (2003) 20030666.
+//! What stands still on the detector (the pattern that a flat leaves, stripes) is its own mirror image about its own column, whatever
+//! the axis; it is measured over views all around and taken out of the lines first.
 //! A second pass sees only the columns that have a mirror image about the first answer, faded at both ends: on a truncated
 //! object any other window pulls the answer towards the middle of the detector.
 
 use std::ops::Range;
 
-use ndarray::{Array2, s};
+use ndarray::{Array2, Axis, s};
+use rayon::prelude::*;
 
 use super::Answer;
+use super::fit::median;
 use super::mirror::{Correlator, overlap};
 use super::views::OppositePairs;
 use crate::error::Result;
 use crate::scan::SinogramSource;
 
 /// Rows of a band that are looked at, at most, spread over it.
-const ROWS_PER_BAND: usize = 64;
+const ROWS_PER_BAND: usize = 24;
+/// Views over which the pattern that stands still is measured, spread over the scan; noise enters it with 1.25 / sqrt(views).
+const STANDING_VIEWS: usize = 25;
+/// A step between columns stands still when its median over the views exceeds their scatter by this. Lower values take the walls
+/// of a sample that hardly wobbles along and pull the answer by 0.1 px.
+const STANDS_STILL: f64 = 10.0;
 /// A second peak this close in height makes the first a guess.
 const MAX_RIVAL: f64 = 0.8;
 /// A peak must stand out of the rms of the curve by this: the highest of a thousand normal values reaches 3.2, a smooth curve
 /// of noise has fewer independent ones.
 const MIN_CLARITY: f64 = 4.5;
 
-/// The answer of each band of rows in `bands`, `Err` with the reason where there is none.
+/// What the phase correlation says.
+pub(super) struct Found {
+    /// The answer of each band, `Err` with the reason where there is none.
+    pub(super) answers: Vec<Result<Answer, String>>,
+    /// Whether what stands still was taken out of the lines.
+    pub(super) standing_removed: bool,
+}
+
+/// The answer of each band of rows in `bands`.
+///
+/// On a sample that is round about the axis nothing moves: where fewer than half of the bands give an answer without
+/// what stands still, the lines are taken as they are, if that gives more.
 ///
 /// # Errors
 /// Those of the source.
@@ -33,15 +53,60 @@ pub(super) fn search(
     pairs: &OppositePairs,
     bands: &[Range<usize>],
     range_px: (f64, f64),
-) -> Result<Vec<Result<Answer, String>>> {
-    let near = search_class(source, &pairs.near, bands, range_px)?;
-    if pairs.far.is_empty() {
-        return Ok(near);
+) -> Result<Found> {
+    let near = read_class(source, &pairs.near, bands)?;
+    let far = read_class(source, &pairs.far, bands)?;
+    let standing = standing(source, bands)?;
+    let cleaned = |lines: &[Lines]| -> Vec<Lines> {
+        lines
+            .iter()
+            .zip(&standing)
+            .map(|(lines, standing)| {
+                let clean = |pair: &[Array2<f32>; 2]| pair.each_ref().map(|view| view - standing);
+                lines.iter().map(clean).collect()
+            })
+            .collect()
+    };
+    let moving = answers(pairs, &cleaned(&near), &cleaned(&far), range_px);
+    let count = |answers: &[Result<Answer, String>]| answers.iter().filter(|a| a.is_ok()).count();
+    if 2 * count(&moving) < bands.len() {
+        let whole = answers(pairs, &near, &far, range_px);
+        if count(&whole) > count(&moving) {
+            return Ok(Found {
+                answers: whole,
+                standing_removed: false,
+            });
+        }
     }
-    let far = search_class(source, &pairs.far, bands, range_px)?;
+    Ok(Found {
+        answers: moving,
+        standing_removed: true,
+    })
+}
+
+/// Pairs of `[row, col]` of one band.
+type Lines = Vec<[Array2<f32>; 2]>;
+
+/// The answer of each band from the pairs of both classes.
+fn answers(
+    pairs: &OppositePairs,
+    near: &[Lines],
+    far: &[Lines],
+    range_px: (f64, f64),
+) -> Vec<Result<Answer, String>> {
+    let search = |lines: &[Lines]| -> Vec<Result<Answer, String>> {
+        lines
+            .iter()
+            .map(|lines| search_lines(lines, range_px))
+            .collect()
+    };
+    let near = search(near);
+    if pairs.far.is_empty() {
+        return near;
+    }
+    let far = search(far);
     let ratio = pairs.near_miss / (pairs.far_miss - pairs.near_miss);
-    Ok(near
-        .into_iter()
+    near.into_iter()
         .zip(far)
         .map(|(near, far)| {
             let (near, far) = (near?, far?);
@@ -57,37 +122,93 @@ pub(super) fn search(
                 quality: near.quality.min(far.quality),
             })
         })
+        .collect()
+}
+
+/// The rows of each band that are looked at, of one view: `[row, col]`, one read.
+fn read_view(
+    source: &dyn SinogramSource,
+    view: usize,
+    bands: &[Range<usize>],
+) -> Result<Vec<Array2<f32>>> {
+    let (top, bottom) = (
+        bands.iter().map(|b| b.start).min().unwrap_or(0),
+        bands.iter().map(|b| b.end).max().unwrap_or(0),
+    );
+    let view = source.projection(view, top..bottom)?;
+    Ok(bands
+        .iter()
+        .map(|band| {
+            let stride = band.len().div_ceil(ROWS_PER_BAND).max(1);
+            view.slice(s![band.start - top..band.end - top;stride, ..])
+                .to_owned()
+        })
         .collect())
 }
 
-fn search_class(
+/// The lines of all pairs, per band.
+fn read_class(
     source: &dyn SinogramSource,
     pairs: &[(usize, usize)],
     bands: &[Range<usize>],
-    range_px: (f64, f64),
-) -> Result<Vec<Result<Answer, String>>> {
-    let mut lines: Vec<Vec<[Array2<f32>; 2]>> = bands.iter().map(|_| Vec::new()).collect();
+) -> Result<Vec<Lines>> {
+    let mut lines: Vec<Lines> = bands.iter().map(|_| Vec::new()).collect();
     for &(first, second) in pairs {
-        let (top, bottom) = (
-            bands.iter().map(|b| b.start).min().unwrap_or(0),
-            bands.iter().map(|b| b.end).max().unwrap_or(0),
-        );
-        let views = [
-            source.projection(first, top..bottom)?,
-            source.projection(second, top..bottom)?,
-        ];
-        for (band, lines) in bands.iter().zip(&mut lines) {
-            let stride = band.len().div_ceil(ROWS_PER_BAND).max(1);
-            lines.push(views.each_ref().map(|view| {
-                view.slice(s![band.start - top..band.end - top;stride, ..])
-                    .to_owned()
-            }));
+        let views = read_view(source, first, bands)?
+            .into_iter()
+            .zip(read_view(source, second, bands)?);
+        for (lines, (first, second)) in lines.iter_mut().zip(views) {
+            lines.push([first, second]);
         }
     }
-    Ok(lines
-        .iter()
-        .map(|lines| search_lines(lines, range_px))
-        .collect())
+    Ok(lines)
+}
+
+/// What stands still in each band, `[row, col]`, up to a constant per row.
+fn standing(source: &dyn SinogramSource, bands: &[Range<usize>]) -> Result<Vec<Array2<f32>>> {
+    let n_angles = source.angles_rad().len();
+    let n = STANDING_VIEWS.min(n_angles);
+    let mut views: Vec<Vec<Array2<f32>>> = bands.iter().map(|_| Vec::new()).collect();
+    for k in 0..n {
+        let view = read_view(source, (2 * k + 1) * n_angles / (2 * n), bands)?;
+        for (views, view) in views.iter_mut().zip(view) {
+            views.push(view);
+        }
+    }
+    Ok(views.iter().map(|views| standing_in(views)).collect())
+}
+
+/// The sum over the columns of the median over `views` (each `[row, col]`) of the steps between neighbouring columns, where those
+/// steps hardly differ from view to view.
+///
+/// The sample's steps wander from column to column with the angle; those of the detector, of any width, stay.
+fn standing_in(views: &[Array2<f32>]) -> Array2<f32> {
+    let (n_rows, n_cols) = views.first().map_or((0, 0), Array2::dim);
+    let mut out = Array2::zeros((n_rows, n_cols));
+    out.axis_iter_mut(Axis(0))
+        .into_par_iter()
+        .enumerate()
+        .for_each(|(row, mut out)| {
+            let mut steps = Vec::with_capacity(views.len());
+            let mut sum = 0f64;
+            for col in 1..n_cols {
+                steps.clear();
+                steps.extend(
+                    views
+                        .iter()
+                        .map(|view| f64::from(view[[row, col]]) - f64::from(view[[row, col - 1]]))
+                        .filter(|step| step.is_finite()),
+                );
+                let middle = median(steps.clone());
+                let spread = median(steps.iter().map(|step| (step - middle).abs()).collect());
+                // 1.4826: from the median of absolute values to the standard deviation of a normal distribution
+                if middle.abs() > STANDS_STILL * 1.4826 * spread {
+                    sum += middle;
+                }
+                out[col] = sum as f32;
+            }
+        });
+    out
 }
 
 /// The axis from `lines`, pairs of `[row, col]`.

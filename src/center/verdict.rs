@@ -19,7 +19,20 @@ struct Judged<'a> {
     line: Line,
 }
 
+/// Share of a method's answers that its line must follow for the method to count as sound.
+const FOLLOWED: f64 = 0.7;
+
 impl Judged<'_> {
+    /// One standard deviation at the middle row, with what the scatter over height does not show \[px\].
+    fn sigma_px(&self) -> f64 {
+        self.line.sigma_px.hypot(self.asked.systematic_px)
+    }
+
+    /// Share of the answers that the line follows.
+    fn share(&self) -> f64 {
+        self.line.kept as f64 / self.asked.points.len().max(1) as f64
+    }
+
     fn at(&self, row: f64, middle_row: f64) -> f64 {
         self.line.axis_px + self.line.slope * (row - middle_row)
     }
@@ -55,7 +68,7 @@ pub(super) fn judge(
         ));
     };
     let mut agree = true;
-    let mut uncertainty_px = chosen.line.sigma_px;
+    let mut uncertainty_px = chosen.sigma_px();
     for other in judged.iter().filter(|other| !std::ptr::eq(*other, chosen)) {
         let rows = chosen
             .asked
@@ -66,7 +79,7 @@ pub(super) fn judge(
         let apart = rows
             .map(|row| (chosen.at(row, middle_row) - other.at(row, middle_row)).abs())
             .fold(0.0, f64::max);
-        let scatter = 3.0 * chosen.line.sigma_px.hypot(other.line.sigma_px);
+        let scatter = 3.0 * chosen.sigma_px().hypot(other.sigma_px());
         if apart > config.tolerance_px && apart > scatter {
             agree = false;
             notes.push(format!(
@@ -80,7 +93,7 @@ pub(super) fn judge(
             ));
         } else {
             // what the other's scatter does not explain is an uncertainty of both
-            uncertainty_px = uncertainty_px.max(0.5 * (apart - 2.0 * other.line.sigma_px));
+            uncertainty_px = uncertainty_px.max(0.5 * (apart - 2.0 * other.sigma_px()));
         }
     }
     let heights = chosen.asked.points.len() + chosen.asked.refusals.len();
@@ -134,21 +147,16 @@ fn good_points(asked: &Asked) -> Vec<Point> {
         .collect()
 }
 
-/// The mirror match, which uses all views, where it was asked; else the double wedge, unless its heights scatter
-/// much more than the phase correlation's.
+/// The method with the least uncertainty among those whose line at least [`FOLLOWED`] of their heights follow, if there are any;
+/// the first of equals.
 fn choose<'a, 'b>(judged: &'a [Judged<'b>]) -> Option<&'a Judged<'b>> {
-    let of = |name: &str| judged.iter().find(|j| j.asked.name == name);
-    let least = judged
-        .iter()
-        .min_by(|a, b| a.line.sigma_px.total_cmp(&b.line.sigma_px))?;
-    for name in ["mirror-match", "double-wedge"] {
-        if let Some(preferred) = of(name)
-            && preferred.line.sigma_px <= (3.0 * least.line.sigma_px).max(0.25)
-        {
-            return Some(preferred);
-        }
-    }
-    Some(least)
+    let least = |only_followed: bool| {
+        judged
+            .iter()
+            .filter(|j| !only_followed || j.share() >= FOLLOWED)
+            .min_by(|a, b| a.sigma_px().total_cmp(&b.sigma_px()))
+    };
+    least(true).or_else(|| least(false))
 }
 
 fn describe(
@@ -199,6 +207,14 @@ fn describe(
             capital(asked.name)
         ));
     }
+    let answers = asked.points.len();
+    if (line.kept as f64) < FOLLOWED * answers as f64 {
+        notes.push(format!(
+            "{}: {} of {answers} answers do not follow its line; it is taken only where no other method does better.",
+            capital(asked.name),
+            answers - line.kept
+        ));
+    }
     if let Some(slope) = line.refused_slope {
         notes.push(format!(
             "{} leans by {:.2} degrees over height, more than center.max_lean_deg = {}; the line was taken as level.",
@@ -234,6 +250,7 @@ mod tests {
             points,
             qualities: vec![0.8; 5],
             refusals: Vec::new(),
+            systematic_px: 0.0,
         }
     }
 
@@ -267,6 +284,34 @@ mod tests {
             near.agree && near.uncertainty_px > 0.2 && (near.axis_px - 100.02).abs() < 0.03,
             "{near:?}"
         );
+    }
+
+    #[test]
+    fn the_more_precise_of_two_methods_is_taken_unless_its_heights_leave_its_line() {
+        let mut wedge = asked("double-wedge", 100.0);
+        for (k, point) in wedge.points.iter_mut().enumerate() {
+            point.axis_px += [0.3, -0.3, 0.2, -0.2, 0.1][k];
+        }
+        let mut phase = asked("phase-correlation", 100.1);
+        let chosen = |methods: &[Asked]| {
+            let detector = Detector {
+                n_rows: 41,
+                n_cols: 200,
+            };
+            let fit = judge(methods, &CenterConfig::default(), detector, Vec::new()).unwrap();
+            let last = fit.notes.last().unwrap().clone();
+            (last, fit.notes.iter().any(|n| n.contains("do not follow")))
+        };
+        let methods = [wedge, phase];
+        let (last, doubt) = chosen(&methods);
+        assert!(last.contains("phase-correlation") && !doubt, "{last}");
+        // negative control: two of five heights elsewhere
+        let [wedge, other] = methods;
+        phase = other;
+        phase.points[1].axis_px = 130.0;
+        phase.points[3].axis_px = 130.0;
+        let (last, doubt) = chosen(&[wedge, phase]);
+        assert!(last.contains("double-wedge") && doubt, "{last}");
     }
 
     #[test]
