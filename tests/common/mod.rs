@@ -86,3 +86,14 @@ pub(crate) fn read_npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
     let shape = file.shape().iter().map(|&n| n as usize).collect();
     (shape, file.into_vec().expect("it holds f32"))
 }
+
+/// The first `n` values of a `.npy` of f32.
+pub(crate) fn read_npy_part(path: &Path, n: usize) -> Vec<f32> {
+    let file = std::io::BufReader::new(std::fs::File::open(path).expect("the file is there"));
+    let file = npyz::NpyFile::new(file).expect("it is .npy");
+    file.data::<f32>()
+        .expect("it holds f32")
+        .take(n)
+        .collect::<Result<_, _>>()
+        .expect("it is that long")
+}
