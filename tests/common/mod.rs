@@ -44,9 +44,10 @@ where
     let output = tomodelta(args);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{error}");
+    // the last: libraries under the GPU driver write lines of their own before it
     let sentence = error
         .lines()
-        .find(|line| line.starts_with("error"))
+        .rfind(|line| line.starts_with("error: "))
         .unwrap_or_else(|| panic!("no error line in {error:?}"));
     for word in words {
         assert!(
