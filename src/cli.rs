@@ -199,6 +199,15 @@ pub(crate) enum Command {
         /// Seed of the noise
         #[arg(long)]
         seed: Option<u64>,
+        /// Photons per pixel and frame in the open beam
+        #[arg(long)]
+        photons: Option<f64>,
+        /// Stripes, zingers and beam drift: 0 none, 1 as usual
+        #[arg(long)]
+        artefacts: Option<f64>,
+        /// A cell wider than the field of view
+        #[arg(long)]
+        truncated: bool,
         /// Replace the files
         #[arg(long)]
         overwrite: bool,

@@ -80,6 +80,12 @@ pub struct ScanConfig {
     /// Scan to compare with, where it is not the series' reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// Rotation axis of this scan by hand \[px\], at its middle row; nothing is searched then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub axis: Option<f64>,
+    /// Lean of the axis given by hand \[px per row\].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub axis_slope: Option<f64>,
     /// When the scan was taken (RFC 3339), for the time axis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
@@ -627,6 +633,17 @@ impl Config {
         }
     }
 
+    /// The table of the rotation axis of one scan: an axis given for it over the common one.
+    #[must_use]
+    pub fn center_of(&self, scan: &ScanConfig) -> CenterConfig {
+        let mut center = self.center.clone();
+        if scan.axis.is_some() {
+            center.value = scan.axis;
+            center.slope = scan.axis_slope.unwrap_or(0.0);
+        }
+        center
+    }
+
     /// The scan that `scan` is compared with; `None` for the series' reference itself.
     #[must_use]
     pub fn reference_of<'a>(&'a self, scan: &'a ScanConfig) -> Option<&'a str> {
@@ -823,6 +840,13 @@ impl Config {
                     format!("scan[{index}].path"),
                     "\"\"",
                     "give the file or folder of the scan",
+                ));
+            }
+            if scan.axis_slope.is_some() && scan.axis.is_none() {
+                return Err(Error::config(
+                    format!("scan[{index}].axis_slope"),
+                    scan.axis_slope.unwrap_or_default(),
+                    "is the lean of an axis given by hand: give scan.axis too, or leave it out",
                 ));
             }
             if let Some(reference) = self.reference_of(scan)

@@ -11,24 +11,15 @@ use tomodelta::simulate::{self, Preset, Truth};
 
 use crate::cli::Shared;
 
-/// What `simulate` may be told.
-pub(crate) struct Size {
-    pub(crate) preset: Preset,
-    pub(crate) cols: Option<usize>,
-    pub(crate) rows: Option<usize>,
-    pub(crate) angles: Option<usize>,
-    pub(crate) seed: Option<u64>,
-}
-
-pub(crate) fn simulate(folder: &Path, size: &Size, overwrite: bool, shared: &Shared) -> Result<u8> {
+pub(crate) fn simulate(
+    folder: &Path,
+    options: &simulate::Options,
+    overwrite: bool,
+    shared: &Shared,
+) -> Result<u8> {
     let progress = super::progress(shared);
     super::threads(&super::config_of(shared, Vec::new())?)?;
-    let mut options = simulate::Options::new(size.preset);
-    options.cols = size.cols.or(options.cols);
-    options.rows = size.rows.or(options.rows);
-    options.angles = size.angles.or(options.angles);
-    options.seed = size.seed.unwrap_or(options.seed);
-    simulate::write_with(folder, &options, overwrite, &progress)?;
+    simulate::write_with(folder, options, overwrite, &progress)?;
     println!("{}", folder.join("series.toml").display());
     Ok(0)
 }

@@ -136,20 +136,22 @@ pub(crate) fn run(command: Command) -> Result<u8> {
             rows,
             angles,
             seed,
+            photons,
+            artefacts,
+            truncated,
             overwrite,
             shared,
-        } => demo::simulate(
-            &folder,
-            &demo::Size {
-                preset,
-                cols,
-                rows,
-                angles,
-                seed,
-            },
-            overwrite,
-            &shared,
-        ),
+        } => {
+            let mut options = tomodelta::simulate::Options::new(preset);
+            options.cols = cols;
+            options.rows = rows;
+            options.angles = angles;
+            options.photons = photons;
+            options.seed = seed.unwrap_or(options.seed);
+            options.artefacts = artefacts.unwrap_or(options.artefacts);
+            options.truncated |= truncated;
+            demo::simulate(&folder, &options, overwrite, &shared)
+        }
         Command::Config {
             file,
             default,

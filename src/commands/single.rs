@@ -149,7 +149,7 @@ pub(crate) fn reconstruct(
     let axis = certain_axis(
         &path.display().to_string(),
         integrals,
-        &config,
+        &config.center,
         &session.progress,
     )?;
     let done = write_volume(&source, &axis, slab.rows, output, &config, &session)?;

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use crate::center::{self, AxisFit};
-use crate::config::{Config, ScanConfig, StripeMethod};
+use crate::config::{CenterConfig, Config, ScanConfig, StripeMethod};
 use crate::correct::CorrectedScan;
 use crate::difference;
 use crate::error::{Error, Result};
@@ -92,10 +92,10 @@ pub fn attenuation_unit(pixel_size_um: Option<f64>) -> (f64, &'static str) {
 pub fn certain_axis(
     name: &str,
     source: &dyn SinogramSource,
-    config: &Config,
+    config: &CenterConfig,
     progress: &Progress,
 ) -> Result<AxisFit> {
-    let axis = center::find(source, &config.center, progress)?;
+    let axis = center::find(source, config, progress)?;
     log::info!(
         "{name}: rotation axis {:.2} +- {:.2} px at row {:.0}, lean {:.5} px/row",
         axis.axis_px,
@@ -112,7 +112,7 @@ pub fn certain_axis(
             axis.notes.join("; ")
         ),
         hint: format!(
-            "look at `tomodelta center` for this scan and pass the axis with --axis COL or center.value (best guess {:.2})",
+            "look at `tomodelta center` for this scan and pass the axis with --axis COL (in a series: axis = COL in its [[scan]] table; best guess {:.2})",
             axis.axis_px
         ),
     })
@@ -211,7 +211,7 @@ impl SeriesRun<'_> {
                     certain_axis(
                         &scan_plan.name,
                         &corrected,
-                        self.config,
+                        &self.config.center_of(&self.config.scan[scan_plan.index]),
                         &self.session.progress,
                     )?
                 }
