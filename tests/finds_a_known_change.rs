@@ -166,6 +166,7 @@ fn the_summed_change_is_the_one_simulated() {
     );
     // swapped, they are far off
     assert!(error("increase_sum_per_cm", decrease).abs() > SUM_TOLERANCE);
+    // the accuracy of the whole chain: the axis of each scan, what is left of stripes, the shift
     assert!(
         up.abs() <= SUM_TOLERANCE && down.abs() <= SUM_TOLERANCE,
         "increase off by {:.1} %, decrease by {:.1} %",

@@ -109,6 +109,7 @@ fn a_scan_larger_than_the_room_is_reconstructed_within_it_and_bit_for_bit() {
         (&tighter, "192MiB", 192 << 20),
     ] {
         let peak = reconstruct(output, memory, &[]);
+        println!("{} MiB under {memory}", peak >> 20);
         assert!(peak <= cap, "{} MiB under a cap of {memory}", peak >> 20);
     }
     // what is measured is what the cap holds down
@@ -125,6 +126,7 @@ fn a_scan_larger_than_the_room_is_reconstructed_within_it_and_bit_for_bit() {
         "384MiB",
         &["--method", "fbp", "--crop", "128..384,128..384"],
     );
+    println!("{} MiB under 384MiB, into OME-Zarr", peak >> 20);
     assert!(peak <= 384 << 20, "{} MiB into OME-Zarr", peak >> 20);
     let moved = path("moved.npy");
     succeeds([
