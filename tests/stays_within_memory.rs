@@ -16,6 +16,7 @@ use tomodelta::{io, plan};
     unsafe_code,
     reason = "the peak of one finished child is given by wait4 alone; files of /proc vanish with the process"
 )]
+#[expect(clippy::zombie_processes, reason = "wait4 waits for it")]
 fn peak_memory(args: &[&str]) -> u64 {
     let child = Command::new(env!("CARGO_BIN_EXE_tomodelta"))
         .args(args)
