@@ -116,7 +116,7 @@ impl SlabNeed {
     ) -> Result<Slab> {
         let peak =
             |rows: usize| BASE_BYTES + self.fixed + self.per_slice * rows as u64 + scratch(rows);
-        let most = rows.min(MOST_SLAB_ROWS).max(1);
+        let most = rows.clamp(1, MOST_SLAB_ROWS);
         // whole groups of sixteen keep the interleaved kernels full
         let heights = std::iter::once(most)
             .chain((1..most).rev().filter(|rows| *rows <= 16 || rows % 16 == 0));
@@ -246,6 +246,9 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Memory`], [`Error::Config`], [`Error::Shape`] when a scan does not fit its reference.
+    ///
+    /// # Panics
+    /// When `scans` are fewer than `config.scan`.
     pub fn new(config: &Config, scans: &[Scan], device: &Device) -> Result<Plan> {
         let cap = memory_cap(config)?;
         let order = order_of_work(config)?;

@@ -117,6 +117,9 @@ impl Scan {
     ///
     /// # Errors
     /// Those of the reader and of `consume`.
+    ///
+    /// # Panics
+    /// Never: each block is cut to its shape.
     pub fn for_each_block(
         &self,
         rows: Range<usize>,

@@ -28,7 +28,7 @@ use crate::io::volume::{VolumeMeta, VoxelType};
 use crate::io::{self, volume};
 use crate::plan::{Plan, ScanPlan, slice_grid};
 use crate::progress::Progress;
-use crate::record::{AlignmentRecord, InputRecord, RunRecord, ScanRecord};
+use crate::record::{AlignmentRecord, DifferenceRecord, InputRecord, RunRecord, ScanRecord};
 use crate::report;
 use crate::scan::{Scan, SinogramSource};
 use output::{Existing, OutputFolder, read_json, write_json, write_whole};
@@ -337,6 +337,7 @@ impl SeriesRun<'_> {
         if self.session.existing == Existing::Resume
             && let Ok(record) = read_json::<AlignmentRecord>(&path)
         {
+            self.warn_again(&scan_plan.name, &record.warnings);
             return Ok((
                 Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]),
                 record,
@@ -471,6 +472,14 @@ impl SeriesRun<'_> {
         Ok(record)
     }
 
+    /// What was warned of when a kept result was made.
+    fn warn_again(&mut self, name: &str, warnings: &[String]) {
+        for warning in warnings {
+            log::warn!("{name}: {warning}");
+            self.warnings.push(format!("{name}: {warning}"));
+        }
+    }
+
     fn subtract(
         &mut self,
         scan_plan: &ScanPlan,
@@ -485,6 +494,8 @@ impl SeriesRun<'_> {
         let folder = self.folder.difference(name)?;
         if self.session.existing == Existing::Resume && folder.join("difference.json").exists() {
             log::info!("{name}: the difference is complete, kept");
+            let record: DifferenceRecord = read_json(&folder.join("difference.json"))?;
+            self.warn_again(name, &record.warnings);
             return Ok(());
         }
         let other = self

@@ -376,10 +376,11 @@ fn refine(
             .hypot(found.shift_err_voxel[1])
             .max(1e-4)
             .powi(-2);
-        for axis in 0..3 {
-            let weight = found.shift_err_voxel[axis].max(1e-4).powi(-2);
-            sums[axis][0] += weight * found.shift_voxel[axis];
-            sums[axis][1] += weight;
+        let shifts = found.shift_voxel.iter().zip(&found.shift_err_voxel);
+        for (sum, (shift, err)) in sums.iter_mut().zip(shifts) {
+            let weight = err.max(1e-4).powi(-2);
+            sum[0] += weight * shift;
+            sum[1] += weight;
         }
         sums[3][0] += rotation_weight * found.rotation_deg[2];
         sums[3][1] += rotation_weight;
@@ -392,8 +393,8 @@ fn refine(
     }
     let mean = |k: usize| sums[k][0] / sums[k][1];
     motion = motion.followed_by(Motion::from_alignment([mean(0), mean(1), mean(2)], mean(3)));
-    for axis in 0..3 {
-        record.shift_err_voxel[axis] = record.shift_err_voxel[axis].min(sums[axis][1].powf(-0.5));
+    for (err, sum) in record.shift_err_voxel.iter_mut().zip(&sums) {
+        *err = err.min(sum[1].powf(-0.5));
     }
     Ok(motion)
 }

@@ -244,12 +244,15 @@ mod tests {
         assert_eq!(values.first().map(|v| v.0), Some(0));
         assert_eq!(
             values.last().map(|v| v.0),
-            Some(56),
-            "row 56 + 3.37 is the last on the detector"
+            Some(55),
+            "of rows 0 to 59, 55 + 3.37 is the last on the detector"
         );
         for &(z, value) in values.iter().filter(|(z, _)| *z < 52) {
-            // the kernel is exact to about 1e-3 of the amplitude for a period of 42 rows
-            assert!((f64::from(value) - f(z as f64 + 3.37)).abs() < 2e-3, "{z}");
+            // the first moment of the taps is 0.0134 rows off at this fraction, times the steepest slope, 0.16 per row
+            assert!(
+                (f64::from(value) - f(z as f64 + 3.37)).abs() < 2.2e-3,
+                "{z}"
+            );
         }
         let wrong = f64::from(values[20].1) - f(20.0 + 3.0);
         assert!(wrong.abs() > 0.02, "the check is blind");

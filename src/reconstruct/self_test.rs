@@ -19,7 +19,7 @@ use super::ramp_filter::{
     LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers, ramp_filter_cpu,
     traffic_bytes,
 };
-use crate::config::ReconstructConfig;
+use crate::config::{ReconstructConfig, ReconstructMethod};
 use crate::error::Result;
 use crate::gpu::Gpu;
 
@@ -87,6 +87,8 @@ impl Case {
             ),
             grid: self.grid,
             config: ReconstructConfig {
+                // the twin of the kernels; the CPU would choose another where that is faster
+                method: ReconstructMethod::Fbp,
                 upsample: self.upsample,
                 ..ReconstructConfig::default()
             },

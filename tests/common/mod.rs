@@ -44,9 +44,10 @@ where
     let output = tomodelta(args);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{error}");
+    // the last: libraries under the GPU driver write lines of their own before it
     let sentence = error
         .lines()
-        .find(|line| line.starts_with("error"))
+        .rfind(|line| line.starts_with("error: "))
         .unwrap_or_else(|| panic!("no error line in {error:?}"));
     for word in words {
         assert!(
@@ -85,4 +86,15 @@ pub(crate) fn read_npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
     let file = npyz::NpyFile::new(&bytes[..]).expect("it is .npy");
     let shape = file.shape().iter().map(|&n| n as usize).collect();
     (shape, file.into_vec().expect("it holds f32"))
+}
+
+/// The first `n` values of a `.npy` of f32.
+pub(crate) fn read_npy_part(path: &Path, n: usize) -> Vec<f32> {
+    let file = std::io::BufReader::new(std::fs::File::open(path).expect("the file is there"));
+    let file = npyz::NpyFile::new(file).expect("it is .npy");
+    file.data::<f32>()
+        .expect("it holds f32")
+        .take(n)
+        .collect::<Result<_, _>>()
+        .expect("it is that long")
 }
