@@ -186,6 +186,15 @@ fn toml(series: &Series, truth: &Truth) -> String {
         let method = if turned { "rigid" } else { "translation" };
         let _ = write!(text, "\n[align]\nmethod = \"{method}\"\n");
     }
+    if series.detector.artefacts == 0.0 {
+        let _ = write!(
+            text,
+            "\n# this detector answers evenly: nothing to remove, and whatever is removed is lost from the sample\n\
+             [correct.zinger]\nenabled = false\n\n\
+             [correct.stripe]\nmethod = \"none\"\n\n\
+             [difference]\nsigma = 4.0\n"
+        );
+    }
     if series.cell.is_some() {
         let _ = write!(
             text,
