@@ -399,7 +399,7 @@ fn a_finished_run_is_kept_by_resume_and_never_replaced_unasked() {
         "--set",
         "reconstruct.rows=12..44",
         "--set",
-        "difference.sigma=4",
+        "difference.sigma=4.5",
         "--resume",
     ];
     refuses(
