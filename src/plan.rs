@@ -210,7 +210,7 @@ pub fn single_slab(
     let rows = config.reconstruct.row_range(shape[1])?;
     let grid = slice_grid(&config.reconstruct, shape[2])?;
     let need = reconstruct_need(shape, &grid, rows.len(), config.run.format, false);
-    let reconstructor = Reconstructor::new(slice_job(config, shape[2], angles_rad, grid), device)?;
+    let reconstructor = reconstructor(config, shape[2], angles_rad, grid, device)?;
     need.slab_under(memory_cap(config)?, rows.len(), "reconstructing", |rows| {
         reconstructor
             .scratch_bytes(rows)
@@ -218,16 +218,19 @@ pub fn single_slab(
     })
 }
 
-fn slice_job(config: &Config, n_cols: usize, angles_rad: &[f64], grid: Grid) -> SliceJob {
-    let mask = config.reconstruct.mask_radius;
-    SliceJob {
-        n_cols,
-        rays: rays(angles_rad, InPlaneMotion::default()),
-        grid,
-        config: config.reconstruct.clone(),
-        scale: 1.0,
-        mask_radius_px: (mask > 0.0).then_some(mask * n_cols as f64 / 2.0),
-    }
+/// The reconstructor of an unmoved scan, asked here for its memory only.
+fn reconstructor(
+    config: &Config,
+    n_cols: usize,
+    angles_rad: &[f64],
+    grid: Grid,
+    device: &Device,
+) -> Result<Reconstructor> {
+    let rays = rays(angles_rad, InPlaneMotion::default());
+    Reconstructor::new(
+        SliceJob::new(n_cols, rays, grid, &config.reconstruct, 1.0),
+        device,
+    )
 }
 
 /// Voxels of the volume per voxel of its pilot.
@@ -317,10 +320,7 @@ fn plan_scan(
         config.run.format,
         reference.is_some(),
     );
-    let reconstructor = Reconstructor::new(
-        slice_job(config, scan.n_cols(), &scan.angles_rad, grid),
-        device,
-    )?;
+    let reconstructor = reconstructor(config, scan.n_cols(), &scan.angles_rad, grid, device)?;
     let Slab {
         rows: slab,
         peak_bytes,

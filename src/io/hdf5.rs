@@ -18,7 +18,7 @@ use std::path::Path;
 use crate::error::Result;
 use crate::scan::PixelType;
 
-pub(crate) use guard::is_hdf5;
+pub(crate) use guard::{check_complete, is_hdf5};
 pub(super) use stack::check_request;
 pub(crate) use stack::open_stack;
 pub(crate) use tree::{Found, Tree, parent};

@@ -18,12 +18,13 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use crate::center::{self, AxisFit};
-use crate::config::{CenterConfig, Config, DefectConfig, ScanConfig, StripeMethod};
+use crate::config::{CenterConfig, Config, DefectConfig, ScanConfig, StripeMethod, VolumeFormat};
 use crate::correct::CorrectedScan;
 use crate::correct::defects::{self, DefectMap};
 use crate::difference;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
+use crate::io::volume::partial::write_file;
 use crate::io::volume::{VolumeMeta, VoxelType};
 use crate::io::{self, volume};
 use crate::plan::{Plan, ScanPlan, slice_grid};
@@ -31,7 +32,7 @@ use crate::progress::Progress;
 use crate::record::{AlignmentRecord, DifferenceRecord, InputRecord, RunRecord, ScanRecord};
 use crate::report;
 use crate::scan::{Scan, SinogramSource};
-use output::{Existing, OutputFolder, read_json, write_json, write_whole};
+use output::{Existing, OutputFolder, read_json, write_json};
 use pilot::{Target, find_motion};
 use reconstruct_scan::{Motion, ScanJob};
 use rows::{CountedScan, RowSource};
@@ -61,20 +62,22 @@ pub fn open_series(config: &Config) -> Result<Vec<Scan>> {
     config
         .scan
         .iter()
-        .map(|scan| open_one(config, scan))
+        .map(|scan| {
+            let opened = open_one(config, scan)?;
+            for warning in &opened.warnings {
+                log::warn!("{}: {warning}", scan.name);
+            }
+            Ok(opened)
+        })
         .collect()
 }
 
 fn open_one(config: &Config, scan: &ScanConfig) -> Result<Scan> {
-    let opened = io::open_scan(
+    io::open_scan(
         &scan.path,
         &config.input_of(scan),
         config.series.pixel_size_um,
-    )?;
-    for warning in &opened.warnings {
-        log::warn!("{}: {warning}", scan.name);
-    }
-    Ok(opened)
+    )
 }
 
 /// Factor from attenuation per pixel to the unit of the volume, and that unit.
@@ -151,7 +154,7 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
         warnings: Vec::new(),
     };
     run.find_defects(&plan)?;
-    let axes = run.find_axes(&plan, scans)?;
+    let axes = run.find_axes(&plan, &scans)?;
     for (scan_plan, axis) in plan.scans.iter().zip(axes) {
         run.scan(scan_plan, axis, &plan)?;
         record.scans.push(scan_plan.name.clone());
@@ -192,12 +195,7 @@ struct Finished {
 impl SeriesRun<'_> {
     /// Opens and averages a scan of the series, with the defects that were found over all of them.
     fn corrected(&self, index: usize) -> Result<CorrectedScan> {
-        let scan_config = &self.config.scan[index];
-        let opened = io::open_scan(
-            &scan_config.path,
-            &self.config.input_of(scan_config),
-            self.config.series.pixel_size_um,
-        )?;
+        let opened = open_one(self.config, &self.config.scan[index])?;
         let scan = CorrectedScan::new(opened, &self.config.correct)?;
         match &self.defects {
             Some(map) => scan.with_defects(map),
@@ -235,14 +233,10 @@ impl SeriesRun<'_> {
 
     /// Finds the axis of every scan before any long work, so that a doubt stops the run early. The averaged flats are
     /// not kept: twenty scans of them are gigabytes.
-    fn find_axes(&mut self, plan: &Plan, scans: Vec<Scan>) -> Result<Vec<AxisFit>> {
-        let mut by_index: Vec<Option<Scan>> = scans.into_iter().map(Some).collect();
+    fn find_axes(&mut self, plan: &Plan, scans: &[Scan]) -> Result<Vec<AxisFit>> {
         let mut axes = Vec::new();
         for scan_plan in &plan.scans {
-            let scan = by_index[scan_plan.index]
-                .take()
-                .expect("the plan names every scan once");
-            for warning in &scan.warnings {
+            for warning in &scans[scan_plan.index].warnings {
                 self.warnings.push(format!("{}: {warning}", scan_plan.name));
             }
             let kept: Option<ScanRecord> = match self.session.existing {
@@ -254,7 +248,6 @@ impl SeriesRun<'_> {
             axes.push(match kept {
                 Some(record) => record.rotation_axis,
                 None => {
-                    drop(scan);
                     let corrected = self.corrected(scan_plan.index)?;
                     certain_axis(
                         &scan_plan.name,
@@ -337,7 +330,7 @@ impl SeriesRun<'_> {
         if self.session.existing == Existing::Resume
             && let Ok(record) = read_json::<AlignmentRecord>(&path)
         {
-            self.warn_again(&scan_plan.name, &record.warnings);
+            self.warn(&scan_plan.name, &record.warnings);
             return Ok((
                 Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]),
                 record,
@@ -380,10 +373,7 @@ impl SeriesRun<'_> {
                 scan_plan.name, record.confidence
             ));
         }
-        for warning in &record.warnings {
-            log::warn!("{}: {warning}", scan_plan.name);
-            self.warnings.push(format!("{}: {warning}", scan_plan.name));
-        }
+        self.warn(&scan_plan.name, &record.warnings);
         let [x, y, z] = record.shift_voxel;
         log::info!(
             "{}: moved by x {x:.2}, y {y:.2}, z {z:.2} voxels against {reference}",
@@ -420,12 +410,6 @@ impl SeriesRun<'_> {
                 ],
             ),
         };
-        let mut writer = volume::create(
-            volume_path,
-            self.config.run.format,
-            &meta,
-            self.session.existing != Existing::Refuse,
-        )?;
         let job = ScanJob {
             angles_rad: scan.angles_rad(),
             n_cols: SinogramSource::n_cols(scan),
@@ -437,17 +421,18 @@ impl SeriesRun<'_> {
             config: &self.config.reconstruct,
             scale,
         };
-        let stage = self.session.progress.stage(
-            &format!("reconstructing {name}"),
-            scan_plan.rows.len() as u64,
-            "slices",
-        );
         let mut source = CountedScan::new(scan);
-        let done = job.run(&mut source, &self.session.device, &stage, |z, slices| {
-            writer.write(z, slices)
-        })?;
-        writer.finish()?;
-        drop(stage);
+        let title = format!("reconstructing {name}");
+        let format = self.config.run.format;
+        let done = reconstruct_into(
+            &mut source,
+            &job,
+            &meta,
+            volume_path,
+            format,
+            &title,
+            self.session,
+        )?;
         let scan_config = &self.config.scan[scan_plan.index];
         let mut record = scan_record(name, scan.scan(), axis.clone());
         record.time = scan_config
@@ -472,8 +457,8 @@ impl SeriesRun<'_> {
         Ok(record)
     }
 
-    /// What was warned of when a kept result was made.
-    fn warn_again(&mut self, name: &str, warnings: &[String]) {
+    /// Says the warnings of a result, made now or kept, and keeps them for the record.
+    fn warn(&mut self, name: &str, warnings: &[String]) {
         for warning in warnings {
             log::warn!("{name}: {warning}");
             self.warnings.push(format!("{name}: {warning}"));
@@ -495,7 +480,7 @@ impl SeriesRun<'_> {
         if self.session.existing == Existing::Resume && folder.join("difference.json").exists() {
             log::info!("{name}: the difference is complete, kept");
             let record: DifferenceRecord = read_json(&folder.join("difference.json"))?;
-            self.warn_again(name, &record.warnings);
+            self.warn(name, &record.warnings);
             return Ok(());
         }
         let other = self
@@ -539,10 +524,7 @@ impl SeriesRun<'_> {
             &folder,
             &context,
         )?;
-        for warning in &record.warnings {
-            log::warn!("{name}: {warning}");
-            self.warnings.push(format!("{name}: {warning}"));
-        }
+        self.warn(name, &record.warnings);
         Ok(())
     }
 }
@@ -665,7 +647,7 @@ fn keep_or_check_recipe(
         }
         remove_records(folder)?;
     }
-    write_whole(&config_path, text.as_bytes())?;
+    write_file(&config_path, text.as_bytes())?;
     write_json(&inputs_path, &inputs)
 }
 
@@ -714,9 +696,9 @@ fn recipe_text(config: &Config) -> Result<String> {
 }
 
 fn first_change(old: &str, new: &str) -> Option<String> {
-    // how fast and where the work is done does not change the result
+    // how fast the work is done does not change the result; the device does: another one may take another method
     let counts = |line: &&str| {
-        !["threads", "memory", "device"]
+        !["threads", "memory"]
             .iter()
             .any(|key| line.starts_with(&format!("{key} =")))
     };
@@ -776,12 +758,6 @@ pub fn reconstruct_one(
             &[("rotation_axis", json!(axis))],
         ),
     };
-    let mut writer = volume::create(
-        output,
-        config.run.format,
-        &meta,
-        session.existing == Existing::Overwrite,
-    )?;
     let job = ScanJob {
         angles_rad,
         n_cols,
@@ -793,9 +769,33 @@ pub fn reconstruct_one(
         config: &config.reconstruct,
         scale,
     };
+    let format = config.run.format;
+    reconstruct_into(
+        source,
+        &job,
+        &meta,
+        output,
+        format,
+        "reconstructing",
+        session,
+    )
+}
+
+/// Carries out `job` and writes its slices as one volume.
+fn reconstruct_into(
+    source: &mut dyn RowSource,
+    job: &ScanJob<'_>,
+    meta: &VolumeMeta,
+    path: &Path,
+    format: VolumeFormat,
+    title: &str,
+    session: &Session,
+) -> Result<reconstruct_scan::Reconstructed> {
+    let overwrite = session.existing != Existing::Refuse;
+    let mut writer = volume::create(path, format, meta, overwrite)?;
     let stage = session
         .progress
-        .stage("reconstructing", rows.len() as u64, "slices");
+        .stage(title, job.slices.len() as u64, "slices");
     let done = job.run(source, &session.device, &stage, |z, slices| {
         writer.write(z, slices)
     })?;

@@ -1,12 +1,12 @@
 //! The output folder of a run: who may write into it, and files that appear only when complete.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::io::volume::partial::write_file;
 
 /// What to do with an output that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,19 +98,6 @@ impl OutputFolder {
     }
 }
 
-/// Writes a file so that it is either the old one or the whole new one.
-///
-/// # Errors
-/// Those of the file system.
-pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary).map_err(Error::io("write", &temporary))?;
-    file.write_all(content)
-        .map_err(Error::io("write", &temporary))?;
-    file.sync_all().map_err(Error::io("write", &temporary))?;
-    fs::rename(&temporary, path).map_err(Error::io("write", path))
-}
-
 /// Writes a record as JSON, whole.
 ///
 /// # Errors
@@ -124,7 +111,7 @@ pub fn write_json(path: &Path, record: &impl Serialize) -> Result<()> {
         )
     })?;
     text.push(b'\n');
-    write_whole(path, &text)
+    write_file(path, &text)
 }
 
 /// Reads a record back.
@@ -169,7 +156,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         drop(OutputFolder::claim(&path, Existing::Refuse).unwrap());
-        write_whole(&path.join("config.toml"), b"x").unwrap();
+        write_file(&path.join("config.toml"), b"x").unwrap();
         assert!(matches!(
             OutputFolder::claim(&path, Existing::Refuse),
             Err(Error::OutputExists { .. })

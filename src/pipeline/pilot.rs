@@ -18,7 +18,7 @@ use crate::gpu::Device;
 use crate::io::volume::VolumeReader;
 use crate::pipeline::reconstruct_scan::{Motion, ScanJob};
 use crate::pipeline::rows::RowSource;
-use crate::progress::Progress;
+use crate::progress::{Progress, Stage};
 use crate::reconstruct::geometry::Grid;
 use crate::record::AlignmentRecord;
 use crate::scan::{SinogramSource, Sinograms};
@@ -58,16 +58,16 @@ impl RowSource for BinnedRows<'_> {
 
     fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
         let b = self.binning;
+        if b == 1 {
+            // in one read: a frame stored as one compressed chunk is decoded once, not once for each row
+            let rows = self.first_row + rows.start..self.first_row + rows.end;
+            return Ok(self.scan.slab(rows)?.0);
+        }
         let n_cols = self.scan.n_cols() / b;
         let mut out = Array3::<f32>::zeros((rows.len(), self.scan.angles_rad().len(), n_cols));
         for (k, row) in rows.enumerate() {
             let first = self.first_row + row * b;
             let (fine, _) = self.scan.slab(first..first + b)?;
-            if b == 1 {
-                out.index_axis_mut(Axis(0), k)
-                    .assign(&fine.index_axis(Axis(0), 0));
-                continue;
-            }
             let scale = 1.0 / (b * b) as f32;
             ndarray::Zip::indexed(out.index_axis_mut(Axis(0), k).rows_mut()).par_for_each(
                 |angle, mut line| {
@@ -178,13 +178,7 @@ impl Target<'_> {
         };
         let stage = progress.stage(name, n_slices as u64, "slices");
         let mut source = BinnedRows::new(self.scan, &self.rows, binning);
-        let mut out = Array3::<f32>::zeros((n_slices, grid.n_y, grid.n_x));
-        job.run(&mut source, device, &stage, |z, slices| {
-            out.slice_mut(s![z..z + slices.dim().0, .., ..])
-                .assign(&slices.mapv(|v| if v.is_finite() { v } else { 0.0 }));
-            Ok(())
-        })?;
-        Ok(out)
+        collect(&job, &mut source, device, &stage)
     }
 
     /// A block of full-resolution slices on the reference grid; NaN becomes 0.
@@ -215,14 +209,24 @@ impl Target<'_> {
         };
         let stage = progress.stage("refining the alignment", rows.len() as u64, "slices");
         let mut source = BinnedRows::new(self.scan, &all, 1);
-        let mut out = Array3::<f32>::zeros((rows.len(), grid.n_y, grid.n_x));
-        job.run(&mut source, device, &stage, |z, slices| {
-            out.slice_mut(s![z..z + slices.dim().0, .., ..])
-                .assign(&slices.mapv(|v| if v.is_finite() { v } else { 0.0 }));
-            Ok(())
-        })?;
-        Ok(out)
+        collect(&job, &mut source, device, &stage)
     }
+}
+
+/// All slices of a job in memory, NaN as 0.
+fn collect(
+    job: &ScanJob<'_>,
+    source: &mut dyn RowSource,
+    device: &Device,
+    stage: &Stage,
+) -> Result<Array3<f32>> {
+    let mut out = Array3::<f32>::zeros((job.slices.len(), job.grid.n_y, job.grid.n_x));
+    job.run(source, device, stage, |z, slices| {
+        out.slice_mut(s![z..z + slices.dim().0, .., ..])
+            .assign(&slices.mapv(|v| if v.is_finite() { v } else { 0.0 }));
+        Ok(())
+    })?;
+    Ok(out)
 }
 
 /// The motion of `target` against the volume `reference`, and the record of how it was found.

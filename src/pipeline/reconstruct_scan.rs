@@ -102,18 +102,6 @@ pub struct ScanJob<'a> {
 }
 
 impl ScanJob<'_> {
-    fn slice_job(&self) -> SliceJob {
-        let mask = self.config.mask_radius;
-        SliceJob {
-            n_cols: self.n_cols,
-            rays: rays(self.angles_rad, self.motion.in_plane),
-            grid: self.grid,
-            config: self.config.clone(),
-            scale: self.scale,
-            mask_radius_px: (mask > 0.0).then_some(mask * self.n_cols as f64 / 2.0),
-        }
-    }
-
     /// Reconstructs slab by slab; `consume` gets the index of the first slice (0 at `slices.start`) and the slices.
     /// Slices above or below the detector are NaN.
     ///
@@ -126,7 +114,9 @@ impl ScanJob<'_> {
         stage: &Stage,
         mut consume: impl FnMut(usize, ArrayView3<'_, f32>) -> Result<()>,
     ) -> Result<Reconstructed> {
-        let mut reconstructor = Reconstructor::new(self.slice_job(), device)?;
+        let rays = rays(self.angles_rad, self.motion.in_plane);
+        let job = SliceJob::new(self.n_cols, rays, self.grid, self.config, self.scale);
+        let mut reconstructor = Reconstructor::new(job, device)?;
         let mut rows = ShiftedRows::new(source, self.motion.shift_z_px);
         let mut range = RangeSum::default();
         let mut covered = self.slices.end..self.slices.start;

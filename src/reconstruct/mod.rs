@@ -40,6 +40,28 @@ pub struct SliceJob {
     pub mask_radius_px: Option<f64>,
 }
 
+impl SliceJob {
+    /// The job of `config` on `grid`: the mask is a share of half the width of the detector.
+    #[must_use]
+    pub fn new(
+        n_cols: usize,
+        rays: Vec<Ray>,
+        grid: Grid,
+        config: &ReconstructConfig,
+        scale: f64,
+    ) -> Self {
+        let mask = config.mask_radius;
+        SliceJob {
+            n_cols,
+            rays,
+            grid,
+            config: config.clone(),
+            scale,
+            mask_radius_px: (mask > 0.0).then_some(mask * n_cols as f64 / 2.0),
+        }
+    }
+}
+
 /// Reconstructs slabs of slices; made once per scan.
 pub struct Reconstructor {
     n_cols: usize,

@@ -22,6 +22,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::io::volume::partial::write_file;
 use crate::progress::Progress;
 
 use canvas::Canvas;
@@ -87,7 +88,7 @@ pub fn write(folder: &Path, progress: &Progress) -> Result<PathBuf> {
     }
     stage.inc(1);
     let path = folder.join("report.html");
-    write_whole(&path, html::page(&run, &figures).as_bytes())?;
+    write_file(&path, html::page(&run, &figures).as_bytes())?;
     Ok(path)
 }
 
@@ -164,19 +165,12 @@ fn save(folder: &Path, name: &str, canvas: &Canvas, caption: &str) -> Result<Fig
     std::fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
     let path = folder.join(format!("{name}.png"));
     let png = canvas.png(&path)?;
-    write_whole(&path, &png)?;
+    write_file(&path, &png)?;
     let path = folder.join(format!("{name}.svg"));
-    write_whole(&path, canvas.svg(&path)?.as_bytes())?;
+    write_file(&path, canvas.svg(&path)?.as_bytes())?;
     Ok(Figure {
         name: name.to_string(),
         caption: caption.to_string(),
         png,
     })
-}
-
-/// A file that is either the old one or the whole new one.
-fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, content).map_err(Error::io("write", &temporary))?;
-    std::fs::rename(&temporary, path).map_err(Error::io("write", path))
 }

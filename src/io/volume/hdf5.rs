@@ -2,8 +2,6 @@
 //!
 //! Uncompressed, because every HDF5 library reads that without plugins and noise does not compress.
 
-use std::fs::File;
-use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +16,7 @@ use super::{
     Hints, Opened, Slab, Stack, Stored, VolumeMeta, VolumeReader, VolumeWriter, VoxelType,
 };
 use crate::error::{Error, Result};
+use crate::io::hdf5::check_complete;
 
 /// The dataset of our own files.
 pub(super) const DATASET: &str = "/volume";
@@ -196,44 +195,9 @@ fn blake3_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Refuses a file that is shorter than its superblock says: the library reads the missing part as zeros.
-///
-/// Superblock versions 0 to 3, 8-byte addresses, no user block (HDF5 File Format Specification 3.0, II.A).
-fn refuse_truncated(path: &Path) -> Result<()> {
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
-    let length = file.metadata().map_err(Error::io("read", path))?.len();
-    let mut start = [0u8; 64];
-    let read = file.read(&mut start).map_err(Error::io("read", path))?;
-    let at = match (
-        read == start.len() && &start[..8] == b"\x89HDF\r\n\x1a\n",
-        start[8],
-    ) {
-        (true, 0) => 40,
-        (true, 1) => 44,
-        (true, 2 | 3) => 28,
-        _ => {
-            return Err(Error::input(
-                path,
-                "does not start with an HDF5 superblock of version 0 to 3",
-                "check the file with h5dump",
-            ));
-        }
-    };
-    let bytes: [u8; 8] = start[at..at + 8].try_into().expect("eight bytes were cut");
-    let expected = u64::from_le_bytes(bytes);
-    if expected != u64::MAX && length < expected {
-        return Err(Error::input(
-            path,
-            format!("the HDF5 header asks for {expected} bytes and the file has {length}"),
-            "it was cut short; copy or write it again",
-        ));
-    }
-    Ok(())
-}
-
 impl Hdf5Volume {
     fn open(path: &Path, name: &str, hints: &Hints) -> Result<Self> {
-        refuse_truncated(path)?;
+        check_complete(path)?;
         let file = H5FileOptions::new()
             .no_locking()
             .open(path)
