@@ -9,6 +9,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     tomodelta::io::hdf5::tune_allocator();
+    tomodelta::io::hdf5::silence_guarded_panics();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -18,7 +18,8 @@ use std::path::Path;
 use crate::error::Result;
 use crate::scan::PixelType;
 
-pub(crate) use guard::{check_complete, is_hdf5};
+pub use guard::silence_guarded_panics;
+pub(crate) use guard::{believable, check_complete, guarded, is_hdf5};
 pub(super) use stack::check_request;
 pub(crate) use stack::open_stack;
 pub(crate) use tree::{Found, Tree, parent};

@@ -40,8 +40,7 @@ pub fn open_line_integrals(path: &Path, angles_rad: Vec<f64>) -> Result<NpySinog
     let file = File::open(path).map_err(Error::io("open", path))?;
     let len = file.metadata().map_err(Error::io("read", path))?.len();
     let mut reader = BufReader::new(file);
-    let header = NpyHeader::from_reader(&mut reader)
-        .map_err(|error| Error::input(path, format!("it is no .npy file ({error})"), hint))?;
+    let header = read_header(&mut reader, path)?;
     let start = reader.stream_position().map_err(Error::io("read", path))?;
     let text = header.dtype().descr().trim_matches('\'').to_string();
     let (width, big_endian) = match (&header.dtype(), text.as_str()) {
@@ -115,6 +114,35 @@ pub fn open_line_integrals(path: &Path, angles_rad: Vec<f64>) -> Result<NpySinog
         big_endian,
         angles_rad,
     })
+}
+
+/// Longest header that is believed \[bytes\]; `numpy` itself stays below 64 KiB.
+const LONGEST_HEADER: u64 = 1 << 20;
+
+/// The header of a `.npy`, and the reader at the first value.
+///
+/// # Errors
+/// [`Error::Input`] for what is no `.npy`, or claims a header longer than any.
+pub(crate) fn read_header(reader: &mut (impl Read + Seek), path: &Path) -> Result<NpyHeader> {
+    let bad = |problem: String| {
+        Error::input(
+            path,
+            format!("it is no .npy file ({problem})"),
+            "save it with numpy.save",
+        )
+    };
+    let failed = |error: std::io::Error| bad(error.to_string());
+    let mut start = [0u8; 12];
+    reader.read_exact(&mut start).map_err(failed)?;
+    let long = u64::from(u32::from_le_bytes([
+        start[8], start[9], start[10], start[11],
+    ]));
+    // version 1 has a length of two bytes, later ones of four
+    if start[6] > 1 && long > LONGEST_HEADER {
+        return Err(bad(format!("its header claims {long} bytes")));
+    }
+    reader.seek(SeekFrom::Start(0)).map_err(failed)?;
+    NpyHeader::from_reader(reader).map_err(failed)
 }
 
 impl NpySinograms {

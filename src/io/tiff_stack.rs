@@ -3,6 +3,7 @@
 //! Rows of uncompressed strips are read from where they stand; compressed strips and tiles are decoded one by one,
 //! only those that the rows need.
 
+mod claims;
 mod directory;
 
 use std::fs::File;
@@ -15,6 +16,7 @@ use rayon::prelude::*;
 use tiff::decoder::DecodingResult;
 use tiff::tags::ByteOrder;
 
+pub(crate) use claims::limits;
 use directory::{Page, Place, TiffDecoder, damaged, open_decoder, read_directories};
 
 use crate::error::{Error, Result};

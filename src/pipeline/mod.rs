@@ -131,6 +131,11 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
     let scans = open_series(config)?;
     let plan = Plan::new(config, &scans, &session.device)?;
     log::info!("plan:\n{plan}");
+    if let Some(table) = &config.electrochemistry
+        && let Err(problem) = report::voltage_rows(table, &config.series.output)
+    {
+        log::warn!("the report will have no voltage: {problem}");
+    }
     let folder = OutputFolder::claim(&config.series.output, session.existing)?;
     let inputs = hash_inputs(config, &scans)?;
     keep_or_check_recipe(config, &inputs, &folder, session.existing)?;

@@ -360,6 +360,17 @@ struct Table {
     current: Option<Vec<f64>>,
 }
 
+/// Rows of the voltage table that `[electrochemistry]` names; `folder` is the second place to look for it.
+///
+/// # Errors
+/// The sentence that the report would show: what is missing, or why it cannot be read.
+pub(super) fn voltage_rows(
+    config: &ElectrochemistryConfig,
+    folder: &Path,
+) -> Result<usize, String> {
+    Ok(read_table(config, folder)?.hours.len())
+}
+
 fn read_table(config: &ElectrochemistryConfig, folder: &Path) -> Result<Table, String> {
     let candidates: Vec<PathBuf> = vec![config.path.clone(), folder.join(&config.path)];
     let path = candidates

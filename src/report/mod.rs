@@ -21,6 +21,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use crate::config::ElectrochemistryConfig;
 use crate::error::{Error, Result};
 use crate::io::volume::partial::write_file;
 use crate::progress::Progress;
@@ -36,6 +37,14 @@ const SHARE: u64 = 4;
 /// Bytes for the slabs where the run names no cap, and at most.
 const DEFAULT_BUDGET: u64 = 256 << 20;
 const MOST_BUDGET: u64 = 2 << 30;
+
+/// Rows of the voltage table of `[electrochemistry]`, to be asked before a run that would only miss it at its end.
+///
+/// # Errors
+/// The sentence that the report would show instead of the curve: what is missing, or why it cannot be read.
+pub fn voltage_rows(config: &ElectrochemistryConfig, folder: &Path) -> Result<usize, String> {
+    curves::voltage_rows(config, folder)
+}
 
 /// Draws the figures of every difference and writes `report.html` into `folder`, from what the run left there.
 ///

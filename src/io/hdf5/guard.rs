@@ -1,10 +1,58 @@
-//! A truncated HDF5 file must be an error: the library below would read the missing part as zeros.
+//! What the library below does not guard against itself.
+//!
+//! - A truncated HDF5 file must be an error: the library would read the missing part as zeros.
+//! - A damaged one must be an error too: where the library panics on it, the panic stops here.
+//! - A header may claim anything: [`believable`] refuses what the bytes of its file cannot hold, before the library
+//!   takes the memory.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+
+/// Bytes that one stored byte can stand for: LZ4 reaches 255, deflate 1032; zstd and szip more, but not on anything
+/// that a detector or a motor ever wrote.
+const MOST_EXPANSION: u128 = 1100;
+/// Small claims are not worth a doubt \[bytes\].
+const ALWAYS_BELIEVED: u128 = 1 << 20;
+
+thread_local! {
+    static GUARDED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Runs `work` on the content of `file`; a panic of the library becomes an error.
+pub(crate) fn guarded<T>(file: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    GUARDED.set(GUARDED.get() + 1);
+    // what `work` had in its hands is dropped with it: nothing half changed is seen afterwards
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    GUARDED.set(GUARDED.get() - 1);
+    done.unwrap_or_else(|_| {
+        Err(Error::input(
+            file,
+            "its HDF5 structure is damaged beyond what can be read",
+            "check it with h5dump, or copy it again",
+        ))
+    })
+}
+
+/// Keeps panics that [`guarded`] turns into errors from being printed. Call once, in `main`.
+pub fn silence_guarded_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if GUARDED.get() == 0 {
+            print(info);
+        }
+    }));
+}
+
+/// Whether the file at `path` can hold `bytes` bytes of values, however well they are compressed.
+pub(crate) fn believable(path: &Path, bytes: u128) -> bool {
+    bytes <= ALWAYS_BELIEVED
+        || std::fs::metadata(path)
+            .is_ok_and(|meta| bytes <= u128::from(meta.len()) * MOST_EXPANSION)
+}
 
 const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
 

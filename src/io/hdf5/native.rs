@@ -1,13 +1,13 @@
 //! The default library, `rust-hdf5`, behind [`Dataset`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rust_hdf5::{
     DatasetAccess, DatatypeMessage, FillValue, Filter, H5Dataset, H5File, H5FileOptions, H5Type,
     StorageLayout,
 };
 
-use super::{Dataset, DatasetInfo, Element, LONGEST_LIST, Layout, guard, shape_text};
+use super::{Dataset, DatasetInfo, Element, LONGEST_LIST, Layout, believable, guard, shape_text};
 use crate::error::{Error, Result};
 use crate::scan::PixelType;
 
@@ -65,6 +65,7 @@ fn undecodable(filters: &[Filter]) -> Option<String> {
 pub(super) struct NativeDataset {
     dataset: H5Dataset,
     info: DatasetInfo,
+    file: PathBuf,
 }
 
 impl NativeDataset {
@@ -84,7 +85,35 @@ impl NativeDataset {
             .dataset_with(path.trim_start_matches('/'), access)
             .map_err(fail)?;
         let info = read_info(&dataset).map_err(fail)?;
-        Ok(NativeDataset { dataset, info })
+        Ok(NativeDataset {
+            dataset,
+            info,
+            file: file_path.to_path_buf(),
+        })
+    }
+
+    /// Refuses a list (angles, keys, text) that its header makes longer than the file can hold.
+    fn check_list(&self) -> Result<(), String> {
+        let size = match self.info.element {
+            Element::Pixel(pixel) => pixel.bytes(),
+            _ => 8,
+        };
+        let chunk = match &self.info.layout {
+            Layout::Chunked(chunk) => chunk.iter().map(|&n| n as u128).product(),
+            _ => 0,
+        };
+        match self.info.len() {
+            Some(len)
+                if len <= LONGEST_LIST
+                    && believable(&self.file, chunk.max(len as u128) * size as u128) =>
+            {
+                Ok(())
+            }
+            _ => Err(format!(
+                "its header claims {} values",
+                shape_text(&self.info.shape)
+            )),
+        }
     }
 
     /// The mappings of a virtual dataset.
@@ -261,12 +290,7 @@ impl Dataset for NativeDataset {
                 self.info.element.describe()
             ));
         }
-        if self.info.len().is_none_or(|len| len > LONGEST_LIST) {
-            return Err(format!(
-                "its header claims {} values",
-                shape_text(&self.info.shape)
-            ));
-        }
+        self.check_list()?;
         let fail = |error: rust_hdf5::Hdf5Error| first_line(&error.to_string());
         match self.info.element {
             Element::Pixel(PixelType::F32 | PixelType::F64) | Element::Number("f16") => {
@@ -290,14 +314,13 @@ impl Dataset for NativeDataset {
     }
 
     fn read_text(&self) -> Result<String, String> {
-        if self.info.element != Element::Text
-            || self.info.len().is_none_or(|len| len > LONGEST_LIST)
-        {
+        if self.info.element != Element::Text {
             return Err(format!(
                 "its type is {}, not text",
                 self.info.element.describe()
             ));
         }
+        self.check_list()?;
         let strings = self
             .dataset
             .read_strings_lossy()

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::native::NativeDataset;
 use super::tree::{Located, Tree};
 use super::virtual_layout::VirtualStack;
-use super::{Dataset, DatasetInfo, Element, Layout, open_dataset, shape_text};
+use super::{Dataset, DatasetInfo, Element, Layout, believable, guarded, open_dataset, shape_text};
 use crate::error::{Error, Result};
 use crate::scan::{FrameStack, PixelType};
 
@@ -35,7 +35,7 @@ pub(super) trait Rect: FrameStack {
 /// in an unknown way, or larger than its file can hold.
 pub(crate) fn open_stack(tree: &Tree, path: &str) -> Result<Box<dyn FrameStack>> {
     let at = tree.locate(path)?;
-    Ok(match open_rect(tree, &at, 0)? {
+    Ok(match guarded(&at.file, || open_rect(tree, &at, 0))? {
         AnyStack::Plain(stack) => Box::new(stack),
         AnyStack::Virtual(stack) => Box::new(stack),
     })
@@ -155,6 +155,11 @@ fn check_size(
             if chunk.len() != info.shape.len() || chunk.contains(&0) || chunks > file_len {
                 return too_large(format!("{chunks} chunks"));
             }
+            let chunk_bytes =
+                chunk.iter().map(|&n| n as u128).product::<u128>() * pixel.bytes() as u128;
+            if !believable(&at.file, chunk_bytes) {
+                return too_large(format!("chunks of {chunk_bytes} bytes"));
+            }
             Ok(())
         }
         Layout::Outside => check_outside_files(at, native, bytes),
@@ -216,11 +221,14 @@ impl Hdf5Stack {
             .lock()
             .expect("no thread panics while it holds the lock")
             .pop();
-        let handle = match idle {
-            Some(handle) => handle,
-            None => open_dataset(&self.file, &self.path)?,
-        };
-        let result = work(&*handle);
+        let (handle, result) = guarded(&self.file, || {
+            let handle = match idle {
+                Some(handle) => handle,
+                None => open_dataset(&self.file, &self.path)?,
+            };
+            let result = work(&*handle);
+            Ok((handle, result))
+        })?;
         self.handles
             .lock()
             .expect("no thread panics while it holds the lock")

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use rust_hdf5::{H5File, LinkClass};
 
 use super::native::{NativeDataset, open_file};
-use super::{Dataset, Element, Layout, shape_text};
+use super::{Dataset, Element, Layout, guarded, shape_text};
 use crate::error::{Error, Result};
 
 /// Links followed on the way to one object; more is a cycle.
@@ -100,7 +100,7 @@ impl Tree {
         if let Some(file) = self.files.borrow().get(path) {
             return Ok(Rc::clone(file));
         }
-        let file = Rc::new(open_file(path)?);
+        let file = Rc::new(guarded(path, || open_file(path))?);
         self.files
             .borrow_mut()
             .insert(path.to_path_buf(), Rc::clone(&file));
@@ -117,6 +117,10 @@ impl Tree {
 
     /// As [`Tree::locate`], from another file.
     pub(super) fn locate_from(&self, file: &Path, path: &str) -> Result<Located> {
+        guarded(file, || self.follow(file, path))
+    }
+
+    fn follow(&self, file: &Path, path: &str) -> Result<Located> {
         let mut file = file.to_path_buf();
         let mut done = String::new();
         let mut todo: VecDeque<String> = components(path).collect();
@@ -238,11 +242,16 @@ impl Tree {
                 "give the path of a dataset in it",
             ));
         }
-        NativeDataset::open(&*self.file(&at.file)?, &at.file, &at.path)
+        let file = self.file(&at.file)?;
+        guarded(&at.file, || NativeDataset::open(&file, &at.file, &at.path))
     }
 
     /// All values of a small numeric dataset, and its `units`.
     pub(crate) fn numbers(&self, path: &str) -> Result<(Vec<f64>, Option<String>)> {
+        guarded(&self.root, || self.read_numbers(path))
+    }
+
+    fn read_numbers(&self, path: &str) -> Result<(Vec<f64>, Option<String>)> {
         let at = self.locate(path)?;
         let dataset = self.dataset(&at)?;
         if dataset.info().layout == Layout::Virtual {
@@ -267,12 +276,12 @@ impl Tree {
 
     /// The first text of a text dataset, where there is one.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
-        let at = self.locate(path).ok()?;
-        self.dataset(&at)
-            .ok()?
-            .read_text()
-            .ok()
-            .filter(|text| !text.is_empty())
+        let read = || {
+            let at = self.locate(path)?;
+            let text = self.dataset(&at)?.read_text();
+            Ok(text.ok().filter(|text| !text.is_empty()))
+        };
+        guarded(&self.root, read).ok().flatten()
     }
 
     /// Every dataset that can be reached, sorted by path, and every link that leads nowhere.
@@ -288,7 +297,14 @@ impl Tree {
         walk.later
             .push_back((self.root.clone(), String::new(), String::new(), 0));
         while let Some((file, group, seen_as, depth)) = walk.later.pop_front() {
-            self.walk(&mut walk, &file, &group, &seen_as, depth);
+            // a group that cannot be listed hides what is in it, as a damaged link hides its target
+            let listed = guarded(&file, || {
+                self.walk(&mut walk, &file, &group, &seen_as, depth);
+                Ok(())
+            });
+            if listed.is_err() {
+                walk.dangling.push(format!("{seen_as}/"));
+            }
         }
         walk.found.sort_by(|a, b| a.path.cmp(&b.path));
         (walk.found, walk.dangling)

@@ -5,9 +5,10 @@ use std::io::BufReader;
 use std::path::Path;
 
 use tiff::ColorType;
-use tiff::decoder::{ChunkType, Decoder, Limits};
+use tiff::decoder::{ChunkType, Decoder};
 use tiff::tags::{ByteOrder, Tag};
 
+use super::claims::{believable, limits};
 use crate::error::{Error, Result};
 use crate::scan::PixelType;
 
@@ -48,16 +49,17 @@ pub(super) fn damaged(path: &Path, frame: usize, error: impl std::fmt::Display) 
 }
 
 pub(super) fn open_decoder(path: &Path) -> Result<TiffDecoder> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let mut limits = Limits::default();
-    limits.decoding_buffer_size = 8 << 30;
-    let decoder = Decoder::new(BufReader::new(file)).map_err(|error| {
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    let unreadable = |error: String| {
         Error::input(
             path,
             format!("it is no readable TIFF ({error})"),
             "remove it from the folder, or copy it again",
         )
-    })?;
+    };
+    let limits = limits(&mut file).map_err(|error| unreadable(error.to_string()))?;
+    let decoder =
+        Decoder::new(BufReader::new(file)).map_err(|error| unreadable(error.to_string()))?;
     Ok(decoder.with_limits(limits))
 }
 
@@ -229,6 +231,13 @@ fn read_directory(decoder: &mut TiffDecoder, number: usize, len: u64) -> Result<
         if decoder.get_chunk_type() == ChunkType::Strip {
             // Without RowsPerStrip the only strip claims 2^32 - 1 rows.
             chunk_rows = chunk_rows.min(rows);
+        }
+        let claimed = (chunk_rows as u128) * (chunk_cols as u128) * pixel.bytes() as u128;
+        let stored = counts.iter().copied().max().unwrap_or(0);
+        if !believable(claimed, stored) {
+            return Err(format!(
+                "strips or tiles of {chunk_rows} x {chunk_cols} cannot stand in {stored} bytes"
+            ));
         }
         if chunk_rows == 0
             || chunk_cols == 0

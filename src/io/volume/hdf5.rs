@@ -16,7 +16,7 @@ use super::{
     Hints, Opened, Slab, Stack, Stored, VolumeMeta, VolumeReader, VolumeWriter, VoxelType,
 };
 use crate::error::{Error, Result};
-use crate::io::hdf5::check_complete;
+use crate::io::hdf5::{believable, check_complete, guarded};
 
 /// The dataset of our own files.
 pub(super) const DATASET: &str = "/volume";
@@ -151,14 +151,20 @@ struct Hdf5Volume {
 }
 
 pub(super) fn open(path: &Path, dataset: &str, hints: &Hints) -> Result<Box<dyn VolumeReader>> {
-    Ok(Box::new(Opened(Hdf5Volume::open(path, dataset, hints)?)))
+    let volume = guarded(path, || Hdf5Volume::open(path, dataset, hints))?;
+    Ok(Box::new(Opened(volume)))
 }
 
 pub(super) fn is_own(path: &Path, dataset: &str) -> bool {
-    Hdf5Volume::open(path, dataset, &Hints::default()).is_ok_and(|volume| volume.own)
+    guarded(path, || Hdf5Volume::open(path, dataset, &Hints::default()))
+        .is_ok_and(|volume| volume.own)
 }
 
 pub(super) fn verify(path: &Path, dataset: &str) -> Result<VerifyReport> {
+    guarded(path, || compare_hashes(path, dataset))
+}
+
+fn compare_hashes(path: &Path, dataset: &str) -> Result<VerifyReport> {
     let volume = Hdf5Volume::open(path, dataset, &Hints::default())?;
     if !volume.own {
         return Err(Error::dataset(
@@ -193,6 +199,39 @@ pub(super) fn verify(path: &Path, dataset: &str) -> Result<VerifyReport> {
 
 fn blake3_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Refuses a volume that its file cannot hold, before memory is taken for it.
+fn check_size(
+    path: &Path,
+    name: &str,
+    shape: [usize; 3],
+    datatype: &DatatypeMessage,
+    chunk: Option<&[usize]>,
+) -> Result<()> {
+    let size = match datatype {
+        DatatypeMessage::FloatingPoint { size, .. } | DatatypeMessage::FixedPoint { size, .. } => {
+            u128::from(*size)
+        }
+        _ => 8,
+    };
+    let len = |n: &[usize]| {
+        n.iter()
+            .try_fold(size, |len, &n| len.checked_mul(n as u128))
+            .unwrap_or(u128::MAX)
+    };
+    let chunk_fits = chunk.is_none_or(|chunk| {
+        chunk.len() == 3 && !chunk.contains(&0) && believable(path, len(chunk))
+    });
+    if shape.contains(&0) || !chunk_fits || !believable(path, len(&shape)) {
+        return Err(Error::dataset(
+            path,
+            name,
+            format!("its header claims {shape:?} voxels, which the file cannot hold"),
+            "the header is damaged, or slices were never written; copy or write it again",
+        ));
+    }
+    Ok(())
 }
 
 impl Hdf5Volume {
@@ -272,6 +311,7 @@ impl Hdf5Volume {
             .and_then(|text| serde_json::from_str::<Stored>(&text).ok())
             .filter(|stored| stored.volume.shape == [nz, ny, nx]);
         let chunk = dataset.chunk_dims();
+        check_size(path, name, [nz, ny, nx], &datatype, chunk.as_deref())?;
         let own = stored.is_some() && chunk.as_deref() == Some(&[1, ny, nx]);
         let mut meta = stored.map_or_else(
             || super::foreign_meta([nz, ny, nx], voxel_type, hints),
@@ -408,6 +448,18 @@ impl Stack for Hdf5Volume {
         &self.path
     }
     fn slab(&self, z: Range<usize>) -> Result<Slab> {
+        guarded(&self.path, || self.read_slab(z))
+    }
+    fn bytes_per_slice(&self) -> u64 {
+        8 * (self.slices_together() * self.meta.shape[1] * self.meta.shape[2]) as u64
+    }
+    fn slices_together(&self) -> usize {
+        self.chunk.as_ref().map_or(1, |chunk| chunk[0])
+    }
+}
+
+impl Hdf5Volume {
+    fn read_slab(&self, z: Range<usize>) -> Result<Slab> {
         if !self.own {
             return self
                 .with_file(|file| self.foreign(&file.dataset(&self.dataset)?, &z))
@@ -422,12 +474,6 @@ impl Stack for Hdf5Volume {
             VoxelType::F32 => Slab::Values(array(shape, &bytes)),
             VoxelType::U32 => Slab::Labels(array(shape, &bytes)),
         })
-    }
-    fn bytes_per_slice(&self) -> u64 {
-        8 * (self.slices_together() * self.meta.shape[1] * self.meta.shape[2]) as u64
-    }
-    fn slices_together(&self) -> usize {
-        self.chunk.as_ref().map_or(1, |chunk| chunk[0])
     }
 }
 

@@ -175,13 +175,7 @@ pub(super) fn verify(path: &Path) -> Result<VerifyReport> {
 impl Npy {
     fn open(path: &Path, hints: &Hints) -> Result<Npy> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
-        let header = npyz::NpyHeader::from_reader(&mut file).map_err(|error| {
-            Error::input(
-                path,
-                format!("has no valid .npy header: {error}"),
-                "write it again with numpy.save",
-            )
-        })?;
+        let header = crate::io::npy::read_header(&mut file, path)?;
         let data_start = file.stream_position().map_err(Error::io("read", path))?;
         let shape: Vec<usize> = header.shape().iter().map(|&n| n as usize).collect();
         let descr = header.dtype().descr();
@@ -214,14 +208,18 @@ impl Npy {
                 hint: "a volume has three axes [z, y, x]".into(),
             });
         };
-        if header.order() != npyz::Order::C || nz * ny * nx == 0 {
+        if header.order() != npyz::Order::C || shape.contains(&0) {
             return Err(Error::input(
                 path,
                 "is in Fortran order or empty",
                 "save numpy.ascontiguousarray of it",
             ));
         }
-        let expected = data_start + (nz * ny * nx * bytes) as u64;
+        let expected = shape
+            .iter()
+            .try_fold(bytes as u64, |len, &n| len.checked_mul(n as u64))
+            .and_then(|len| len.checked_add(data_start))
+            .unwrap_or(u64::MAX);
         let found = file.metadata().map_err(Error::io("read", path))?.len();
         if found != expected {
             return Err(Error::input(

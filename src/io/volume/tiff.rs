@@ -6,7 +6,7 @@ use std::io::{BufReader, Cursor};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ::tiff::decoder::{Decoder, DecodingResult, Limits};
+use ::tiff::decoder::{Decoder, DecodingResult};
 use ::tiff::encoder::{Rational, TiffEncoder, colortype};
 use ::tiff::tags::{ResolutionUnit, Tag};
 use ndarray::{Array3, Axis};
@@ -18,6 +18,7 @@ use super::{
     Hints, Opened, Slab, Stack, Stored, VolumeMeta, VolumeReader, VolumeWriter, VoxelType,
 };
 use crate::error::{Error, Result};
+use crate::io::tiff_stack::limits;
 
 const META: &str = "volume.json";
 
@@ -232,10 +233,11 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 type FileDecoder = Decoder<BufReader<File>>;
 
 fn decoder(path: &Path) -> Result<FileDecoder> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    Ok(Decoder::new(BufReader::with_capacity(1 << 20, file))
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    let limits = limits(&mut file).map_err(Error::io("read", path))?;
+    Ok(Decoder::new(BufReader::with_capacity(1 << 16, file))
         .map_err(bad(path))?
-        .with_limits(Limits::unlimited()))
+        .with_limits(limits))
 }
 
 fn bad(path: &Path) -> impl FnOnce(::tiff::TiffError) -> Error {
