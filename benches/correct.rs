@@ -66,6 +66,9 @@ fn corrections(criterion: &mut Criterion) {
             ("all", StripeMethod::All),
             ("interpolation", StripeMethod::Interpolation),
             ("normalization", StripeMethod::Normalization),
+            ("wavelet-fft", StripeMethod::WaveletFft),
+            ("regularization", StripeMethod::Regularization),
+            ("fft", StripeMethod::Fft),
         ];
         for (name, method) in methods {
             let config = StripeConfig {

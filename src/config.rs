@@ -300,6 +300,20 @@ pub struct StripeConfig {
     pub fit_sigma: f32,
     /// Sigma of the normalisation-based method \[px\].
     pub normalize_sigma: f32,
+    /// Scales of the wavelet-Fourier filter (Muench et al. 2009, OE 17:8567), at most.
+    pub wavelet_levels: usize,
+    /// Vanishing moments of its Daubechies wavelet (9: "db9").
+    pub wavelet_order: usize,
+    /// Width of its damping along the angle \[Fourier samples\].
+    pub wavelet_sigma: f32,
+    /// Weight of the correction in Titarenko's method (Appl. Math. Lett. 23:1489); smaller is stronger.
+    pub regularization_alpha: f64,
+    /// Half-value of Raven's window (RSI 69:2978) \[Fourier samples across the columns\].
+    pub fft_cutoff: f32,
+    /// Order of that window.
+    pub fft_order: usize,
+    /// Frequencies along the angle on each side of 0 that it filters.
+    pub fft_rows: usize,
 }
 
 impl Default for StripeConfig {
@@ -315,6 +329,13 @@ impl Default for StripeConfig {
             fit_order: 2,
             fit_sigma: 10.0,
             normalize_sigma: 15.0,
+            wavelet_levels: 5,
+            wavelet_order: 9,
+            wavelet_sigma: 1.0,
+            regularization_alpha: 5e-4,
+            fft_cutoff: 20.0,
+            fft_order: 8,
+            fft_rows: 1,
         }
     }
 }
@@ -341,6 +362,12 @@ pub enum StripeMethod {
     Interpolation,
     /// Column means smoothed (Rivers' normalisation).
     Normalization,
+    /// Wavelet-Fourier filter (Muench et al. 2009).
+    WaveletFft,
+    /// Smoothest correction of the column means (Titarenko et al. 2010).
+    Regularization,
+    /// Low-pass of the lowest frequencies along the angle (Raven 1998).
+    Fft,
 }
 
 /// `[center]`
@@ -767,6 +794,23 @@ impl Config {
             "correct.stripe.normalize_sigma",
             f64::from(self.correct.stripe.normalize_sigma),
         )?;
+        let stripe = &self.correct.stripe;
+        for (key, value, low, high) in [
+            ("wavelet_levels", stripe.wavelet_levels as f64, 1.0, 12.0),
+            ("wavelet_order", stripe.wavelet_order as f64, 1.0, 20.0),
+            ("wavelet_sigma", stripe.wavelet_sigma.into(), 0.01, 1e4),
+            (
+                "regularization_alpha",
+                stripe.regularization_alpha,
+                1e-9,
+                1e3,
+            ),
+            ("fft_cutoff", stripe.fft_cutoff.into(), 0.1, 1e5),
+            ("fft_order", stripe.fft_order as f64, 1.0, 64.0),
+            ("fft_rows", stripe.fft_rows as f64, 0.0, 1000.0),
+        ] {
+            within(&format!("correct.stripe.{key}"), value, low, high)?;
+        }
         within("center.search_px", self.center.search_px, 0.0, 1e6)?;
         within("center.heights", self.center.heights as f64, 1.0, 1000.0)?;
         within(

@@ -90,6 +90,16 @@ impl Columns {
         }
     }
 
+    /// Copies the column at distance `pad` from either edge into all columns beyond it.
+    pub(super) fn repeat_edges(&mut self, pad: usize) {
+        let (n, end) = (self.n_angles, self.values.len());
+        let (first, last) = (pad * n, end - (pad + 1) * n);
+        for k in 0..pad {
+            self.values.copy_within(first..first + n, k * n);
+            self.values.copy_within(last..last + n, end - (k + 1) * n);
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.values.capacity() * 4

@@ -1,5 +1,6 @@
 //! Stripe removal from one transmission sinogram: the algorithms of N. T. Vo, R. C. Atwood and M. Drakopoulos,
-//! "Superior techniques for eliminating ring artifacts in X-ray micro-tomography", Opt. Express 26 (2018) 28396.
+//! "Superior techniques for eliminating ring artifacts in X-ray micro-tomography", Opt. Express 26 (2018) 28396, and the
+//! older ones by smoothing (Rivers, Titarenko), in Fourier space (Raven) and in wavelet space (Muench).
 //!
 //! Takes and gives a sinogram `[angle, col]` in place, without NaN. Inside, columns are contiguous. The combined method
 //! sorts every column once: no later step of it changes the order inside a column (see `large`).
@@ -12,6 +13,7 @@
 //! the samples, by more than 1e-3 in 0.03 %, exactly as a stable sort in f64 does. No order is more right than another.
 
 mod columns;
+mod daubechies;
 mod dead;
 mod detect;
 mod filtering;
@@ -19,12 +21,18 @@ mod fitting;
 mod fourier;
 mod large;
 mod normalization;
+mod raven;
+mod regularization;
+mod wavelet;
+mod wavelet_fft;
 
 pub(super) use columns::Columns;
 pub use dead::Dead;
 pub use filtering::Filtering;
 pub use fitting::Fitting;
 pub use large::Large;
+pub use raven::Raven;
+pub use wavelet_fft::WaveletFft;
 
 use super::median::{self, Tile, across_columns};
 use crate::config::{StripeConfig, StripeMethod};
@@ -38,6 +46,7 @@ pub struct Scratch {
     work: Columns,
     sorted: SortedColumns,
     tile: Tile,
+    wavelet: wavelet_fft::Work,
 }
 
 /// Columns that a method replaced.
@@ -68,6 +77,12 @@ pub enum StripeRemoval {
     Interpolation(Large),
     /// Smoothed column means; sigma \[px\].
     Normalization(f64),
+    /// Wavelet-Fourier filter (Muench et al. 2009).
+    WaveletFft(WaveletFft),
+    /// Smoothest correction of the column means (Titarenko et al. 2010); alpha.
+    Regularization(f64),
+    /// Low-pass of the lowest frequencies along the angle (Raven 1998).
+    Fft(Raven),
 }
 
 impl StripeRemoval {
@@ -85,6 +100,13 @@ impl StripeRemoval {
             fit_order,
             fit_sigma,
             normalize_sigma,
+            wavelet_levels,
+            wavelet_order,
+            wavelet_sigma,
+            regularization_alpha,
+            fft_cutoff,
+            fft_order,
+            fft_rows,
         } = config;
         let large = Large {
             snr: f64::from(snr),
@@ -113,6 +135,17 @@ impl StripeRemoval {
             StripeMethod::All => StripeRemoval::All(dead, large, small_size),
             StripeMethod::Interpolation => StripeRemoval::Interpolation(large),
             StripeMethod::Normalization => StripeRemoval::Normalization(f64::from(normalize_sigma)),
+            StripeMethod::WaveletFft => StripeRemoval::WaveletFft(WaveletFft {
+                levels: wavelet_levels,
+                order: wavelet_order,
+                sigma: f64::from(wavelet_sigma),
+            }),
+            StripeMethod::Regularization => StripeRemoval::Regularization(regularization_alpha),
+            StripeMethod::Fft => StripeRemoval::Fft(Raven {
+                cutoff: f64::from(fft_cutoff),
+                order: fft_order,
+                rows: fft_rows,
+            }),
         })
     }
 
@@ -132,6 +165,7 @@ impl StripeRemoval {
             work,
             sorted,
             tile,
+            wavelet,
         } = scratch;
         columns.read(sinogram, n_cols);
         match self {
@@ -179,6 +213,9 @@ impl StripeRemoval {
             StripeRemoval::Filtering(filtering) => filtering.apply(columns, work, sorted, tile),
             StripeRemoval::Fitting(fitting) => fitting.apply(columns, work),
             StripeRemoval::Normalization(sigma) => normalization::normalize(columns, *sigma),
+            StripeRemoval::WaveletFft(filter) => filter.apply(columns, wavelet),
+            StripeRemoval::Regularization(alpha) => regularization::regularize(columns, *alpha),
+            StripeRemoval::Fft(raven) => raven.apply(columns),
         }
         columns.write(sinogram);
         counts
@@ -205,7 +242,9 @@ impl StripeRemoval {
                 }
                 StripeRemoval::Filtering(filtering) => plane + sorted + tile(filtering.size),
                 StripeRemoval::Fitting(_) => plane + Fitting::bytes(n_cols, n_angles),
-                StripeRemoval::Normalization(_) => 0,
+                StripeRemoval::Normalization(_) | StripeRemoval::Regularization(_) => 32 * n_cols,
+                StripeRemoval::WaveletFft(filter) => filter.bytes(n_cols, n_angles),
+                StripeRemoval::Fft(raven) => raven.bytes(n_cols, n_angles),
             }
     }
 }

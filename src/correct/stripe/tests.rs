@@ -62,7 +62,11 @@ fn agrees(case: &str, removal: StripeRemoval, tolerance: f32) {
 
 impl Scratch {
     fn held(&self) -> usize {
-        self.columns.held() + self.work.held() + self.sorted.held() + self.tile.held()
+        self.columns.held()
+            + self.work.held()
+            + self.sorted.held()
+            + self.tile.held()
+            + self.wavelet.held()
     }
 }
 
@@ -221,6 +225,9 @@ fn every_method() -> Vec<StripeRemoval> {
         StripeMethod::All,
         StripeMethod::Interpolation,
         StripeMethod::Normalization,
+        StripeMethod::WaveletFft,
+        StripeMethod::Regularization,
+        StripeMethod::Fft,
     ];
     let config = |method| StripeConfig {
         method,
