@@ -19,6 +19,7 @@ mod accuracy;
 mod against_definition;
 mod goldens;
 mod properties;
+mod speed;
 mod truncation;
 
 /// Both methods of the CPU.
