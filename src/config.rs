@@ -125,6 +125,9 @@ pub struct InputConfig {
     /// Unit of the angles; absent: read from the file, else inferred from their span, and said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub angle_unit: Option<AngleUnit>,
+    /// Readings of the beam monitor, one per projection or per frame: a dataset path, or a text file with one per line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<String>,
     /// Projections to leave out, counted from 0 among the projections.
     pub exclude: Vec<usize>,
 }
@@ -197,6 +200,12 @@ pub struct CorrectConfig {
     pub stripe: StripeConfig,
     /// Detector pixels that answer wrongly, found once over all scans.
     pub defects: DefectConfig,
+    /// Drift of the beam's intensity.
+    pub beam: BeamConfig,
+    /// Large spots of the scintillator.
+    pub spots: SpotConfig,
+    /// Single-distance phase retrieval.
+    pub phase: PhaseConfig,
 }
 
 impl Default for CorrectConfig {
@@ -210,6 +219,9 @@ impl Default for CorrectConfig {
             zinger: ZingerConfig::default(),
             stripe: StripeConfig::default(),
             defects: DefectConfig::default(),
+            beam: BeamConfig::default(),
+            spots: SpotConfig::default(),
+            phase: PhaseConfig::default(),
         }
     }
 }
@@ -274,6 +286,143 @@ impl Default for DefectConfig {
             ratio: 5.0,
         }
     }
+}
+
+/// `[correct.beam]`: drift of the beam's intensity during a scan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BeamConfig {
+    /// What the intensity is taken from.
+    pub drift: BeamDrift,
+    /// Columns of air, `A..B` or `A..B,C..D` left and right of the sample; empty: the outermost `air_columns` of both edges.
+    pub air: String,
+    /// Width of the air at the edges where `air` does not say it \[px\].
+    pub air_columns: usize,
+}
+
+impl Default for BeamConfig {
+    fn default() -> Self {
+        BeamConfig {
+            drift: BeamDrift::None,
+            air: String::new(),
+            air_columns: 20,
+        }
+    }
+}
+
+impl BeamConfig {
+    /// Columns of air by hand, one or two ranges; none when it is left to the edges.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for anything but `A..B` and `A..B,C..D` in the order of the columns.
+    pub fn air_ranges(&self) -> Result<Vec<std::ops::Range<usize>>> {
+        if self.air.trim().is_empty() {
+            return Ok(Vec::new());
+        }
+        let ranges: Option<Vec<_>> = self.air.split(',').map(parse_range).collect();
+        ranges
+            .filter(|ranges| match &ranges[..] {
+                [_] => true,
+                [left, right] => left.end <= right.start,
+                _ => false,
+            })
+            .ok_or_else(|| {
+                Error::config(
+                    "correct.beam.air",
+                    &self.air,
+                    "must be columns A..B, or A..B,C..D left and right of the sample, e.g. 0..30,994..1024",
+                )
+            })
+    }
+}
+
+/// What the intensity of the beam is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BeamDrift {
+    /// It is taken as steady.
+    None,
+    /// Air beside the sample.
+    Air,
+    /// Readings named by `input.monitor`.
+    Monitor,
+    /// The monitor, then air.
+    Both,
+}
+
+/// Which outliers count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum OutlierKind {
+    Bright,
+    Dark,
+    Both,
+}
+
+/// `[correct.spots]`: large spots that stay in place, found on the open beam.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpotConfig {
+    /// Find them; they are interpolated like bad pixels.
+    pub find: bool,
+    /// Bright ones, dark ones, or both.
+    pub kind: OutlierKind,
+    /// Relative deviation from the surroundings that makes a spot.
+    pub threshold: f32,
+    /// Relative deviation down to which it grows.
+    pub grow: f32,
+    /// Sigma of the Gaussian mean that is the surroundings \[px\].
+    pub sigma: f32,
+}
+
+impl Default for SpotConfig {
+    fn default() -> Self {
+        SpotConfig {
+            find: false,
+            kind: OutlierKind::Both,
+            threshold: 0.3,
+            grow: 0.1,
+            sigma: 20.0,
+        }
+    }
+}
+
+/// `[correct.phase]`: single-distance phase retrieval (see `correct::phase` for formula and conventions).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PhaseConfig {
+    /// Which filter.
+    pub method: PhaseMethod,
+    /// Distance from the sample to the detector \[mm\].
+    pub distance_mm: f64,
+    /// Photon energy \[keV\].
+    pub energy_kev: f64,
+    /// Ratio of the decrement of the refractive index to its imaginary part, as tabulated.
+    pub delta_beta: f64,
+}
+
+impl Default for PhaseConfig {
+    fn default() -> Self {
+        PhaseConfig {
+            method: PhaseMethod::None,
+            distance_mm: 0.0,
+            energy_kev: 0.0,
+            delta_beta: 0.0,
+        }
+    }
+}
+
+/// Phase retrieval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PhaseMethod {
+    /// None: attenuation as measured.
+    None,
+    /// Paganin et al. 2002, J. Microsc. 206:33.
+    Paganin,
+    /// Paganin et al. 2020, J. Opt. 22:115607.
+    GeneralizedPaganin,
 }
 
 /// `[correct.stripe]`: Vo, Atwood and Drakopoulos 2018, OE 26:28396.
@@ -673,6 +822,7 @@ impl Config {
                 image_key: own.image_key.clone().or_else(|| common.image_key.clone()),
                 detector: own.detector.clone().or_else(|| common.detector.clone()),
                 angle_unit: own.angle_unit.or(common.angle_unit),
+                monitor: own.monitor.clone().or_else(|| common.monitor.clone()),
                 exclude: if own.exclude.is_empty() {
                     common.exclude.clone()
                 } else {
@@ -757,6 +907,41 @@ impl Config {
             "correct.defects.ratio",
             f64::from(self.correct.defects.ratio),
         )?;
+        self.correct.beam.air_ranges()?;
+        let (spots, phase) = (&self.correct.spots, &self.correct.phase);
+        for (key, value, low, high) in [
+            (
+                "beam.air_columns",
+                self.correct.beam.air_columns as f64,
+                1.0,
+                1e6,
+            ),
+            ("spots.threshold", spots.threshold.into(), 1e-3, 1e3),
+            (
+                "spots.grow",
+                spots.grow.into(),
+                1e-3,
+                spots.threshold.into(),
+            ),
+            ("spots.sigma", spots.sigma.into(), 0.5, 1e3),
+        ] {
+            within(&format!("correct.{key}"), value, low, high)?;
+        }
+        if phase.method != PhaseMethod::None {
+            for (key, value, high) in [
+                ("distance_mm", phase.distance_mm, 1e6),
+                ("energy_kev", phase.energy_kev, 1e4),
+                ("delta_beta", phase.delta_beta, 1e7),
+            ] {
+                if !(value > 0.0 && value <= high) {
+                    return Err(Error::config(
+                        format!("correct.phase.{key}"),
+                        value,
+                        format!("is needed by correct.phase.method: above 0, at most {high}"),
+                    ));
+                }
+            }
+        }
         positive("correct.stripe.snr", f64::from(self.correct.stripe.snr))?;
         within(
             "correct.stripe.large_size",

@@ -205,6 +205,7 @@ pub fn single_slab(
     config: &Config,
     shape: [usize; 3],
     angles_rad: &[f64],
+    pixel_size_um: Option<f64>,
     device: &Device,
 ) -> Result<Slab> {
     let rows = config.reconstruct.row_range(shape[1])?;
@@ -214,7 +215,12 @@ pub fn single_slab(
     need.slab_under(memory_cap(config)?, rows.len(), "reconstructing", |rows| {
         reconstructor
             .scratch_bytes(rows)
-            .max(crate::correct::scratch_bytes(shape, rows, &config.correct))
+            .max(crate::correct::scratch_bytes(
+                shape,
+                rows,
+                &config.correct,
+                pixel_size_um,
+            ))
     })
 }
 
@@ -328,7 +334,12 @@ fn plan_scan(
         // one after the other, never both
         reconstructor
             .scratch_bytes(rows)
-            .max(crate::correct::scratch_bytes(full, rows, &config.correct))
+            .max(crate::correct::scratch_bytes(
+                full,
+                rows,
+                &config.correct,
+                scan.pixel_size_um,
+            ))
     })?;
     let per_frame: u64 = rows
         .clone()

@@ -63,6 +63,17 @@ pub struct FrameGroup {
     pub at_projection: f64,
 }
 
+/// Readings of the beam monitor, in its own unit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Monitor {
+    /// One for each entry of `angles_rad`.
+    pub projections: Vec<f64>,
+    /// Mean over each of `flat_groups`, where there is one reading per frame.
+    pub flats: Option<Vec<f64>>,
+    /// Where they came from, for messages.
+    pub source: String,
+}
+
 /// One scan, opened but not read: which frames are projections, flats and darks, at which angles.
 pub struct Scan {
     /// The file or folder given by the user.
@@ -85,6 +96,8 @@ pub struct Scan {
     pub angles_rad: Vec<f64>,
     /// Where the angles came from and how their unit was decided, for messages.
     pub angle_source: String,
+    /// Readings of the beam monitor, where the user names them.
+    pub monitor: Option<Monitor>,
     /// Size of a detector pixel at the sample \[um\], where known.
     pub pixel_size_um: Option<f64>,
     /// Start of the scan as written in the file.

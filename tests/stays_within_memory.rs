@@ -52,9 +52,15 @@ fn slab_rows(scan: &Path, memory: &str) -> usize {
     let scan = io::open_scan(scan, &config.input, None).unwrap();
     let shape = [scan.n_angles(), scan.n_rows(), scan.n_cols()];
     let device = Device::open(DeviceChoice::Cpu).unwrap();
-    plan::single_slab(&config, shape, &scan.angles_rad, &device)
-        .unwrap()
-        .rows
+    plan::single_slab(
+        &config,
+        shape,
+        &scan.angles_rad,
+        scan.pixel_size_um,
+        &device,
+    )
+    .unwrap()
+    .rows
 }
 
 fn same_bytes(a: &Path, b: &Path) -> bool {

@@ -70,8 +70,8 @@ pub(crate) fn center(
     let progress = super::progress(shared);
     super::threads(&config)?;
     let source = super::single::line_integrals(path, &config)?;
-    let source = source.as_source();
-    let fit = center::find_at_rows(source, rows, &config.center, &progress)?;
+    let fit =
+        source.for_axis(|source| center::find_at_rows(source, rows, &config.center, &progress))?;
     if json {
         println!("{}", serde_json::to_string_pretty(&fit)?);
     } else {
@@ -97,7 +97,8 @@ pub(crate) fn center(
             .first()
             .copied()
             .unwrap_or(fit.middle_row.round().max(0.0) as usize);
-        center::montage(source, row, &center::candidates(&fit, row as f64), path)?;
+        let candidates = center::candidates(&fit, row as f64);
+        source.for_axis(|source| center::montage(source, row, &candidates, path))?;
     }
     Ok(if fit.agree { 0 } else { 3 })
 }

@@ -35,6 +35,14 @@ impl LineIntegrals {
         }
     }
 
+    /// Calls `find` with what the rotation axis is looked for on.
+    pub(crate) fn for_axis<T>(&self, find: impl FnOnce(&dyn SinogramSource) -> T) -> T {
+        match self {
+            LineIntegrals::Scan(scan) => find(&scan.without_phase()),
+            LineIntegrals::Npy(npy) => find(npy),
+        }
+    }
+
     fn pixel_size_um(&self, config: &Config) -> Option<f64> {
         match self {
             LineIntegrals::Scan(scan) => scan.scan().pixel_size_um,
@@ -162,13 +170,16 @@ pub(crate) fn reconstruct(
         integrals.n_cols(),
     ];
     // fails on memory, or on the device, before the axis is searched
-    let slab = plan::single_slab(&config, shape, integrals.angles_rad(), &session.device)?;
-    let axis = certain_axis(
-        &path.display().to_string(),
-        integrals,
-        &config.center,
-        &session.progress,
+    let slab = plan::single_slab(
+        &config,
+        shape,
+        integrals.angles_rad(),
+        source.pixel_size_um(&config),
+        &session.device,
     )?;
+    let name = path.display().to_string();
+    let axis = source
+        .for_axis(|integrals| certain_axis(&name, integrals, &config.center, &session.progress))?;
     let done = write_volume(&source, &axis, slab.rows, output, &config, &session)?;
     super::times(shared, &session.progress);
     log::info!(

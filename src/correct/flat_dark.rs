@@ -3,7 +3,7 @@
 use ndarray::Array2;
 use rayon::prelude::*;
 
-use crate::config::{Average, FlatInTime};
+use crate::config::{Average, FlatInTime, SpotConfig};
 use crate::error::{Error, Result};
 use crate::scan::{FrameGroup, FrameStack, Scan};
 
@@ -79,6 +79,48 @@ impl FlatDark {
             fields.step_halfway();
         }
         Ok(fields)
+    }
+
+    /// Brings the open beams to one unit of the beam monitor; `readings` has one for each group of flats of `scan`.
+    pub(super) fn per_monitor_unit(&mut self, readings: &[f64], groups: &[FrameGroup]) {
+        let frames = |group: &FrameGroup| group.frames.len() as f64;
+        let used: Vec<(f64, f64, f64)> = groups
+            .iter()
+            .zip(readings)
+            .filter(|(group, _)| !group.frames.is_empty())
+            .map(|(group, &reading)| (group.at_projection, frames(group), reading))
+            .collect();
+        let units: Vec<f64> = if self.open_beams.len() == used.len() {
+            // in the order of time, as the open beams
+            let mut used = used;
+            used.sort_by(|a, b| a.0.total_cmp(&b.0));
+            used.into_iter().map(|(_, _, reading)| reading).collect()
+        } else {
+            let all: f64 = used.iter().map(|(_, frames, _)| frames).sum();
+            let sum: f64 = used
+                .iter()
+                .map(|(_, frames, reading)| frames * reading)
+                .sum();
+            vec![sum / all; self.open_beams.len()]
+        };
+        for (open, unit) in self.open_beams.iter_mut().zip(units) {
+            *open /= unit as f32;
+        }
+    }
+
+    /// Finds the large spots of the first open beam and takes them as bad pixels; returns how many pixels.
+    pub(super) fn mark_spots(&mut self, config: &SpotConfig) -> u64 {
+        let Some(open_beam) = self.open_beams.first() else {
+            return 0;
+        };
+        let spots = super::spots::find(open_beam.view(), config);
+        for &(row, col) in &spots {
+            self.bad_per_row[row] += 1;
+            for open in &mut self.open_beams {
+                open[[row, col]] = f32::NAN;
+            }
+        }
+        spots.len() as u64
     }
 
     /// The data are transmission already: nothing is subtracted or divided.

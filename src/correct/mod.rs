@@ -9,9 +9,11 @@
 //! 5. transmission below the least one is raised to it, and `-ln` is taken.
 //!
 //! Every detector row is worked on by one thread in a fixed order, so results do not depend on the height of the slab
-//! or on the number of threads. Left out: beam-intensity drift, phase retrieval.
+//! or on the number of threads. Where the config asks for it, drift of the beam is taken off after step 2 (see `beam`), and
+//! the phase is retrieved between stripes and logarithm (see `phase`).
 
 mod bad_pixels;
+mod beam;
 pub mod defects;
 mod flat_dark;
 /// Memory held for the averaged flats and darks of a scan `[angle, row, col]`, with groups before and after \[bytes\].
@@ -21,8 +23,25 @@ pub fn fixed_bytes([_, n_rows, n_cols]: [usize; 3]) -> u64 {
 }
 
 /// Memory that correcting a slab of `rows` rows of a scan `[angle, row, col]` needs beside its result \[bytes\].
+///
+/// Phase retrieval needs the pixel \[um\] for its halo; without one it is refused anyway.
 #[must_use]
-pub fn scratch_bytes(shape: [usize; 3], rows: usize, config: &CorrectConfig) -> u64 {
+pub fn scratch_bytes(
+    shape: [usize; 3],
+    rows: usize,
+    config: &CorrectConfig,
+    pixel_size_um: Option<f64>,
+) -> u64 {
+    match pixel_size_um.and_then(|size| Phase::new(&config.phase, size)) {
+        None => transmission_bytes(shape, rows, config),
+        Some(phase) => {
+            let (own, piece) = phase.scratch_bytes(shape, rows);
+            own + transmission_bytes(shape, piece, config)
+        }
+    }
+}
+
+fn transmission_bytes(shape: [usize; 3], rows: usize, config: &CorrectConfig) -> u64 {
     let [n_angles, _, n_cols] = shape;
     let block = frames_per_block(shape, rows) * rows * n_cols * 4;
     let stripe = StripeRemoval::from_config(&config.stripe)
@@ -39,6 +58,8 @@ fn frames_per_block([n_angles, _, n_cols]: [usize; 3], rows: usize) -> usize {
 mod goldens;
 mod median;
 mod minus_log;
+mod phase;
+mod spots;
 pub mod stripe;
 mod zinger;
 
@@ -52,13 +73,15 @@ use ndarray::{Array2, ArrayView3, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{CorrectConfig, StripeMethod, ZingerConfig};
+use crate::config::{CorrectConfig, PhaseMethod, StripeMethod, ZingerConfig};
 use crate::error::{Error, Result};
 use crate::scan::{Scan, SinogramSource, Sinograms};
 use bad_pixels::{fill_line, fill_lost_lines};
+use beam::Beam;
 use defects::DefectMap;
 use flat_dark::FlatDark;
 use minus_log::minus_log;
+use phase::Phase;
 use stripe::{Scratch, StripeRemoval};
 pub use zinger::remove_zingers;
 
@@ -80,6 +103,10 @@ pub struct CorrectionCounts {
     pub lost_lines: u64,
     /// Samples raised to the least transmission.
     pub clipped: u64,
+    /// Pixels taken as large spots; they are among the bad ones.
+    pub spots: u64,
+    /// Lines left without the correction of beam drift because their air is far from open beam.
+    pub beam_left: u64,
     /// Samples replaced as zingers.
     pub zingers: u64,
     /// Columns taken as large stripes, over all rows.
@@ -95,6 +122,8 @@ impl std::ops::AddAssign for CorrectionCounts {
         self.not_finite += other.not_finite;
         self.lost_lines += other.lost_lines;
         self.clipped += other.clipped;
+        self.spots += other.spots;
+        self.beam_left += other.beam_left;
         self.zingers += other.zingers;
         self.large_stripes += other.large_stripes;
         self.dead_stripes += other.dead_stripes;
@@ -108,6 +137,10 @@ pub struct CorrectedScan {
     fields: Arc<FlatDark>,
     zinger: Option<(f32, usize)>,
     stripe: Option<StripeRemoval>,
+    beam: Option<Beam>,
+    phase: Option<Phase>,
+    /// Large spots of each detector row \[px\].
+    spots: Arc<Vec<u64>>,
     min_transmission: f32,
     bad_pixels: u64,
     warnings: Vec<String>,
@@ -136,6 +169,9 @@ impl CorrectedScan {
             stripe,
             // found over a whole series, by the caller
             defects: _,
+            beam,
+            spots,
+            phase,
         } = config;
         let &ZingerConfig {
             enabled,
@@ -148,7 +184,7 @@ impl CorrectedScan {
                 .flat_groups
                 .iter()
                 .any(|group| !group.frames.is_empty());
-        let fields = match (has_flats, *without_flats) {
+        let mut fields = match (has_flats, *without_flats) {
             (false, false) => {
                 return Err(Error::input(
                     &scan.path,
@@ -176,12 +212,26 @@ impl CorrectedScan {
             }
         };
         let (n_rows, n_cols) = (scan.n_rows(), scan.n_cols());
+        let readings = beam::monitor_of_flats(beam, &scan).filter(|_| !without_flats);
+        if let Some(readings) = readings {
+            fields.per_monitor_unit(readings, &scan.flat_groups);
+        }
+        let before: Vec<u64> = (0..n_rows).map(|row| fields.bad_pixels(row)).collect();
+        if spots.find {
+            let found = fields.mark_spots(spots);
+            log::info!("spots: {found} pixels of the open beam are interpolated");
+        }
+        let in_spots = |(row, before)| fields.bad_pixels(row) - before;
+        let spots = before.into_iter().enumerate().map(in_spots).collect();
         let bad_pixels: u64 = (0..n_rows).map(|row| fields.bad_pixels(row)).sum();
         warn_of_bad_pixels(&fields, n_rows, n_cols, *floor_counts, &mut warnings);
         Ok(CorrectedScan {
             fields: Arc::new(fields),
             zinger: enabled.then_some((threshold, size)),
             stripe: StripeRemoval::from_config(stripe),
+            beam: Beam::from_config(beam, &scan, readings.is_some())?,
+            phase: Phase::from_config(phase, scan.pixel_size_um, &scan.path)?,
+            spots: Arc::new(spots),
             min_transmission: *min_transmission,
             bad_pixels,
             warnings,
@@ -231,12 +281,23 @@ impl CorrectedScan {
             fields: self.fields.clone(),
             zinger: self.zinger,
             stripe: StripeRemoval::from_config(&config.stripe),
+            beam: self.beam.clone(),
+            phase: self.phase,
+            spots: self.spots.clone(),
             min_transmission: self.min_transmission,
             bad_pixels: self.bad_pixels,
             warnings: self.warnings.clone(),
             scratch: Mutex::default(),
             config,
         }
+    }
+
+    /// The same without phase retrieval, to find the rotation axis on: one row of it needs many.
+    #[must_use]
+    pub fn without_phase(&self) -> CorrectedScan {
+        let mut plain = self.with_stripes(self.config.stripe.method);
+        (plain.phase, plain.config.phase.method) = (None, PhaseMethod::None);
+        plain
     }
 
     /// The scan behind it.
@@ -280,7 +341,7 @@ impl CorrectedScan {
     #[must_use]
     pub fn scratch_bytes(&self, rows: usize) -> usize {
         let shape = [self.scan.n_angles(), self.scan.n_rows(), self.scan.n_cols()];
-        scratch_bytes(shape, rows, &self.config) as usize
+        scratch_bytes(shape, rows, &self.config, self.scan.pixel_size_um) as usize
     }
 
     /// Line integrals of `rows` `[row, angle, col]`, and what was touched.
@@ -288,7 +349,10 @@ impl CorrectedScan {
     /// # Errors
     /// Those of the reader; [`Error::Shape`] for rows that the detector does not have.
     pub fn slab(&self, rows: Range<usize>) -> Result<(Sinograms, CorrectionCounts)> {
-        let (mut sinograms, mut counts) = self.transmission(rows)?;
+        let (mut sinograms, mut counts) = match &self.phase {
+            Some(phase) => phase.transmission(self, rows)?,
+            None => self.transmission(rows)?,
+        };
         counts.clipped = self
             .each_row(&mut sinograms, |sinogram| {
                 minus_log(sinogram, self.min_transmission)
@@ -298,8 +362,8 @@ impl CorrectedScan {
         Ok((sinograms, counts))
     }
 
-    /// The same without the last step: transmission of `rows` `[row, angle, col]`, zingers and stripes removed, neither
-    /// raised to the least transmission nor in logarithm.
+    /// The same without the last steps: transmission of `rows` `[row, angle, col]`, zingers and stripes removed, neither
+    /// filtered for phase nor raised to the least transmission nor in logarithm.
     ///
     /// # Errors
     /// As for [`CorrectedScan::slab`].
@@ -307,11 +371,15 @@ impl CorrectedScan {
         let (mut sinograms, mut counts) = self.divided(rows)?;
         let n_cols = self.scan.n_cols();
         let per_row = self.each_row(&mut sinograms, |sinogram| {
+            let beam_left = self
+                .beam
+                .as_ref()
+                .map_or(0, |beam| beam.apply(sinogram, n_cols));
             let zingers = self.zinger.map_or(0, |(threshold, size)| {
                 remove_zingers(sinogram, n_cols, threshold, size)
             });
             let Some(stripe) = &self.stripe else {
-                return (zingers, stripe::StripeCounts::default());
+                return (beam_left, zingers, stripe::StripeCounts::default());
             };
             let lent = self.scratch.lock().ok().and_then(|mut pool| pool.pop());
             let mut scratch = lent.unwrap_or_default();
@@ -319,9 +387,10 @@ impl CorrectedScan {
             if let Ok(mut pool) = self.scratch.lock() {
                 pool.push(scratch);
             }
-            (zingers, stripes)
+            (beam_left, zingers, stripes)
         });
-        for (zingers, stripes) in per_row {
+        for (beam_left, zingers, stripes) in per_row {
+            counts.beam_left += beam_left;
             counts.zingers += zingers;
             counts.large_stripes += stripes.large;
             counts.dead_stripes += stripes.dead;
@@ -361,6 +430,7 @@ impl CorrectedScan {
         });
         let counts = CorrectionCounts {
             samples: sinograms.len() as u64,
+            spots: self.spots[rows.clone()].iter().sum(),
             bad_pixels: rows.map(|row| self.fields.bad_pixels(row)).sum(),
             not_finite: not_finite.iter().sum(),
             lost_lines: lost.iter().sum(),
@@ -443,7 +513,7 @@ impl SinogramSource for CorrectedScan {
         Ok(self.slab(rows)?.0)
     }
 
-    /// Flat, dark, bad pixels and logarithm only; a line without any good pixel is open beam (0).
+    /// Flat, dark, bad pixels, beam drift and logarithm only, without phase retrieval; a line without any good pixel is open beam (0).
     fn projection(&self, angle: usize, rows: Range<usize>) -> Result<Array2<f32>> {
         self.check_rows(&rows)?;
         let Some(&frame) = self.scan.projection_frames.get(angle) else {
@@ -470,6 +540,9 @@ impl SinogramSource for CorrectedScan {
                 .expect("a line of a new array is contiguous");
             if !self.divide_line(angle, row, counts, line).1 {
                 line.fill(1.0);
+            }
+            if let Some(beam) = &self.beam {
+                beam.line(angle, line);
             }
             minus_log(line, self.min_transmission);
         });

@@ -56,6 +56,7 @@ fn scan(projections: Array3<f32>, flats: Option<Array3<f32>>, darks: Option<Arra
         darks: darks.map(|frames| Box::new(Frames(frames)) as Box<dyn FrameStack>),
         angles_rad: (0..n_angles).map(|i| i as f64 * 0.01).collect(),
         angle_source: String::new(),
+        monitor: None,
         pixel_size_um: None,
         start_time: None,
         warnings: Vec::new(),
@@ -469,4 +470,191 @@ fn the_stated_scratch_covers_blocks_and_buffers() {
     assert!(stated >= 4 * plane && stated < 6 * plane, "{stated}");
     assert!(corrected.scratch_bytes(5) > stated);
     assert_eq!(corrected.held_bytes(), (2 * 5 * 67 + 5) * 4);
+}
+
+#[test]
+fn phase_retrieval_gives_the_same_bits_for_any_slab_and_counts_each_row_once() {
+    let mut config = CorrectConfig {
+        phase: crate::config::PhaseConfig {
+            method: crate::config::PhaseMethod::Paganin,
+            distance_mm: 30.0,
+            energy_kev: 25.0,
+            delta_beta: 100.0,
+        },
+        ..CorrectConfig::default()
+    };
+    let tall = || {
+        let mut scan = noisy_scan();
+        // rows beyond one band, so that slabs cut bands
+        let frames = Array3::from_shape_fn((41, 90, 67), |(angle, row, col)| {
+            300.0 + 200.0 * noise(angle * 90 * 67 + row * 67 + col)
+        });
+        scan.projections = Box::new(Frames(frames));
+        scan.flats = Some(Box::new(Frames(Array3::from_elem((4, 90, 67), 1000.0))));
+        scan.darks = Some(Box::new(Frames(Array3::from_elem((3, 90, 67), 100.0))));
+        scan.pixel_size_um = Some(2.0);
+        scan
+    };
+    let corrected = CorrectedScan::new(tall(), &config).unwrap();
+    let (whole, counts) = corrected.slab(0..90).unwrap();
+    for (threads, height) in [(1, 7), (3, 32), (2, 89)] {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        let mut total = CorrectionCounts::default();
+        for first in (0..90).step_by(height) {
+            let rows = first..(first + height).min(90);
+            let (part, counts) = pool.install(|| corrected.slab(rows.clone())).unwrap();
+            assert_eq!(
+                part,
+                whole.slice(s![rows, .., ..]),
+                "{threads} threads, {height} rows"
+            );
+            total += counts;
+        }
+        assert_eq!(total, counts);
+    }
+    let plain = corrected.without_phase().slab(0..90).unwrap().0;
+    let spread = |sinograms: &Sinograms| {
+        let mean = sinograms.mean().unwrap();
+        sinograms.iter().map(|v| (v - mean).powi(2)).sum::<f32>()
+    };
+    assert!(
+        spread(&whole) < 0.5 * spread(&plain),
+        "the filter smooths noise"
+    );
+    // without a pixel size it is an error that names the way out
+    let mut unknown = tall();
+    unknown.pixel_size_um = None;
+    let error = CorrectedScan::new(unknown, &config)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("--pixel-size"), "{error}");
+    config.phase.energy_kev = 0.0;
+    let whole = crate::config::Config {
+        correct: config,
+        ..crate::config::Config::default()
+    };
+    let error = whole.validate().unwrap_err().to_string();
+    assert!(error.contains("correct.phase.energy_kev"), "{error}");
+}
+
+#[test]
+fn a_monitor_levels_the_beam_group_by_group() {
+    use crate::config::{BeamConfig, BeamDrift};
+    // the beam was at 2 for the first flats, falls to 1 and stays; the sample passes one half
+    let reading = [2.0, 1.5, 1.0, 1.0];
+    let make = |flats: Option<Vec<f64>>| {
+        let projections =
+            Array3::from_shape_fn((4, 1, 3), |(angle, _, _)| 500.0 * reading[angle] as f32);
+        let open = Array3::from_shape_fn(
+            (2, 1, 3),
+            |(frame, _, _)| if frame == 0 { 2000.0 } else { 1000.0 },
+        );
+        let mut scan = scan(projections, Some(open), Some(Array3::zeros((1, 1, 3))));
+        let group = |frame, at_projection| FrameGroup {
+            frames: vec![frame],
+            at_projection,
+        };
+        scan.flat_groups = vec![group(0, 0.0), group(1, 4.0)];
+        scan.monitor = Some(crate::scan::Monitor {
+            projections: reading.to_vec(),
+            flats,
+            source: "current.txt".into(),
+        });
+        scan
+    };
+    let values = |drift, flat_in_time, flats| {
+        let config = CorrectConfig {
+            flat_in_time,
+            beam: BeamConfig {
+                drift,
+                ..BeamConfig::default()
+            },
+            ..plain()
+        };
+        let corrected = CorrectedScan::new(make(flats), &config).unwrap();
+        let projection = corrected.projection(0, 0..1).unwrap()[[0, 0]];
+        let (transmission, _) = corrected.transmission(0..1).unwrap();
+        assert!((projection + transmission[[0, 0, 0]].ln()).abs() < 1e-6);
+        transmission.slice(s![0, .., 0]).to_vec()
+    };
+    let flats = || Some(vec![2.0, 1.0]);
+    for flat_in_time in [FlatInTime::Mean, FlatInTime::Nearest, FlatInTime::Linear] {
+        let found = values(BeamDrift::Monitor, flat_in_time, flats());
+        assert!(
+            worst(&found, &[0.5; 4]) < 1e-6,
+            "{flat_in_time:?}: {found:?}"
+        );
+        let found = values(BeamDrift::None, flat_in_time, flats());
+        assert!(
+            worst(&found, &[0.5; 4]) > 0.05,
+            "the check is blind: {flat_in_time:?}: {found:?}"
+        );
+    }
+    // without readings for the flats only the drift goes: 1500 is the mean flat, 1.375 the mean reading
+    let found = values(BeamDrift::Monitor, FlatInTime::Mean, None);
+    assert!(
+        worst(&found, &[500.0 * 1.375 / 1500.0; 4]) < 1e-6,
+        "{found:?}"
+    );
+    let mut dark = make(None);
+    dark.monitor.as_mut().unwrap().projections[2] = 0.0;
+    let config = CorrectConfig {
+        beam: BeamConfig {
+            drift: BeamDrift::Monitor,
+            ..BeamConfig::default()
+        },
+        ..plain()
+    };
+    let error = CorrectedScan::new(dark, &config).err().unwrap().to_string();
+    assert!(
+        error.contains("value 2") && error.contains("current.txt"),
+        "{error}"
+    );
+    let mut absent = make(None);
+    absent.monitor = None;
+    let error = CorrectedScan::new(absent, &config)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("input.monitor"), "{error}");
+}
+
+#[test]
+fn spots_are_bad_pixels_with_a_count_of_their_own() {
+    let spot = |row: usize, col: usize| (row as f32 - 20.0).hypot(col as f32 - 30.0) < 4.0;
+    let flats = Array3::from_shape_fn(
+        (3, 40, 60),
+        |(_, row, col)| {
+            if spot(row, col) { 1800.0 } else { 1000.0 }
+        },
+    );
+    // the spot answers less than its flat says
+    let projections =
+        Array3::from_shape_fn(
+            (5, 40, 60),
+            |(_, row, col)| {
+                if spot(row, col) { 600.0 } else { 500.0 }
+            },
+        );
+    let mut config = plain();
+    config.spots.find = true;
+    let make = || scan(projections.clone(), Some(flats.clone()), None);
+    let (sinograms, counts) = CorrectedScan::new(make(), &config)
+        .unwrap()
+        .slab(0..40)
+        .unwrap();
+    let pixels = (0..40 * 60).filter(|i| spot(i / 60, i % 60)).count() as u64;
+    assert_eq!((counts.spots, counts.bad_pixels), (pixels, pixels));
+    assert!(sinograms.iter().all(|v| (v - 2f32.ln()).abs() < 1e-6));
+    config.spots.find = false;
+    let (sinograms, counts) = CorrectedScan::new(make(), &config)
+        .unwrap()
+        .slab(0..40)
+        .unwrap();
+    assert_eq!((counts.spots, counts.bad_pixels), (0, 0));
+    assert!((sinograms[[20, 0, 30]] - 3f32.ln()).abs() < 1e-6);
 }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::angles::{self, Angles};
+use super::monitor;
 use crate::config::InputConfig;
 use crate::error::{Error, Result};
-use crate::scan::{FrameGroup, FrameStack, PixelType, Scan};
+use crate::scan::{FrameGroup, FrameStack, Monitor, PixelType, Scan};
 
 /// What a layout found, unjudged.
 pub(super) struct Parts {
@@ -114,6 +115,16 @@ pub(super) fn assemble(
     )?;
     warnings.extend(angles.warnings);
 
+    let monitor = match &input.monitor {
+        None => None,
+        Some(spec) => {
+            let (values, source, file) = monitor::load(spec, &path)?;
+            files.push(file);
+            let own_flats = flats.is_none();
+            Some(monitor_of(&stack, values, source, &keys, &used, own_flats)?)
+        }
+    };
+
     // Times of groups are counted in projections of the file above, in used projections from here on.
     let in_used = |groups: Vec<(Vec<usize>, usize)>| -> Vec<FrameGroup> {
         let time = |at: usize| used.partition_point(|&i| i < at) as f64;
@@ -161,6 +172,7 @@ pub(super) fn assemble(
         darks: boxed(dark_stack, &dark_groups),
         dark_groups,
         projections: Box::new(stack),
+        monitor,
         angles_rad: angles.values,
         angle_source: angles.source,
         pixel_size_um: pixel_size_um.or(parts.pixel_size_um),
@@ -235,6 +247,44 @@ fn sort_by_key(
         ));
     }
     Ok(sorted)
+}
+
+/// Pairs the readings of the beam monitor with the projections used, and with the flats where there is one per frame.
+fn monitor_of(
+    stack: &Arc<dyn FrameStack>,
+    values: Vec<f64>,
+    source: String,
+    keys: &Sorted,
+    used: &[usize],
+    own_flats: bool,
+) -> Result<Monitor> {
+    let (n_frames, n_projections) = (stack.shape()[0], keys.projections.len());
+    let mean = |frames: &[usize]| {
+        frames.iter().map(|&frame| values[frame]).sum::<f64>() / frames.len() as f64
+    };
+    let per_frame = values.len() == n_frames && n_frames != n_projections;
+    let (projections, flats) = match values.len() {
+        n if n == n_projections => (used.iter().map(|&i| values[i]).collect(), None),
+        _ if per_frame => (
+            used.iter().map(|&i| values[keys.projections[i]]).collect(),
+            own_flats.then(|| keys.flats.iter().map(|(frames, _)| mean(frames)).collect()),
+        ),
+        n => {
+            return Err(Error::input(
+                stack.describe(),
+                format!(
+                    "expected one reading of the beam monitor for each of {n_projections} projections (or of {n_frames} frames), \
+                     found {n} in {source}"
+                ),
+                "name another list with input.monitor, or leave it out",
+            ));
+        }
+    };
+    Ok(Monitor {
+        projections,
+        flats,
+        source,
+    })
 }
 
 fn leave_out(n_projections: usize, exclude: &[usize]) -> Result<Vec<usize>> {

@@ -7,6 +7,7 @@ pub mod fingerprint;
 pub mod hdf5;
 mod hdf5_scan;
 pub mod inspect;
+mod monitor;
 mod nexus;
 pub mod npy;
 mod pixel_size;

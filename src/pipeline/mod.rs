@@ -256,7 +256,7 @@ impl SeriesRun<'_> {
                     let corrected = self.corrected(scan_plan.index)?;
                     certain_axis(
                         &scan_plan.name,
-                        &corrected,
+                        &corrected.without_phase(),
                         &self.config.center_of(&self.config.scan[scan_plan.index]),
                         &self.session.progress,
                     )?
@@ -837,7 +837,12 @@ pub fn write_sinograms(
             rows.len(),
             "correcting",
             |rows| {
-                crate::correct::scratch_bytes([shape[1], all_rows, shape[2]], rows, &config.correct)
+                crate::correct::scratch_bytes(
+                    [shape[1], all_rows, shape[2]],
+                    rows,
+                    &config.correct,
+                    scan.scan().pixel_size_um,
+                )
             },
         )?
         .rows;

@@ -326,3 +326,31 @@ fn what_is_no_scan_is_refused() {
     std::fs::create_dir(&empty).unwrap();
     assert!(error_of(open(&empty)).contains("no TIFF files"));
 }
+
+#[test]
+fn monitor_readings_follow_the_frames_or_the_projections() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = write(temp.path(), &made(), |_| {});
+    let with = |n: usize, exclude: Vec<usize>| {
+        let readings: Vec<String> = (0..n).map(|k| format!("{}", 300 + k)).collect();
+        std::fs::write(temp.path().join("current.txt"), readings.join("\n")).unwrap();
+        let input = InputConfig {
+            monitor: Some("current.txt".into()),
+            exclude,
+            ..Default::default()
+        };
+        open_scan(&path, &input, None)
+    };
+    // ten frames: projections 2, 3, 4, 6, 7, flats 1, 5, 9
+    let monitor = with(10, vec![1]).unwrap().monitor.unwrap();
+    assert_eq!(monitor.projections, [302.0, 304.0, 306.0, 307.0]);
+    assert_eq!(monitor.flats, Some(vec![301.0, 305.0, 309.0]));
+    let monitor = with(5, Vec::new()).unwrap().monitor.unwrap();
+    assert_eq!(monitor.projections, [300.0, 301.0, 302.0, 303.0, 304.0]);
+    assert_eq!(monitor.flats, None);
+    let text = error_of(with(7, Vec::new()));
+    assert!(
+        text.contains("found 7") && text.contains("input.monitor"),
+        "{text}"
+    );
+}
