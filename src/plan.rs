@@ -59,6 +59,8 @@ pub struct ScanPlan {
     pub rows: Range<usize>,
     /// Columns and rows of a slice.
     pub slice: [usize; 2],
+    /// Where counts become line integrals, and why there.
+    pub corrections: String,
     /// Slices at a time.
     pub slab: usize,
     /// Peak host memory predicted \[bytes\].
@@ -349,7 +351,18 @@ fn plan_scan(
                 .decoded_bytes(start..(start + slab).min(rows.end))
         })
         .sum();
+    let reason = reconstructor
+        .off_device()
+        .or_else(|| crate::correct::line_integrals::off_device(scan, &config.correct));
+    let corrections = match reason {
+        Some(reason) => format!("on the CPU ({reason})"),
+        None if reference.is_some() => {
+            "on the GPU, unless rows are interpolated in height".to_string()
+        }
+        None => "on the GPU, one upload of counts".to_string(),
+    };
     Ok(ScanPlan {
+        corrections,
         index,
         layout: scan.layout.clone(),
         shape: full,
@@ -467,6 +480,7 @@ impl fmt::Display for Plan {
                     scan.pilot_binning
                 )?;
             }
+            writeln!(f, "         corrected {}", scan.corrections)?;
             writeln!(
                 f,
                 "         rows {}..{} to slices of {} x {}, {} slabs of {}; peak memory {}; decodes {}, writes {}",

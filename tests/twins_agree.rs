@@ -1,7 +1,7 @@
 //! Every kernel gives what its CPU twin gives.
 //!
 //! Chain of trust: the twins are checked against sums in f64 (beside them), the kernels against the twins (here), slabs
-//! against the twins and an analytic disk (`reconstruct::gpu_fbp`). What a kernel writes was NaN before; each
+//! against the twins and an analytic disk (`reconstruct::on_gpu`). What a kernel writes was NaN before; each
 //! comparison is also made with the axis half a pixel off and must then fail.
 
 use tomodelta::config::DeviceChoice;

@@ -1,8 +1,11 @@
 //! Flats and darks: averaged once for the whole detector, then `(projection - dark) / (flat - dark)` line by line.
 
-use ndarray::Array2;
+use std::ops::Range;
+
+use ndarray::{Array2, Array3, s};
 use rayon::prelude::*;
 
+use super::line_integrals::{CountSlab, good_columns};
 use crate::config::{Average, FlatInTime, SpotConfig};
 use crate::error::{Error, Result};
 use crate::scan::{FrameGroup, FrameStack, Scan};
@@ -250,6 +253,41 @@ impl FlatDark {
         self.open_beams
             .first()
             .is_some_and(|open| open[[row, col]].is_nan())
+    }
+
+    /// The fields of detector rows `rows`, laid out for the GPU; what is no field is empty.
+    pub(super) fn of_rows(&self, rows: Range<usize>, n_angles: usize, n_cols: usize) -> CountSlab {
+        let cut = |field: &Array2<f32>| field.slice(s![rows.clone(), ..]).iter().copied().collect();
+        let bad =
+            |row: usize| -> Vec<bool> { (0..n_cols).map(|col| self.is_bad(row, col)).collect() };
+        CountSlab {
+            counts: Array3::zeros((0, 0, 0)),
+            dark: self
+                .dark
+                .as_ref()
+                .map_or_else(|| vec![0.0; rows.len() * n_cols], cut),
+            open_beams: self
+                .open_beams
+                .iter()
+                .flat_map(|open| -> Vec<f32> { cut(open) })
+                .collect(),
+            good: rows
+                .clone()
+                .flat_map(|row| good_columns(&bad(row)))
+                .collect(),
+            in_time: (0..n_angles)
+                .map(|angle| match self.open_beams.is_empty() {
+                    true => [0; 4],
+                    false => {
+                        let (before, after, weight) = self.in_time(angle);
+                        [before as u32, after as u32, weight.to_bits(), 0]
+                    }
+                })
+                .collect(),
+            n_groups: self.open_beams.len(),
+            zinger: None,
+            min_transmission: 0.0,
+        }
     }
 
     /// Bytes held for the whole detector.

@@ -56,6 +56,7 @@ fn frames_per_block([n_angles, _, n_cols]: [usize; 3], rows: usize) -> usize {
 
 #[cfg(test)]
 mod goldens;
+pub mod line_integrals;
 mod median;
 mod minus_log;
 mod phase;

@@ -12,8 +12,14 @@ impl FrameStack for Frames {
     fn shape(&self) -> [usize; 3] {
         self.0.dim().into()
     }
+    /// As a camera would store them where all of them are whole.
     fn pixel_type(&self) -> PixelType {
-        PixelType::F32
+        let whole = |&v: &f32| v.fract() == 0.0 && (0.0..65536.0).contains(&v);
+        if self.0.iter().all(whole) {
+            PixelType::U16
+        } else {
+            PixelType::F32
+        }
     }
     fn read(&self, frames: &[usize], rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let wanted = frames.iter().flat_map(|&frame| {
@@ -36,7 +42,11 @@ impl FrameStack for Frames {
     }
 }
 
-fn scan(projections: Array3<f32>, flats: Option<Array3<f32>>, darks: Option<Array3<f32>>) -> Scan {
+pub(super) fn scan(
+    projections: Array3<f32>,
+    flats: Option<Array3<f32>>,
+    darks: Option<Array3<f32>>,
+) -> Scan {
     let n_angles = projections.dim().0;
     let group = |frames: &Option<Array3<f32>>| {
         let all = |frames: &Array3<f32>| FrameGroup {
@@ -65,14 +75,14 @@ fn scan(projections: Array3<f32>, flats: Option<Array3<f32>>, darks: Option<Arra
 }
 
 /// Division and logarithm only.
-fn plain() -> CorrectConfig {
+pub(super) fn plain() -> CorrectConfig {
     let mut config = CorrectConfig::default();
     config.zinger.enabled = false;
     config.stripe.method = StripeMethod::None;
     config
 }
 
-fn noise(index: usize) -> f32 {
+pub(super) fn noise(index: usize) -> f32 {
     ((index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 / (1u64 << 24) as f32 - 0.5
 }
 

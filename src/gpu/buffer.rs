@@ -61,20 +61,8 @@ impl Gpu {
         limit_name: &str,
         limit: u64,
     ) -> Result<wgpu::Buffer> {
-        for (name, limit) in [
-            (limit_name, limit),
-            ("max_buffer_size", self.limits.max_buffer_size),
-        ] {
-            if size > limit {
-                return Err(Error::Gpu {
-                    problem: format!(
-                        "buffer `{label}` needs {size} bytes, but {name} of {} is {limit} bytes",
-                        self.info().name
-                    ),
-                    hint: "reconstruct a smaller reconstruct.crop, or give --device cpu".into(),
-                });
-            }
-        }
+        self.check_size(label, size, limit_name, limit)?;
+        self.check_size(label, size, "max_buffer_size", self.limits.max_buffer_size)?;
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size,
@@ -83,6 +71,19 @@ impl Gpu {
         });
         self.check(&format!("buffer `{label}` of {size} bytes"))?;
         Ok(buffer)
+    }
+
+    pub(super) fn check_size(&self, label: &str, size: u64, name: &str, limit: u64) -> Result<()> {
+        if size <= limit {
+            return Ok(());
+        }
+        Err(Error::Gpu {
+            problem: format!(
+                "buffer `{label}` needs {size} bytes, but {name} of {} is {limit} bytes",
+                self.info().name
+            ),
+            hint: "reconstruct a smaller reconstruct.crop, or give --device cpu".into(),
+        })
     }
 
     /// Copies `data` to the elements of `buffer` from `first` on, before the work that is submitted next.
@@ -138,6 +139,33 @@ impl Gpu {
     }
 }
 
+impl Gpu {
+    /// Waits for the batch of `ticket`, and until the host may touch the buffer that it used.
+    pub(super) fn wait_mapped(
+        &self,
+        ticket: &Ticket,
+        mapped: &mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
+        what: &str,
+    ) -> Result<()> {
+        let failed = |text: String| Error::Gpu {
+            problem: format!("{what}: {} failed ({text})", self.info().name),
+            hint: "run again, with --device cpu if it recurs".into(),
+        };
+        self.wait_for(ticket, what)?;
+        let mapped = loop {
+            match mapped.try_recv() {
+                Ok(mapped) => break mapped,
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    return Err(failed("the request was dropped".into()));
+                }
+                Err(mpsc::TryRecvError::Empty) => self.wait(what)?,
+            }
+        };
+        self.check(what)?;
+        mapped.map_err(|error| failed(error.to_string()))
+    }
+}
+
 /// Bytes of `len` elements, at least one element and a multiple of four as copies need it.
 fn bytes_of<T>(len: usize) -> u64 {
     (len.max(1) as u64 * size_of::<T>() as u64).next_multiple_of(4)
@@ -182,18 +210,7 @@ impl Readback {
             .pending
             .take()
             .ok_or_else(|| failed("nothing was asked for".into()))?;
-        gpu.wait_for(&pending.ticket, "download")?;
-        let mapped = loop {
-            match pending.mapped.try_recv() {
-                Ok(mapped) => break mapped,
-                Err(mpsc::TryRecvError::Disconnected) => {
-                    return Err(failed("the request was dropped".into()));
-                }
-                Err(mpsc::TryRecvError::Empty) => gpu.wait("download")?,
-            }
-        };
-        gpu.check("download")?;
-        mapped.map_err(|error| failed(error.to_string()))?;
+        gpu.wait_mapped(&pending.ticket, &pending.mapped, "download")?;
         let view = self
             .buffer
             .get_mapped_range(..)

@@ -53,7 +53,7 @@ impl Kernel {
 /// Launches and copies that run one after another once submitted; each sees what those before it wrote.
 pub struct Batch<'a> {
     gpu: &'a Gpu,
-    encoder: wgpu::CommandEncoder,
+    pub(super) encoder: wgpu::CommandEncoder,
     timer: Option<&'a Timer>,
 }
 
@@ -91,6 +91,27 @@ impl<'a> Batch<'a> {
         buffers: &[(u32, &wgpu::Buffer)],
         workgroups: [u32; 3],
     ) -> Result<()> {
+        let entries: Vec<wgpu::BindGroupEntry<'_>> = buffers
+            .iter()
+            .map(|&(binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        self.launch_with(kernel, params, &entries, workgroups)
+    }
+
+    /// [`Batch::launch`] with any kind of binding.
+    ///
+    /// # Errors
+    /// As for [`Batch::launch`].
+    pub fn launch_with<P: Pod>(
+        &mut self,
+        kernel: &Kernel,
+        params: &P,
+        entries: &[wgpu::BindGroupEntry<'_>],
+        workgroups: [u32; 3],
+    ) -> Result<()> {
         let limit = self.gpu.limits.max_compute_workgroups_per_dimension;
         if workgroups.iter().any(|&count| count > limit) {
             return Err(Error::Gpu {
@@ -108,13 +129,12 @@ impl<'a> Batch<'a> {
         let params = self
             .gpu
             .uniform_from("params", std::slice::from_ref(params))?;
-        let entries: Vec<wgpu::BindGroupEntry<'_>> = std::iter::once((0, &params))
-            .chain(buffers.iter().copied())
-            .map(|(binding, buffer)| wgpu::BindGroupEntry {
-                binding,
-                resource: buffer.as_entire_binding(),
-            })
-            .collect();
+        let entries: Vec<wgpu::BindGroupEntry<'_>> = std::iter::once(wgpu::BindGroupEntry {
+            binding: 0,
+            resource: params.as_entire_binding(),
+        })
+        .chain(entries.iter().cloned())
+        .collect();
         let bind_group = self
             .gpu
             .device

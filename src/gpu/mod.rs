@@ -9,6 +9,7 @@
 mod buffer;
 mod device;
 mod kernel;
+mod staging;
 mod timing;
 
 use crate::config::DeviceChoice;
@@ -17,6 +18,7 @@ use crate::error::Result;
 pub use buffer::Readback;
 pub use device::{AdapterInfo, AdapterKind, AdapterLimits, Gpu, Ticket, list};
 pub use kernel::{Batch, Kernel};
+pub use staging::Staging;
 pub use timing::{Timer, Timing};
 
 /// A device that the stages run on.

@@ -120,29 +120,60 @@ impl ScanJob<'_> {
         let mut rows = ShiftedRows::new(source, self.motion.shift_z_px);
         let mut range = RangeSum::default();
         let mut covered = self.slices.end..self.slices.start;
+        let mut off_device = reconstructor.off_device().or_else(|| rows.off_device());
+        if let Some(reason) = &off_device {
+            log::debug!("corrections on the CPU: {reason}");
+        }
         let slab_rows = self.slab.min(self.slices.len()).max(1);
         let mut volume = Array3::<f32>::zeros((slab_rows, self.grid.n_y, self.grid.n_x));
         for start in self.slices.clone().step_by(slab_rows) {
             let slices = start..(start + slab_rows).min(self.slices.end);
-            let slab = rows.slab(slices.clone())?;
             let mut out = volume.slice_mut(s![..slices.len(), .., ..]);
-            if slab.covered.len() < slices.len() {
-                out.fill(f32::NAN);
+            let axes = |covered: &Range<usize>| -> Vec<f64> {
+                let at = |z| self.axis.at(z as f64 + self.motion.shift_z_px);
+                covered.clone().map(at).collect()
+            };
+            let part = |covered: &Range<usize>| covered.start - start..covered.end - start;
+            let mut slab = None;
+            if off_device.is_none() {
+                let (covered, counts) = rows.counts(slices.clone())?;
+                match counts.map(|counts| reconstructor.takes(&counts).map(|()| counts)) {
+                    None => slab = Some((covered, None)),
+                    Some(Ok(counts)) => slab = Some((covered, Some(counts))),
+                    Some(Err(error)) => {
+                        log::warn!("corrections on the CPU: {error}");
+                        off_device = Some(error.to_string());
+                    }
+                }
             }
-            if !slab.covered.is_empty() {
-                let axis_px: Vec<f64> = slab
-                    .covered
-                    .clone()
-                    .map(|z| self.axis.at(z as f64 + self.motion.shift_z_px))
-                    .collect();
-                let part = slab.covered.start - start..slab.covered.end - start;
-                reconstructor.slab(
-                    slab.sinograms.view(),
-                    &axis_px,
-                    out.slice_mut(s![part.clone(), .., ..]),
-                )?;
-                range.add(out.slice(s![part, .., ..]));
-                covered = covered.start.min(slab.covered.start)..covered.end.max(slab.covered.end);
+            let has_data = match slab {
+                Some((covered, counts)) => {
+                    if covered.len() < slices.len() {
+                        out.fill(f32::NAN);
+                    }
+                    if let Some(counts) = counts {
+                        let out = out.slice_mut(s![part(&covered), .., ..]);
+                        let touched =
+                            reconstructor.slab_of_counts(&counts, &axes(&covered), out)?;
+                        rows.touched(touched);
+                    }
+                    covered
+                }
+                None => {
+                    let slab = rows.slab(slices.clone())?;
+                    if slab.covered.len() < slices.len() {
+                        out.fill(f32::NAN);
+                    }
+                    if !slab.covered.is_empty() {
+                        let out = out.slice_mut(s![part(&slab.covered), .., ..]);
+                        reconstructor.slab(slab.sinograms.view(), &axes(&slab.covered), out)?;
+                    }
+                    slab.covered
+                }
+            };
+            if !has_data.is_empty() {
+                range.add(out.slice(s![part(&has_data), .., ..]));
+                covered = covered.start.min(has_data.start)..covered.end.max(has_data.end);
             }
             consume(start - self.slices.start, out.view())?;
             stage.inc(slices.len() as u64);

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use ndarray::{Array3, Axis, s};
 
+use crate::correct::line_integrals::{CountSlab, Touched};
 use crate::correct::{CorrectedScan, CorrectionCounts};
 use crate::error::Result;
 use crate::plan::HALO_ROWS;
@@ -25,6 +26,26 @@ pub trait RowSource {
     /// # Errors
     /// Those of the source.
     fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms>;
+    /// Why its rows are not corrected on the GPU; `None`: [`RowSource::counts`] gives them.
+    fn off_device(&self) -> Option<String> {
+        Some("line integrals are given".into())
+    }
+    /// Counts of `rows` for the corrections on the GPU, which end with [`RowSource::touched`].
+    ///
+    /// # Errors
+    /// Those of the source; any source that [`RowSource::off_device`] gives a reason for.
+    fn counts(&mut self, rows: Range<usize>) -> Result<CountSlab> {
+        let _ = rows;
+        Err(crate::error::Error::config(
+            "run.device",
+            "gpu",
+            "these rows have no counts",
+        ))
+    }
+    /// What the corrections on the GPU touched in these counts.
+    fn touched(&mut self, touched: Touched) {
+        let _ = touched;
+    }
 }
 
 /// A corrected scan that adds up what its corrections touched.
@@ -32,6 +53,8 @@ pub struct CountedScan<'a> {
     scan: &'a CorrectedScan,
     /// Sum over all rows given so far.
     pub counts: CorrectionCounts,
+    /// What is known of the counts that were given and not yet corrected.
+    given: CorrectionCounts,
 }
 
 impl<'a> CountedScan<'a> {
@@ -41,6 +64,7 @@ impl<'a> CountedScan<'a> {
         CountedScan {
             scan,
             counts: CorrectionCounts::default(),
+            given: CorrectionCounts::default(),
         }
     }
 }
@@ -53,6 +77,19 @@ impl RowSource for CountedScan<'_> {
         let (sinograms, counts) = self.scan.slab(rows)?;
         self.counts += counts;
         Ok(sinograms)
+    }
+    fn off_device(&self) -> Option<String> {
+        self.scan.off_device()
+    }
+    fn counts(&mut self, rows: Range<usize>) -> Result<CountSlab> {
+        let (slab, known) = self.scan.count_slab(rows)?;
+        self.given = known;
+        Ok(slab)
+    }
+    fn touched(&mut self, touched: Touched) {
+        self.counts += std::mem::take(&mut self.given);
+        self.counts.clipped += touched.clipped;
+        self.counts.zingers += touched.zingers;
     }
 }
 
@@ -91,6 +128,36 @@ impl<'a> ShiftedRows<'a> {
             shift,
             kept: None,
         }
+    }
+
+    /// Why the rows of slices are not corrected on the GPU.
+    #[must_use]
+    pub fn off_device(&self) -> Option<String> {
+        if self.shift.fract() != 0.0 {
+            return Some("rows are interpolated in height on the CPU".into());
+        }
+        self.source.off_device()
+    }
+
+    /// Counts of the slices of `slices` that have data; none where there are none.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn counts(&mut self, slices: Range<usize>) -> Result<(Range<usize>, Option<CountSlab>)> {
+        let covered = covered_slices(&slices, self.shift, self.source.n_rows());
+        if covered.is_empty() {
+            return Ok((covered, None));
+        }
+        let row = |z: usize| (z as f64 + self.shift) as usize;
+        let counts = self
+            .source
+            .counts(row(covered.start)..row(covered.end - 1) + 1)?;
+        Ok((covered, Some(counts)))
+    }
+
+    /// What the corrections on the GPU touched.
+    pub fn touched(&mut self, touched: Touched) {
+        self.source.touched(touched);
     }
 
     /// Line integrals of slices `slices`.

@@ -13,7 +13,7 @@
 //! the grid costs no sign. One slice is done at a time: its spectrum is Hermitian, so half a grid suffices, and what is packed
 //! with it could not change its last bits. Work per slice: angles * N / 2 * 36 cells, and a real transform of the grid.
 
-mod gridding;
+pub(crate) mod gridding;
 
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftPlanner};
 
 use super::filter::FilterPlan;
-use super::geometry::Ray;
+use super::geometry::{Grid, Ray};
 use super::{SliceJob, inside};
 use crate::error::{Error, Result};
 use gridding::{HalfGrid, Line, MARGIN, Weights, window_transform};
@@ -114,32 +114,12 @@ impl Fourier {
                 )
             })
             .collect();
-        let half = plan.n_fft / 2;
-        let gain = plan
-            .response
-            .iter()
-            .enumerate()
-            .map(|(k, &response)| {
-                // a cell and its mirror image add up, so the sample at 0 counts half, and so does Nyquist, which the plan
-                // has halved already where rows are upsampled
-                let both = if k == 0 || (k == half && plan.upsample == 1) {
-                    0.5
-                } else {
-                    1.0
-                };
-                (both * f64::from(response) * plan.transfer(k).powi(2)) as f32
-            })
-            .collect();
-        let middle = (
-            job.grid.x0 + (job.grid.n_x / 2) as f64 * job.grid.step,
-            job.grid.y0 - (job.grid.n_y / 2) as f64 * job.grid.step,
-        );
         let mut real = RealFftPlanner::new();
         Ok(Fourier {
             rays: job.rays.clone(),
             lines,
-            gain,
-            middle,
+            gain: gain(&plan),
+            middle: middle(&job.grid),
             deapodise: (
                 deapodise(job.grid.n_x, grid.0, false),
                 deapodise(job.grid.n_y, grid.1, true),
@@ -376,6 +356,33 @@ impl Fourier {
     }
 }
 
+/// Filter, transfer of the interpolation, and the halves of the ends of the spectrum, `[n_fft / 2 + 1]`.
+pub(crate) fn gain(plan: &FilterPlan) -> Vec<f32> {
+    let half = plan.n_fft / 2;
+    plan.response
+        .iter()
+        .enumerate()
+        .map(|(k, &response)| {
+            // a cell and its mirror image add up, so the sample at 0 counts half, and so does Nyquist, which the plan
+            // has halved already where rows are upsampled
+            let both = if k == 0 || (k == half && plan.upsample == 1) {
+                0.5
+            } else {
+                1.0
+            };
+            (both * f64::from(response) * plan.transfer(k).powi(2)) as f32
+        })
+        .collect()
+}
+
+/// x and y of the voxel in the middle of a slice \[px\].
+pub(crate) fn middle(grid: &Grid) -> (f64, f64) {
+    (
+        grid.x0 + (grid.n_x / 2) as f64 * grid.step,
+        grid.y0 - (grid.n_y / 2) as f64 * grid.step,
+    )
+}
+
 /// Columns of the half grid whose mirror image falls onto another: (from, to), both counted with the margin.
 ///
 /// u = 0 and u = n_u / 2 fall onto themselves.
@@ -388,7 +395,7 @@ fn mirrored_columns(n_u: usize) -> impl Iterator<Item = (usize, usize)> {
 
 /// One over the window's transform at voxel i of n, counted from the middle one; with `centred`, the sign that moves
 /// frequency 0 from the middle of the grid to its begin.
-fn deapodise(n: usize, n_grid: usize, centred: bool) -> Vec<f32> {
+pub(crate) fn deapodise(n: usize, n_grid: usize, centred: bool) -> Vec<f32> {
     (0..n)
         .map(|i| {
             let from_middle = i as f64 - (n / 2) as f64;

@@ -4,8 +4,10 @@ pub mod backproject;
 mod fbp;
 pub mod filter;
 mod fourier;
+pub mod fourier_grid;
+pub mod fourier_transform;
 pub mod geometry;
-pub mod gpu_fbp;
+pub mod on_gpu;
 pub mod ramp_filter;
 pub mod self_test;
 #[cfg(test)]
@@ -16,12 +18,13 @@ use std::ops::Range;
 use ndarray::{ArrayView3, ArrayViewMut3};
 
 use crate::config::{ReconstructConfig, ReconstructMethod};
+use crate::correct::line_integrals::{CountSlab, Touched};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use fbp::CpuFbp;
 use fourier::Fourier;
 use geometry::{Grid, Ray};
-use gpu_fbp::GpuFbp;
+use on_gpu::GpuEngine;
 
 /// Everything about a slice that does not depend on its row.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,7 +78,7 @@ pub struct Reconstructor {
 /// What does the work.
 enum Engine {
     Fbp(CpuFbp),
-    Gpu(Box<GpuFbp>),
+    Gpu(Box<GpuEngine>),
     Fourier(Fourier),
 }
 
@@ -87,14 +90,7 @@ impl Reconstructor {
     pub fn new(job: SliceJob, device: &Device) -> Result<Self> {
         let method = job.config.method;
         let engine = match device {
-            Device::Gpu(_) if method == ReconstructMethod::Fourier => {
-                return Err(Error::config(
-                    "reconstruct.method",
-                    "fourier",
-                    "the Fourier method runs on the CPU: give --device cpu, or --method fbp for the GPU",
-                ));
-            }
-            Device::Gpu(gpu) => Engine::Gpu(Box::new(GpuFbp::new(gpu.clone(), &job)?)),
+            Device::Gpu(gpu) => Engine::Gpu(Box::new(GpuEngine::new(gpu.clone(), &job)?)),
             Device::Cpu => match method {
                 ReconstructMethod::Fbp => Engine::Fbp(CpuFbp::new(&job)?),
                 ReconstructMethod::Fourier => Engine::Fourier(Fourier::new(&job)?),
@@ -134,22 +130,50 @@ impl Reconstructor {
             sinograms.shape(),
         )?;
         check("slices [z, y, x]", &[rows, self.n_y, self.n_x], out.shape())?;
-        if let Some(axis) = axis_px
-            .iter()
-            .find(|axis| !axis.is_finite() || axis.abs() > 1e7)
-        {
-            return Err(Error::config(
-                "center.value",
-                axis,
-                "the rotation axis must be a detector column",
-            ));
-        }
+        check_axes(axis_px)?;
         match &mut self.engine {
             Engine::Fbp(fbp) => fbp.slab(sinograms, axis_px, out),
             Engine::Gpu(fbp) => fbp.slab(sinograms, axis_px, out)?,
             Engine::Fourier(fourier) => fourier.slab(sinograms, axis_px, out),
         }
         Ok(())
+    }
+
+    /// Takes the memory for the corrections of such counts.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`] where they do not fit; the counts can still be corrected on the CPU.
+    pub fn takes(&mut self, slab: &CountSlab) -> Result<()> {
+        match &mut self.engine {
+            Engine::Gpu(engine) => engine.prepare(slab),
+            Engine::Fbp(_) | Engine::Fourier(_) => Err(no_gpu()),
+        }
+    }
+
+    /// Slices of counts that are corrected on the GPU, and what was touched.
+    ///
+    /// # Errors
+    /// As for [`Reconstructor::slab`]; [`crate::Error::Gpu`] where [`Reconstructor::off_device`] gives a reason.
+    pub fn slab_of_counts(
+        &mut self,
+        slab: &CountSlab,
+        axis_px: &[f64],
+        out: ArrayViewMut3<'_, f32>,
+    ) -> Result<Touched> {
+        check_axes(axis_px)?;
+        match &mut self.engine {
+            Engine::Gpu(engine) => engine.slab_of_counts(slab, axis_px, out),
+            Engine::Fbp(_) | Engine::Fourier(_) => Err(no_gpu()),
+        }
+    }
+
+    /// Why counts are not corrected where the slices are made, if so.
+    #[must_use]
+    pub fn off_device(&self) -> Option<String> {
+        match &self.engine {
+            Engine::Gpu(_) => None,
+            Engine::Fbp(_) | Engine::Fourier(_) => Some("slices are made on the CPU".into()),
+        }
     }
 
     /// Host memory that [`Reconstructor::slab`] needs beside its arguments, for a slab of `rows` \[bytes\].
@@ -171,6 +195,27 @@ impl Reconstructor {
             Engine::Fourier(fourier) => fourier.describe(),
         };
         format!("{engine}; {}", self.filter)
+    }
+}
+
+fn no_gpu() -> Error {
+    Error::Gpu {
+        problem: "counts can be corrected on a GPU only where one reconstructs".into(),
+        hint: "give --device gpu".into(),
+    }
+}
+
+fn check_axes(axis_px: &[f64]) -> Result<()> {
+    match axis_px
+        .iter()
+        .find(|axis| !axis.is_finite() || axis.abs() > 1e7)
+    {
+        None => Ok(()),
+        Some(axis) => Err(Error::config(
+            "center.value",
+            axis,
+            "the rotation axis must be a detector column",
+        )),
     }
 }
 

@@ -390,13 +390,29 @@ pub struct RampFilterBuffers {
     pub line_integrals: wgpu::Buffer,
     /// In, `[row, phase, n_fft / 2 + 1]`.
     pub multiplier: wgpu::Buffer,
-    lines: wgpu::Buffer,
+    /// Spectra of pairs of rows `[row, pair, n_fft]`.
+    pub lines: wgpu::Buffer,
     fine_lines: wgpu::Buffer,
     /// Out, `[row / 4, angle, sample]`.
     pub filtered: wgpu::Buffer,
 }
 
 impl RampFilterBuffers {
+    /// Allocates what [`RampFilter::launch_forward`] needs, for blocks no larger than `params`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`] beyond a limit or when memory runs out.
+    pub fn forward(gpu: &Gpu, params: &RampFilterParams) -> Result<Self> {
+        let lens = params.lens();
+        Ok(RampFilterBuffers {
+            line_integrals: gpu.storage::<f32>("line integrals", lens.line_integrals)?,
+            multiplier: gpu.storage::<Complex>("multiplier", 0)?,
+            lines: gpu.storage::<Complex>("lines", lens.lines)?,
+            fine_lines: gpu.storage::<Complex>("fine lines", 0)?,
+            filtered: gpu.storage::<[f32; 4]>("filtered", 0)?,
+        })
+    }
+
     /// Allocates them for blocks no larger than `params`.
     ///
     /// # Errors
@@ -450,23 +466,18 @@ impl RampFilter {
         })
     }
 
-    /// From `buffers.line_integrals` to `buffers.filtered`; `weights` `[angle]` of this block.
+    /// From `buffers.line_integrals` to the spectra in `buffers.lines`, bit-reversed; `weights` `[angle]` of this block.
     ///
     /// # Errors
     /// [`crate::Error::Gpu`], see [`Batch::launch`].
-    pub fn launch(
+    pub fn launch_forward(
         &self,
         batch: &mut Batch<'_>,
         params: &RampFilterParams,
         weights: &wgpu::Buffer,
         buffers: &RampFilterBuffers,
     ) -> Result<()> {
-        let (pairs, rows, phases) = (
-            params.n_pairs,
-            params.n_rows,
-            params.n_rows * params.upsample,
-        );
-        let (lines, fine_lines) = (&buffers.lines, &buffers.fine_lines);
+        let (pairs, rows, lines) = (params.n_pairs, params.n_rows, &buffers.lines);
         batch.launch(
             &self.extend_rows,
             params,
@@ -496,7 +507,30 @@ impl RampFilter {
             params,
             &[(4, &self.twiddles), (6, lines)],
             [blocks, pairs, rows],
-        )?;
+        )
+    }
+
+    /// From `buffers.line_integrals` to `buffers.filtered`; `weights` `[angle]` of this block.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`], see [`Batch::launch`].
+    pub fn launch(
+        &self,
+        batch: &mut Batch<'_>,
+        params: &RampFilterParams,
+        weights: &wgpu::Buffer,
+        buffers: &RampFilterBuffers,
+    ) -> Result<()> {
+        self.launch_forward(batch, params, weights, buffers)?;
+        let (pairs, rows, phases) = (
+            params.n_pairs,
+            params.n_rows,
+            params.n_rows * params.upsample,
+        );
+        let (lines, fine_lines) = (&buffers.lines, &buffers.fine_lines);
+        let butterflies = (params.n_fft / 2).div_ceil(256);
+        let blocks = params.n_fft / params.n_local;
+        let mut block = params.n_local;
         batch.launch(
             &self.inverse_local,
             params,

@@ -14,7 +14,7 @@ use super::backproject::{
 };
 use super::filter::FilterPlan;
 use super::geometry::{Grid, InPlaneMotion, rays};
-use super::gpu_fbp::GpuFbp;
+use super::on_gpu::GpuEngine;
 use super::ramp_filter::{
     LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers, ramp_filter_cpu,
     traffic_bytes,
@@ -467,7 +467,7 @@ fn rate(gpu: &Arc<Gpu>, n: usize, n_angles: usize) -> Result<Rate> {
         mask_radius_px: None,
         ..Case::new(n, n_angles, 4)
     };
-    let mut fbp = GpuFbp::new(Arc::clone(gpu), &case.job())?;
+    let mut fbp = GpuEngine::new(Arc::clone(gpu), &case.job())?;
     let n_slices = 2 * fbp.rows_at_once();
     let sinograms = Array3::from_shape_fn((n_slices, n_angles, n), |(row, angle, col)| {
         ((row * 31 + angle * 17 + col * 7) % 101) as f32 / 101.0
@@ -520,8 +520,8 @@ fn rate(gpu: &Arc<Gpu>, n: usize, n_angles: usize) -> Result<Rate> {
     })
 }
 
-impl GpuFbp {
-    /// What the filter reads and writes for [`GpuFbp::rows_at_once`] rows.
+impl GpuEngine {
+    /// What the filter reads and writes for [`GpuEngine::rows_at_once`] rows.
     fn filter_traffic_bytes(&self) -> u64 {
         self.filter_params().iter().map(traffic_bytes).sum()
     }

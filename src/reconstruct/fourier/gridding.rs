@@ -32,7 +32,7 @@ fn beta() -> f64 {
 }
 
 /// The window at distance `x` \[cell\], 1 in the middle.
-fn window(x: f64) -> f64 {
+pub(crate) fn window(x: f64) -> f64 {
     let inside = 1.0 - (2.0 * x / WIDTH as f64).powi(2);
     if inside < 0.0 {
         0.0

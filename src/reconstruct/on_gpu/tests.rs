@@ -1,5 +1,8 @@
+use super::cut::BLOCK_BYTES;
 use super::*;
+use crate::gpu::AdapterKind;
 use crate::gpu::for_tests as gpu;
+use crate::reconstruct::backproject::{MAX_RAYS, TILE};
 use crate::reconstruct::self_test::{Case, worst};
 use ndarray::Array3;
 
@@ -51,7 +54,8 @@ fn a_slab_is_what_the_twins_give_and_the_same_bit_for_bit_however_it_is_cut() {
             updates: 1,
         },
     ] {
-        let mut fbp = GpuFbp::with_cut(Arc::clone(&gpu), &job, plan.clone(), cut).unwrap();
+        let mut fbp =
+            GpuEngine::with_cut(Arc::clone(&gpu), &job, plan.clone(), cut, false).unwrap();
         let mut out = volume(&case);
         fbp.slab(sinograms(&case).view(), &case.axes(), out.view_mut())
             .unwrap();
@@ -67,7 +71,7 @@ fn a_slab_is_what_the_twins_give_and_the_same_bit_for_bit_however_it_is_cut() {
     );
 
     // another slab height, through buffers that hold the last slab, and a view that is not contiguous
-    let mut fbp = GpuFbp::new(gpu, &job).unwrap();
+    let mut fbp = GpuEngine::new(gpu, &job).unwrap();
     let wide = Array3::from_shape_fn((13, 29, 80), |(row, angle, col)| {
         if col < 77 {
             sinograms(&case)[[row, angle, col]]
@@ -121,7 +125,7 @@ fn a_disk_has_its_attenuation_at_its_place() {
         mean as f32
     });
     let mut out = Array3::from_elem((1, n, n), f32::NAN);
-    GpuFbp::new(gpu, &job)
+    GpuEngine::new(gpu, &job)
         .unwrap()
         .slab(sinogram.view(), &[axis], out.view_mut())
         .unwrap();
@@ -155,7 +159,7 @@ fn a_disk_has_its_attenuation_at_its_place() {
 fn shapes_that_do_not_fit_are_errors() {
     let Some(gpu) = gpu() else { return };
     let case = Case::new(16, 9, 2);
-    let mut fbp = GpuFbp::new(gpu, &case.job()).unwrap();
+    let mut fbp = GpuEngine::new(gpu, &case.job()).unwrap();
     let mut out = volume(&case);
     let error = fbp
         .slab(sinograms(&case).view(), &case.axes()[..1], out.view_mut())
@@ -216,7 +220,7 @@ fn the_cut_respects_the_largest_binding_at_every_size() {
 fn a_gpu_that_is_lost_between_slabs_is_an_error_and_no_slices_of_zeros() {
     let Some(gpu) = gpu() else { return };
     let case = Case::new(16, 9, 2);
-    let mut fbp = GpuFbp::new(Arc::clone(&gpu), &case.job()).unwrap();
+    let mut fbp = GpuEngine::new(Arc::clone(&gpu), &case.job()).unwrap();
     let mut out = volume(&case);
     fbp.slab(sinograms(&case).view(), &case.axes(), out.view_mut())
         .unwrap();
@@ -225,5 +229,5 @@ fn a_gpu_that_is_lost_between_slabs_is_an_error_and_no_slices_of_zeros() {
         .slab(sinograms(&case).view(), &case.axes(), out.view_mut())
         .unwrap_err();
     assert!(matches!(error, Error::Gpu { .. }), "{error}");
-    assert!(GpuFbp::new(gpu, &case.job()).is_err());
+    assert!(GpuEngine::new(gpu, &case.job()).is_err());
 }

@@ -1,0 +1,586 @@
+//! Reconstruction on the GPU: counts or line integrals up, slices down, nothing of the host in between.
+//!
+//! Slices go in packs of four (one `vec4`), several packs at once where slices are small. Angles go in blocks: a block is uploaded,
+//! corrected where it comes as counts, filtered, and added to the slices, so the memory on the GPU does not grow with the number of
+//! angles. While the GPU works on a block, the host fills the other staging buffer with the next one; while it works on the
+//! next packs, the host takes the finished slices out.
+//!
+//! Every voxel adds its angles in the order of the projections in f32, whatever the packs, blocks, bands and
+//! dispatches, so results are the same bit for bit for any slab height.
+
+mod cut;
+mod fbp;
+mod fourier;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ndarray::{ArrayView3, ArrayViewMut3, Axis, s};
+use rayon::prelude::*;
+
+use super::filter::FilterPlan;
+use super::fourier::Fourier;
+use super::ramp_filter::{LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers};
+use super::{Grid, SliceJob};
+use crate::config::ReconstructMethod;
+use crate::correct::line_integrals::{CountSlab, LineIntegrals, Touched, check_slab};
+use crate::error::{Error, Result};
+use crate::gpu::{Batch, Gpu, Readback, Staging, Ticket, Timer, Timing};
+use cut::{Cut, shares_memory};
+use fbp::FbpBack;
+use fourier::FourierBack;
+
+/// Reconstructs slabs of slices on a GPU; made once per scan.
+pub struct GpuEngine {
+    gpu: Arc<Gpu>,
+    plan: FilterPlan,
+    grid: Grid,
+    n_angles: usize,
+    filter: RampFilter,
+    filter_buffers: RampFilterBuffers,
+    blocks: Vec<AngleBlock>,
+    back: Back,
+    bands: Vec<Band>,
+    staging: [Staging; 2],
+    /// Blocks handed over so far: which staging buffer is next.
+    handed_over: usize,
+    corrections: Option<LineIntegrals>,
+    cut: Cut,
+    timings: Option<Vec<Timing>>,
+}
+
+/// From spectra or filtered rows to slices.
+enum Back {
+    Fbp(FbpBack),
+    Fourier(Box<FourierBack>),
+}
+
+/// Voxels per sample of the extended row from which on the Fourier method is the faster one on a GPU.
+///
+/// Counted, not measured: a voxel takes 5 operations for each angle, a sample about 36 cells x 1.4 x 15 operations beside its
+/// share of the transforms. They meet at 80 voxels per sample; the rest is margin, because its memory traffic is less regular.
+const VOXELS_PER_FREQUENCY: usize = 128;
+
+/// What a slab is made from.
+#[derive(Clone, Copy)]
+enum Input<'a> {
+    /// `[row, angle, col]`
+    LineIntegrals(ArrayView3<'a, f32>),
+    Counts(&'a CountSlab),
+}
+
+/// A block of angles with its arcs.
+struct AngleBlock {
+    angles: Range<usize>,
+    weights: wgpu::Buffer,
+}
+
+/// A band of slice rows.
+struct Band {
+    y: Range<usize>,
+    /// `[slice, y, x]`
+    volume: wgpu::Buffer,
+    readbacks: [Readback; 2],
+}
+
+/// Submits batches, and keeps the times of their launches where they are wanted.
+struct Runner<'a> {
+    gpu: &'a Gpu,
+    timings: &'a mut Option<Vec<Timing>>,
+}
+
+impl Runner<'_> {
+    fn run(
+        &mut self,
+        label: &str,
+        record: impl FnOnce(&mut Batch<'_>) -> Result<()>,
+    ) -> Result<Ticket> {
+        let timer = self.timings.is_some().then(|| Timer::new(self.gpu));
+        let mut batch = match &timer {
+            Some(timer) => self.gpu.batch(label).timed(timer),
+            None => self.gpu.batch(label),
+        };
+        record(&mut batch)?;
+        let ticket = batch.submit();
+        if let (Some(timer), Some(all)) = (&timer, self.timings.as_mut()) {
+            all.extend(timer.read(self.gpu)?);
+        }
+        Ok(ticket)
+    }
+}
+
+/// Everything that takes memory on the GPU and depends on the cut.
+struct Taken {
+    filter: RampFilterBuffers,
+    back: Back,
+    bands: Vec<Band>,
+    staging: [Staging; 2],
+}
+
+impl Taken {
+    fn new(gpu: &Gpu, job: &SliceJob, plan: &FilterPlan, cut: Cut, fourier: bool) -> Result<Taken> {
+        let params = RampFilterParams::new(plan, cut.packs, cut.angles, LOCAL);
+        let grid = &job.grid;
+        let rows: Vec<Range<usize>> = (0..grid.n_y)
+            .step_by(cut.band_rows)
+            .map(|first| first..(first + cut.band_rows).min(grid.n_y))
+            .collect();
+        let bands = rows.iter().map(|y| {
+            let values = 4 * cut.packs * y.len() * grid.n_x;
+            let readback = || gpu.readback::<f32>("slices for the host", values);
+            Ok(Band {
+                volume: gpu.storage::<f32>("volume", values)?,
+                readbacks: [readback()?, readback()?],
+                y: y.clone(),
+            })
+        });
+        let block_bytes = 4 * params.lens().line_integrals as u64;
+        Ok(Taken {
+            bands: bands.collect::<Result<_>>()?,
+            filter: match fourier {
+                true => RampFilterBuffers::forward(gpu, &params)?,
+                false => RampFilterBuffers::new(gpu, &params)?,
+            },
+            back: match fourier {
+                true => Back::Fourier(Box::new(FourierBack::new(gpu, job, plan, cut, &rows)?)),
+                false => Back::Fbp(FbpBack::new(gpu, job, plan, cut, &rows)?),
+            },
+            staging: [
+                gpu.staging("staging 0", block_bytes)?,
+                gpu.staging("staging 1", block_bytes)?,
+            ],
+        })
+    }
+}
+
+impl GpuEngine {
+    /// Chooses the method, plans the filter, cuts the work by the limits of the GPU, compiles the kernels and takes the memory.
+    ///
+    /// # Errors
+    /// Those of [`FilterPlan::new`]; [`Error::Config`] for a Fourier reconstruction of voxels wider than a pixel;
+    /// [`Error::Gpu`] when not even the smallest cut fits.
+    pub fn new(gpu: Arc<Gpu>, job: &SliceJob) -> Result<Self> {
+        let plan = FilterPlan::new(job)?;
+        let fourier = match (job.config.method, Fourier::misfit(job)) {
+            (ReconstructMethod::Fourier, Some(misfit)) => {
+                return Err(Error::config("reconstruct.method", "fourier", misfit));
+            }
+            (ReconstructMethod::Fourier, None) => true,
+            (ReconstructMethod::Fbp, _) | (ReconstructMethod::Auto, Some(_)) => false,
+            (ReconstructMethod::Auto, None) => {
+                job.grid.n_x * job.grid.n_y >= VOXELS_PER_FREQUENCY * plan.n_fft
+            }
+        };
+        let limits = (gpu.info().kind, gpu.max_bytes());
+        let new = if fourier { Cut::fourier } else { Cut::new };
+        let cut = new(&plan, &job.grid, job.rays.len(), limits.0, limits.1);
+        Self::with_cut(gpu, job, plan, cut, fourier)
+    }
+
+    fn with_cut(
+        gpu: Arc<Gpu>,
+        job: &SliceJob,
+        plan: FilterPlan,
+        mut cut: Cut,
+        fourier: bool,
+    ) -> Result<Self> {
+        let filter = RampFilter::new(&gpu, &plan, LOCAL)?;
+        let taken = loop {
+            match Taken::new(&gpu, job, &plan, cut, fourier) {
+                Ok(taken) => break taken,
+                Err(error) => {
+                    log::debug!("{error}; trying with less memory");
+                    cut = cut.smaller().ok_or(error)?;
+                }
+            }
+        };
+        let blocks = (0..job.rays.len()).step_by(cut.angles).map(|first| {
+            let angles = first..(first + cut.angles).min(job.rays.len());
+            let weights: Vec<f32> = job.rays[angles.clone()]
+                .iter()
+                .map(|ray| ray.weight as f32)
+                .collect();
+            Ok(AngleBlock {
+                angles,
+                weights: gpu.storage_from("weights", &weights)?,
+            })
+        });
+        Ok(GpuEngine {
+            blocks: blocks.collect::<Result<_>>()?,
+            grid: job.grid,
+            n_angles: job.rays.len(),
+            gpu,
+            plan,
+            filter,
+            filter_buffers: taken.filter,
+            back: taken.back,
+            bands: taken.bands,
+            staging: taken.staging,
+            handed_over: 0,
+            corrections: None,
+            cut,
+            timings: None,
+        })
+    }
+
+    /// Slices `[z, y, x]` of sinograms `[row, angle, col]`; `axis_px` is the rotation axis of each row.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shapes do not fit the job; [`Error::Gpu`] for a lost device or memory that ran out.
+    pub fn slab(
+        &mut self,
+        sinograms: ArrayView3<'_, f32>,
+        axis_px: &[f64],
+        out: ArrayViewMut3<'_, f32>,
+    ) -> Result<()> {
+        check_shape(
+            "sinograms [row, angle, col]",
+            [axis_px.len(), self.n_angles, self.plan.n_cols],
+            sinograms.shape(),
+        )?;
+        self.run(Input::LineIntegrals(sinograms), axis_px, out)
+    }
+
+    /// Slices `[z, y, x]` of counts that are corrected on the way.
+    ///
+    /// # Errors
+    /// As for [`GpuEngine::slab`].
+    pub fn slab_of_counts(
+        &mut self,
+        slab: &CountSlab,
+        axis_px: &[f64],
+        out: ArrayViewMut3<'_, f32>,
+    ) -> Result<Touched> {
+        check_slab(slab, self.n_angles, axis_px.len(), self.plan.n_cols)?;
+        self.prepare(slab)?;
+        if let Some(corrections) = &self.corrections {
+            corrections.reset(&self.gpu)?;
+        }
+        self.run(Input::Counts(slab), axis_px, out)?;
+        match &self.corrections {
+            Some(corrections) => corrections.touched(&self.gpu),
+            None => Ok(Touched::default()),
+        }
+    }
+
+    /// Takes the memory of the corrections, once.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] when they do not fit beside the rest.
+    pub fn prepare(&mut self, slab: &CountSlab) -> Result<()> {
+        if self.corrections.is_none() {
+            let rows = self.rows_at_once();
+            let corrections = LineIntegrals::new(&self.gpu, slab, rows, self.cut.angles)?;
+            let held = corrections.largest_held();
+            let n_cols = self.plan.n_cols;
+            let bytes = 2 * (held * rows * n_cols) as u64;
+            if bytes > 4 * (rows * self.cut.angles * n_cols) as u64 {
+                // few angles and a wide halo
+                self.staging = [
+                    self.gpu.staging("staging 0", bytes)?,
+                    self.gpu.staging("staging 1", bytes)?,
+                ];
+            }
+            self.corrections = Some(corrections);
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        input: Input<'_>,
+        axis_px: &[f64],
+        mut out: ArrayViewMut3<'_, f32>,
+    ) -> Result<()> {
+        let n_rows = axis_px.len();
+        check_shape(
+            "slices [z, y, x]",
+            [n_rows, self.grid.n_y, self.grid.n_x],
+            out.shape(),
+        )?;
+        let mut running: Option<Range<usize>> = None;
+        for (turn, first) in (0..n_rows).step_by(self.rows_at_once()).enumerate() {
+            let rows = first..(first + self.rows_at_once()).min(n_rows);
+            self.start(turn % 2, input, rows.clone(), &axis_px[rows.clone()])?;
+            if let Some(before) = running.replace(rows) {
+                self.finish((turn + 1) % 2, out.slice_mut(s![before, .., ..]))?;
+            }
+        }
+        if let Some(last) = running {
+            let turn = n_rows.div_ceil(self.rows_at_once()) - 1;
+            self.finish(turn % 2, out.slice_mut(s![last, .., ..]))?;
+        }
+        Ok(())
+    }
+
+    /// Submits everything for these rows of the slab; their slices end in the readbacks `side`.
+    fn start(
+        &mut self,
+        side: usize,
+        input: Input<'_>,
+        rows: Range<usize>,
+        axis_px: &[f64],
+    ) -> Result<()> {
+        let gpu = Arc::clone(&self.gpu);
+        let packs = axis_px.len().div_ceil(4);
+        match &self.back {
+            Back::Fbp(_) => {
+                let multiplier: Vec<[f32; 2]> = axis_px
+                    .par_iter()
+                    .flat_map_iter(|&axis| multipliers(&self.plan, axis))
+                    .collect();
+                gpu.write(&self.filter_buffers.multiplier, 0, &multiplier)?;
+            }
+            Back::Fourier(back) => back.set_axes(&gpu, axis_px)?,
+        }
+        if let (Input::Counts(slab), Some(corrections)) = (input, &self.corrections) {
+            corrections.set_rows(&gpu, slab, &rows)?;
+        }
+        for index in 0..self.blocks.len() {
+            self.hand_over(input, &rows, index)?;
+            self.add_block(index, packs)?;
+        }
+        let mut runner = Runner {
+            gpu: &gpu,
+            timings: &mut self.timings,
+        };
+        if let Back::Fourier(back) = &self.back {
+            back.gather(&mut runner, packs)?;
+        }
+        for (index, band) in self.bands.iter_mut().enumerate() {
+            let (volume, readback) = (&band.volume, &band.readbacks[side]);
+            if let Back::Fourier(back) = &self.back {
+                back.slices(&mut runner, index, packs, axis_px.len(), volume)?;
+            }
+            let ticket = runner.run("slices", |batch| {
+                if let Back::Fbp(back) = &self.back {
+                    back.unpack(batch, index, axis_px.len(), volume)?;
+                }
+                batch.copy(volume, readback, 0);
+                Ok(())
+            })?;
+            band.readbacks[side].request(ticket);
+        }
+        gpu.check("back-projection")
+    }
+
+    /// Uploads a block through a staging buffer; its line integrals end in the buffers of the filter.
+    fn hand_over(&mut self, input: Input<'_>, rows: &Range<usize>, index: usize) -> Result<()> {
+        let angles = self.blocks[index].angles.clone();
+        let staging = &mut self.staging[self.handed_over % 2];
+        self.handed_over += 1;
+        let line_integrals = &self.filter_buffers.line_integrals;
+        let mut runner = Runner {
+            gpu: &self.gpu,
+            timings: &mut self.timings,
+        };
+        let ticket = match (input, &self.corrections) {
+            (Input::Counts(slab), Some(corrections)) => {
+                let held = slab.held(&angles);
+                let block = slab.counts.slice(s![held, rows.clone(), ..]);
+                let bytes = staging.fill(&self.gpu, &contiguous(&block))?;
+                let params = slab.params(angles, rows.len());
+                runner.run("corrections", |batch| {
+                    batch.upload(staging, &corrections.counts, bytes);
+                    corrections.launch(batch, &params, line_integrals)
+                })?
+            }
+            (Input::Counts(_), None) => return Err(not_prepared()),
+            (Input::LineIntegrals(sinograms), _) => {
+                let block = sinograms.slice(s![rows.clone(), angles, ..]);
+                let owned;
+                let parts = if block
+                    .outer_iter()
+                    .all(|sinogram| sinogram.is_standard_layout())
+                {
+                    contiguous(&block)
+                } else {
+                    owned = block.as_standard_layout().into_owned();
+                    vec![owned.as_slice().expect("just laid out")]
+                };
+                let bytes = staging.fill(&self.gpu, &parts)?;
+                runner.run("upload", |batch| {
+                    batch.upload(staging, line_integrals, bytes);
+                    Ok(())
+                })?
+            }
+        };
+        staging.lend(ticket);
+        Ok(())
+    }
+
+    /// Filters a block and adds it to the slices.
+    fn add_block(&mut self, index: usize, packs: usize) -> Result<()> {
+        let block = &self.blocks[index];
+        let params =
+            RampFilterParams::new(&self.plan, packs, block.angles.len(), self.filter.local);
+        let mut runner = Runner {
+            gpu: &self.gpu,
+            timings: &mut self.timings,
+        };
+        runner.run("filter", |batch| match &self.back {
+            Back::Fbp(_) => {
+                self.filter
+                    .launch(batch, &params, &block.weights, &self.filter_buffers)
+            }
+            Back::Fourier(_) => {
+                self.filter
+                    .launch_forward(batch, &params, &block.weights, &self.filter_buffers)
+            }
+        })?;
+        match &mut self.back {
+            Back::Fbp(back) => back.add_block(
+                &mut runner,
+                &mut self.cut,
+                index,
+                packs,
+                block.angles.len(),
+                &self.filter_buffers.filtered,
+            ),
+            Back::Fourier(back) => {
+                back.add_block(&mut runner, index, packs, &self.filter_buffers.lines)
+            }
+        }
+    }
+
+    /// Waits for the slices of `side` and copies them out, by all threads.
+    fn finish(&mut self, side: usize, mut out: ArrayViewMut3<'_, f32>) -> Result<()> {
+        let n_x = self.grid.n_x;
+        for band in &mut self.bands {
+            let slice = band.y.len() * n_x;
+            let mut target = out.slice_mut(s![.., band.y.clone(), ..]);
+            band.readbacks[side].take(&self.gpu, |values: &[f32]| {
+                target
+                    .axis_iter_mut(Axis(0))
+                    .into_par_iter()
+                    .zip(values.par_chunks_exact(slice))
+                    .for_each(|(mut target, values)| {
+                        target
+                            .iter_mut()
+                            .zip(values)
+                            .for_each(|(to, from)| *to = *from);
+                    });
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Slices to hand over at once so that no pack is partly empty.
+    #[must_use]
+    pub fn rows_at_once(&self) -> usize {
+        4 * self.cut.packs
+    }
+
+    /// Host memory that [`GpuEngine::slab`] needs beside its arguments, for a slab of `rows` \[bytes\]: three blocks in staging
+    /// buffers, the slices of two steps on their way back, and everything on the GPU where it has no memory of its own.
+    #[must_use]
+    pub fn scratch_bytes(&self, rows: usize) -> u64 {
+        let at_once = rows.min(self.rows_at_once()) as u64;
+        let block = 4 * at_once * (self.cut.angles * self.plan.n_cols) as u64;
+        let slices = 4 * self.rows_at_once() as u64 * (self.grid.n_x * self.grid.n_y) as u64;
+        let device = if shares_memory(self.gpu.info().kind) {
+            self.device_bytes()
+        } else {
+            0
+        };
+        3 * block + 2 * slices + device
+    }
+
+    /// Memory taken on the GPU \[bytes\].
+    #[must_use]
+    pub fn device_bytes(&self) -> u64 {
+        let lens = RampFilterParams::new(&self.plan, self.cut.packs, self.cut.angles, LOCAL).lens();
+        let slices = 4 * self.rows_at_once() as u64 * (self.grid.n_x * self.grid.n_y) as u64;
+        match &self.back {
+            Back::Fbp(_) => lens.bytes().1 + 2 * slices,
+            Back::Fourier(back) => {
+                4 * lens.line_integrals as u64 + 8 * lens.lines as u64 + slices + back.bytes()
+            }
+        }
+    }
+
+    /// Method, filter, padding and device, for the record.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let cut = format!(
+            "{} slices and {} projections at once",
+            self.rows_at_once(),
+            self.cut.angles
+        );
+        match &self.back {
+            Back::Fbp(_) => format!(
+                "filtered back-projection on {}, rows extended from {} to {} columns, {} samples per pixel, {cut}",
+                self.gpu.describe(),
+                self.plan.n_cols,
+                self.plan.n_fft,
+                self.plan.upsample,
+            ),
+            Back::Fourier(back) => format!(
+                "Fourier reconstruction on {}, rows extended from {} to {} columns, {}, {cut}",
+                self.gpu.describe(),
+                self.plan.n_cols,
+                self.plan.n_fft,
+                back.describe(),
+            ),
+        }
+    }
+
+    /// Parameters of the filter for every block of a full step.
+    pub(super) fn filter_params(&self) -> Vec<RampFilterParams> {
+        let params = |block: &AngleBlock| {
+            RampFilterParams::new(
+                &self.plan,
+                self.cut.packs,
+                block.angles.len(),
+                self.filter.local,
+            )
+        };
+        self.blocks.iter().map(params).collect()
+    }
+
+    /// From now on the time of each launch is kept (the GPU waits for the host after each batch); see
+    /// [`GpuEngine::take_timings`].
+    pub fn keep_timings(&mut self) {
+        self.timings = Some(Vec::new());
+    }
+
+    /// The times kept since the last call; empty where the GPU has no clock.
+    pub fn take_timings(&mut self) -> Vec<Timing> {
+        self.timings
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+}
+
+/// Slices of `view` that are contiguous along axis 0.
+fn contiguous<'a, T>(view: &'a ArrayView3<'_, T>) -> Vec<&'a [T]> {
+    (0..view.len_of(Axis(0)))
+        .map(|index| {
+            let part = view.index_axis(Axis(0), index);
+            part.to_slice().expect("checked by the caller")
+        })
+        .collect()
+}
+
+fn not_prepared() -> Error {
+    Error::Gpu {
+        problem: "counts were handed over before the memory of the corrections was taken".into(),
+        hint: "report this; --device cpu avoids it".into(),
+    }
+}
+
+fn check_shape(what: &str, expected: [usize; 3], found: &[usize]) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        what: what.into(),
+        expected: expected.to_vec(),
+        found: found.to_vec(),
+        hint: "one rotation axis per row, and the columns, projections and grid of the job".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
