@@ -3,7 +3,8 @@
 use std::mem::{offset_of, size_of};
 use std::path::Path;
 
-use tomodelta::reconstruct::{backproject, ramp_filter};
+use tomodelta::correct::line_integrals;
+use tomodelta::reconstruct::{backproject, fourier_grid, fourier_transform, ramp_filter};
 use wgpu::naga;
 
 /// Name, offset and size of each field, then the size of all.
@@ -60,6 +61,66 @@ fn ray_layout() -> Layout {
         origin,
         tile_x,
         tile_y
+    })
+}
+
+fn line_integral_layout() -> Layout {
+    layout!(line_integrals::LineIntegralParams {
+        n_rows,
+        n_cols,
+        first_held,
+        n_held,
+        first_wanted,
+        n_wanted,
+        n_angles,
+        n_groups,
+        zinger_size,
+        zinger_limit,
+        min_transmission,
+        unused,
+    })
+}
+
+fn fourier_grid_layout() -> Layout {
+    layout!(fourier_grid::FourierGridParams {
+        n_rows,
+        n_angles,
+        n_pairs,
+        n_fft,
+        log2_n_fft,
+        n_u,
+        n_v,
+        u_first,
+        u_band,
+        start,
+        unused_0,
+        unused_1,
+    })
+}
+
+fn line_layout() -> Layout {
+    layout!(fourier_grid::Line {
+        along_u,
+        along_v,
+        up,
+        mirrored
+    })
+}
+
+fn fourier_transform_layout() -> Layout {
+    layout!(fourier_transform::FourierTransformParams {
+        n,
+        log2_n,
+        n_local,
+        block,
+        n_lines,
+        n_u,
+        u_first,
+        n_x,
+        n_y,
+        y_first,
+        y_band,
+        n_slices,
     })
 }
 
@@ -127,7 +188,7 @@ fn every_shader_parses_and_validates() {
         }
         seen += 1;
     }
-    assert!(seen >= 2);
+    assert!(seen >= 5);
     assert!(parsed("fn broken( {").is_err());
     assert!(parsed("@compute @workgroup_size(1) fn f() { let a: u32 = 1.5; }").is_err());
 }
@@ -146,6 +207,22 @@ fn parameters_have_the_same_names_places_and_sizes_on_both_sides() {
             backproject_layout(),
         ),
         (backproject::SOURCE, "RayConstants", ray_layout()),
+        (
+            line_integrals::SOURCE,
+            "LineIntegralParams",
+            line_integral_layout(),
+        ),
+        (
+            fourier_grid::SOURCE,
+            "FourierGridParams",
+            fourier_grid_layout(),
+        ),
+        (fourier_grid::SOURCE, "Line", line_layout()),
+        (
+            fourier_transform::SOURCE,
+            "FourierTransformParams",
+            fourier_transform_layout(),
+        ),
     ] {
         let module = parsed(source).unwrap();
         assert_eq!(difference(&module, name, &layout), None);
@@ -169,5 +246,16 @@ fn constants_of_the_shaders_are_those_of_the_host() {
     assert!(
         backproject::SOURCE.contains(&format!("array<RayConstants, {}>", backproject::MAX_RAYS))
     );
+    assert!(fourier_transform::SOURCE.contains(&format!(
+        "const LOCAL: u32 = {}u;",
+        fourier_transform::LOCAL
+    )));
+    assert!(
+        fourier_grid::SOURCE.contains(&format!("const STEPS: u32 = {}u;", fourier_grid::STEPS))
+    );
+    assert!(fourier_grid::SOURCE.contains(&format!(
+        "array<f32, {}>",
+        fourier_grid::window_table().len()
+    )));
     assert!(backproject::SOURCE.contains(&format!("tile.x * {}u + at.x", backproject::TILE)));
 }

@@ -231,3 +231,114 @@ fn a_gpu_that_is_lost_between_slabs_is_an_error_and_no_slices_of_zeros() {
     assert!(matches!(error, Error::Gpu { .. }), "{error}");
     assert!(GpuEngine::new(gpu, &case.job()).is_err());
 }
+
+/// The case with the Fourier method.
+fn fourier(case: &Case) -> SliceJob {
+    let mut job = case.job();
+    job.config.method = ReconstructMethod::Fourier;
+    job
+}
+
+#[test]
+fn the_fourier_method_gives_the_slices_of_the_cpu_and_the_same_bits_however_it_is_cut() {
+    let Some(gpu) = gpu() else { return };
+    for case in [
+        Case::new(77, 60, 9),
+        Case {
+            upsample: 1,
+            mask_radius_px: None,
+            grid: Grid {
+                n_x: 31,
+                n_y: 50,
+                x0: -20.0,
+                y0: 30.0,
+                step: 0.8,
+            },
+            ..Case::new(64, 45, 5)
+        },
+    ] {
+        let (job, plan) = (fourier(&case), FilterPlan::new(&case.job()).unwrap());
+        let mut reference = volume(&case);
+        Fourier::new(&job).unwrap().slab(
+            sinograms(&case).view(),
+            &case.axes(),
+            reference.view_mut(),
+        );
+        let peak = reference.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        // both err by 1e-5 of the peak against the exact sum (table of the window, f32); other grid lengths, other roundings
+        let tolerance = 2e-5 * peak;
+        let chosen = Cut::fourier(
+            &plan,
+            &job.grid,
+            case.n_angles,
+            AdapterKind::Software,
+            128 << 20,
+        );
+        let mut results: Vec<Array3<f32>> = Vec::new();
+        for cut in [
+            chosen,
+            Cut {
+                packs: 1,
+                angles: 14,
+                ..chosen
+            },
+            Cut {
+                packs: 2,
+                angles: 2,
+                band_rows: 32,
+                ..chosen
+            },
+        ] {
+            let mut engine =
+                GpuEngine::with_cut(Arc::clone(&gpu), &job, plan.clone(), cut, true).unwrap();
+            let mut out = volume(&case);
+            engine
+                .slab(sinograms(&case).view(), &case.axes(), out.view_mut())
+                .unwrap();
+            let off = worst(out.as_slice().unwrap(), reference.as_slice().unwrap());
+            assert!(off <= tolerance, "{cut:?}: {off} > {tolerance}");
+            results.push(out);
+        }
+        assert!(
+            results.iter().all(|result| *result == results[0]),
+            "the cut must not show"
+        );
+        // one slice alone has the same bits as in a pack of four
+        let mut engine = GpuEngine::new(Arc::clone(&gpu), &job).unwrap();
+        let mut one = volume(&case);
+        engine
+            .slab(
+                sinograms(&case).slice(s![2..3, .., ..]),
+                &case.axes()[2..3],
+                one.slice_mut(s![2..3, .., ..]),
+            )
+            .unwrap();
+        assert!(one.slice(s![2, .., ..]) == results[0].slice(s![2, .., ..]));
+        let axes: Vec<f64> = case.axes().iter().map(|axis| axis + 0.05).collect();
+        let mut moved = volume(&case);
+        engine
+            .slab(sinograms(&case).view(), &axes, moved.view_mut())
+            .unwrap();
+        let seen = worst(moved.as_slice().unwrap(), reference.as_slice().unwrap());
+        assert!(seen > 10.0 * tolerance, "0.05 px must be seen: {seen}");
+    }
+}
+
+#[test]
+fn the_method_is_chosen_by_cost_and_a_coarse_grid_is_refused_by_name() {
+    let Some(gpu) = gpu() else { return };
+    let mut job = Case::new(64, 5, 1).job();
+    job.config.method = ReconstructMethod::Auto;
+    let small = GpuEngine::new(Arc::clone(&gpu), &job).unwrap().describe();
+    assert!(small.contains("back-projection"), "{small}");
+    let mut wide = Case::new(512, 5, 1).job();
+    wide.config.method = ReconstructMethod::Auto;
+    let wide = GpuEngine::new(Arc::clone(&gpu), &wide).unwrap().describe();
+    assert!(wide.contains("Fourier"), "{wide}");
+    job.grid.step = 2.0;
+    job.config.method = ReconstructMethod::Fourier;
+    let Err(error) = GpuEngine::new(gpu, &job) else {
+        panic!("voxels wider than a pixel")
+    };
+    assert!(error.to_string().contains("reconstruct.method"), "{error}");
+}
