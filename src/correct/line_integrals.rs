@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 use ndarray::{Array3, ArrayView3, s};
+use serde_json::json;
 
 use super::{CorrectedScan, CorrectionCounts};
-use crate::config::{CorrectConfig, StripeMethod};
+use crate::config::{BeamDrift, CorrectConfig, PhaseMethod, StripeMethod};
 use crate::error::{Error, Result};
 use crate::gpu::{Batch, Gpu, Kernel};
 use crate::scan::{PixelType, Scan};
@@ -53,12 +54,30 @@ pub struct LineIntegralParams {
 /// Why the corrections of this scan stay on the CPU; `None`: they run on the GPU.
 #[must_use]
 pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
-    let stripe = config.stripe.method;
-    if stripe != StripeMethod::None {
-        return Some(format!(
-            "correct.stripe.method = {} runs on the CPU",
-            serde_json::json!(stripe)
-        ));
+    // taken apart, so that a correction that is not on the GPU does not compile before it is named here
+    let CorrectConfig {
+        average: _,
+        flat_in_time: _,
+        floor_counts: _,
+        min_transmission: _,
+        without_flats: _,
+        zinger: _,
+        defects: _,
+        spots: _,
+        stripe,
+        beam,
+        phase,
+    } = config;
+    let on_cpu =
+        |key: &str, method: serde_json::Value| Some(format!("{key} = {method} runs on the CPU"));
+    if stripe.method != StripeMethod::None {
+        return on_cpu("correct.stripe.method", json!(stripe.method));
+    }
+    if beam.drift != BeamDrift::None {
+        return on_cpu("correct.beam.drift", json!(beam.drift));
+    }
+    if phase.method != PhaseMethod::None {
+        return on_cpu("correct.phase.method", json!(phase.method));
     }
     let stored = scan.projections.pixel_type();
     if !matches!(stored, PixelType::U8 | PixelType::U16) {
@@ -137,6 +156,7 @@ impl CorrectedScan {
         };
         let known = CorrectionCounts {
             samples: slab.counts.len() as u64,
+            spots: self.spots[rows.clone()].iter().sum(),
             bad_pixels: rows.map(|row| self.fields.bad_pixels(row)).sum(),
             lost_lines: (lost * n_angles) as u64,
             ..CorrectionCounts::default()
