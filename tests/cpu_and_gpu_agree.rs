@@ -144,6 +144,7 @@ fn scan() -> Scan {
         angle_source: String::new(),
         pixel_size_um: None,
         start_time: None,
+        monitor: None,
         warnings: Vec::new(),
         files: Vec::new(),
     }
