@@ -51,7 +51,7 @@ pub struct GpuEngine {
 
 /// From spectra or filtered rows to slices.
 enum Back {
-    Fbp(FbpBack),
+    Fbp(Box<FbpBack>),
     Fourier(Box<FourierBack>),
 }
 
@@ -143,7 +143,7 @@ impl Taken {
             },
             back: match fourier {
                 true => Back::Fourier(Box::new(FourierBack::new(gpu, job, plan, cut, &rows)?)),
-                false => Back::Fbp(FbpBack::new(gpu, job, plan, cut, &rows)?),
+                false => Back::Fbp(Box::new(FbpBack::new(gpu, job, plan, cut, &rows)?)),
             },
             staging: [
                 gpu.staging("staging 0", block_bytes)?,

@@ -165,20 +165,19 @@ fn spectra_of_a_pair_are_those_of_its_rows() {
         &mut samples,
     );
     let (mut off, mut largest): (f64, f64) = (0.0, 0.0);
-    for angle in 0..3 {
+    for (angle, line) in geometry.iter().enumerate() {
         for k in 0..n_k {
-            for r in 0..4 {
+            for (r, axis) in axes.iter().enumerate() {
                 let (x, y) = middle(&job.grid);
                 let ray = &job.rays[angle];
-                let place =
-                    ray.offset_px + x * ray.cos + y * ray.sin + plan.n_left as f64 + axes[r];
+                let place = ray.offset_px + x * ray.cos + y * ray.sin + plan.n_left as f64 + axis;
                 let mut exact = C::new(0.0, 0.0);
                 for index in 0..n_fft {
                     let turn = 2.0 * PI * k as f64 * (place - index as f64) / n_fft as f64;
                     exact += f64::from(row(r, angle, index)) * C::from_polar(1.0, turn);
                 }
                 exact *= f64::from(gain(&plan)[k]);
-                if geometry[angle].mirrored == 1 {
+                if line.mirrored == 1 {
                     exact = exact.conj();
                 }
                 let at = 2 * (angle * n_k + k);
