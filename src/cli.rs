@@ -97,17 +97,26 @@ pub(crate) enum Command {
     },
     /// Corrected sinograms (line integrals), HDF5 dataset /sinograms [row, angle, col]
     #[command(
-        after_help = "Example: tomodelta correct scan.nxs --output sinograms.h5 --rows 100..140"
+        after_help = "Example: tomodelta correct scan.nxs --output sinograms.h5 --rows 100..140\n         tomodelta correct scan.nxs --sweep correct.stripe.small_size=5,11,21,31 --rows 100,120"
     )]
     Correct {
         /// HDF5 file or folder of TIFF files
         scan: PathBuf,
-        /// HDF5 file to write
-        #[arg(short, long)]
-        output: PathBuf,
-        /// Detector rows A..B
+        /// HDF5 file to write; with --sweep the folder for sweep.csv and sweep.png
+        #[arg(short, long, required_unless_present = "sweep")]
+        output: Option<PathBuf>,
+        /// Detector rows A..B; with --sweep also a list such as 100,120
         #[arg(long)]
         rows: Option<String>,
+        /// Try values of a key of correct.stripe or correct.zinger on the rows instead; repeatable, all combinations
+        #[arg(long, value_name = "KEY=V1,V2", value_parser = key_value)]
+        sweep: Vec<(String, String)>,
+        /// Rotation axis [px] of the trial slices; found when not given
+        #[arg(long, requires = "sweep")]
+        axis: Option<f64>,
+        /// The result of --sweep as one JSON object on stdout
+        #[arg(long, requires = "sweep")]
+        json: bool,
         /// Replace the file
         #[arg(long)]
         overwrite: bool,

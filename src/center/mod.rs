@@ -34,6 +34,7 @@ use std::collections::BTreeMap;
 use ndarray::{Array2, Axis};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use montage::write_tiles;
 pub use montage::{candidates, montage};
 
 use crate::config::{CenterConfig, CenterMethod};

@@ -95,7 +95,20 @@ pub fn montage(
         tiles.push(slice.slice_move(s![0, .., ..]));
     }
     let labels: Vec<String> = candidates.iter().map(|c| format!("axis {c:.2}")).collect();
-    draw(&tiles, &labels, n_cols)?.save(path).map_err(|error| {
+    write_tiles(&tiles, &labels, n_cols, LEAST_TILE, path)
+}
+
+/// Writes square tiles of one size as one PNG, each below its label, on one grey scale; `n_cols` is the width of the slices
+/// that the tiles are the middle of. Tiles are enlarged by whole pixels to at least `least_tile`.
+pub(crate) fn write_tiles(
+    tiles: &[Array2<f32>],
+    labels: &[String],
+    n_cols: usize,
+    least_tile: usize,
+    path: &Path,
+) -> Result<()> {
+    let picture = draw(tiles, labels, n_cols, least_tile)?;
+    picture.save(path).map_err(|error| {
         let cause = match error {
             image::ImageError::IoError(io) => io,
             other => std::io::Error::other(other),
@@ -105,10 +118,15 @@ pub fn montage(
 }
 
 /// Tiles in rows, each below its label.
-fn draw(tiles: &[Array2<f32>], labels: &[String], n_cols: usize) -> Result<RgbImage> {
+fn draw(
+    tiles: &[Array2<f32>],
+    labels: &[String],
+    n_cols: usize,
+    least_tile: usize,
+) -> Result<RgbImage> {
     let side = tiles[0].ncols();
     // small slices are enlarged by whole pixels
-    let zoom = LEAST_TILE.div_ceil(side);
+    let zoom = least_tile.div_ceil(side);
     let pitch = side * zoom + GAP;
     let per_row = (tiles.len() as f64).sqrt().ceil() as usize;
     let n_rows = tiles.len().div_ceil(per_row);
@@ -197,7 +215,7 @@ mod tests {
         let labels: Vec<String> = (0..5)
             .map(|k| format!("axis {:.2}", 30.0 + f64::from(k)))
             .collect();
-        let picture = draw(&tiles, &labels, 64).unwrap();
+        let picture = draw(&tiles, &labels, 64, LEAST_TILE).unwrap();
         let pitch = 64 * 3 + GAP;
         assert_eq!(
             picture.dimensions(),

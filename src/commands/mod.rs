@@ -3,6 +3,7 @@
 mod demo;
 mod look;
 mod single;
+mod sweep;
 
 use anyhow::Result;
 use tomodelta::config::Config;
@@ -83,10 +84,26 @@ pub(crate) fn run(command: Command) -> Result<u8> {
             scan,
             output,
             rows,
+            sweep,
+            axis,
+            json,
             overwrite,
             input,
             shared,
-        } => single::correct(&scan, &output, rows, overwrite, &input, &shared),
+        } => match (&sweep[..], output) {
+            ([], Some(output)) => single::correct(&scan, &output, rows, overwrite, &input, &shared),
+            (keys, folder) => {
+                let flags = sweep::SweepFlags {
+                    keys,
+                    rows: rows.as_deref(),
+                    axis,
+                    folder: &folder.unwrap_or_else(|| "sweep".into()),
+                    overwrite,
+                    json,
+                };
+                sweep::run(&scan, &flags, &input, &shared)
+            }
+        },
         Command::Reconstruct {
             scan,
             output,

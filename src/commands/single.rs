@@ -76,7 +76,7 @@ pub(crate) fn line_integrals(path: &Path, config: &Config) -> Result<LineIntegra
 }
 
 /// A scan with its flats, and with its defects (found on it alone) where the config asks for them.
-fn corrected(path: &Path, config: &Config) -> Result<CorrectedScan> {
+pub(crate) fn corrected(path: &Path, config: &Config) -> Result<CorrectedScan> {
     let scan = CorrectedScan::new(super::open(path, config)?, &config.correct)?;
     if !config.correct.defects.find {
         return Ok(scan);

@@ -74,7 +74,7 @@ use ndarray::{Array2, ArrayView3, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{CorrectConfig, PhaseMethod, StripeMethod, ZingerConfig};
+use crate::config::{CorrectConfig, PhaseMethod, StripeConfig, StripeMethod, ZingerConfig};
 use crate::error::{Error, Result};
 use crate::scan::{Scan, SinogramSource, Sinograms};
 use bad_pixels::{fill_line, fill_lost_lines};
@@ -174,11 +174,6 @@ impl CorrectedScan {
             spots,
             phase,
         } = config;
-        let &ZingerConfig {
-            enabled,
-            threshold,
-            size,
-        } = zinger;
         let mut warnings = Vec::new();
         let has_flats = scan.flats.is_some()
             && scan
@@ -228,7 +223,7 @@ impl CorrectedScan {
         warn_of_bad_pixels(&fields, n_rows, n_cols, *floor_counts, &mut warnings);
         Ok(CorrectedScan {
             fields: Arc::new(fields),
-            zinger: enabled.then_some((threshold, size)),
+            zinger: zinger_rule(zinger),
             stripe: StripeRemoval::from_config(stripe),
             beam: Beam::from_config(beam, &scan, readings.is_some())?,
             phase: Phase::from_config(phase, scan.pixel_size_um, &scan.path)?,
@@ -275,12 +270,20 @@ impl CorrectedScan {
     /// The same scan and fields with another stripe method, for pilots and previews.
     #[must_use]
     pub fn with_stripes(&self, method: StripeMethod) -> CorrectedScan {
+        let mut stripe = self.config.stripe.clone();
+        stripe.method = method;
+        self.with_recipe(&self.config.zinger, &stripe)
+    }
+
+    /// The same scan and fields with other parameters for zingers and stripes.
+    #[must_use]
+    pub fn with_recipe(&self, zinger: &ZingerConfig, stripe: &StripeConfig) -> CorrectedScan {
         let mut config = self.config.clone();
-        config.stripe.method = method;
+        (config.zinger, config.stripe) = (zinger.clone(), stripe.clone());
         CorrectedScan {
             scan: self.scan.clone(),
             fields: self.fields.clone(),
-            zinger: self.zinger,
+            zinger: zinger_rule(zinger),
             stripe: StripeRemoval::from_config(&config.stripe),
             beam: self.beam.clone(),
             phase: self.phase,
@@ -549,6 +552,15 @@ impl SinogramSource for CorrectedScan {
         });
         Ok(projection)
     }
+}
+
+fn zinger_rule(config: &ZingerConfig) -> Option<(f32, usize)> {
+    let &ZingerConfig {
+        enabled,
+        threshold,
+        size,
+    } = config;
+    enabled.then_some((threshold, size))
 }
 
 /// Says when bad pixels are many, or leave nothing of a detector row.

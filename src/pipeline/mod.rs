@@ -9,6 +9,7 @@ pub mod output;
 pub mod pilot;
 pub mod reconstruct_scan;
 pub mod rows;
+pub mod sweep;
 pub mod volumes;
 
 use std::collections::BTreeMap;
