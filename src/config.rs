@@ -257,6 +257,10 @@ pub struct ZingerConfig {
     pub threshold: f32,
     /// Distance of the neighbours \[px\].
     pub size: usize,
+    /// Bright ones, dark ones, or both; with dark ones the median of the neighbours takes the place of their mean.
+    pub kind: OutlierKind,
+    /// Where neighbours are looked for.
+    pub domain: ZingerDomain,
 }
 
 impl Default for ZingerConfig {
@@ -265,6 +269,8 @@ impl Default for ZingerConfig {
             enabled: true,
             threshold: 0.08,
             size: 2,
+            kind: OutlierKind::Bright,
+            domain: ZingerDomain::Sinogram,
         }
     }
 }
@@ -357,6 +363,18 @@ pub enum BeamDrift {
 pub enum OutlierKind {
     Bright,
     Dark,
+    Both,
+}
+
+/// Where the neighbours of a zinger are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ZingerDomain {
+    /// Angle and column.
+    Sinogram,
+    /// Row and column of one projection.
+    Projection,
+    /// Projections, then sinograms.
     Both,
 }
 

@@ -11,7 +11,9 @@ use ndarray::{Array3, ArrayView3, s};
 use serde_json::json;
 
 use super::{CorrectedScan, CorrectionCounts};
-use crate::config::{BeamDrift, CorrectConfig, PhaseMethod, StripeMethod};
+use crate::config::{
+    BeamDrift, CorrectConfig, OutlierKind, PhaseMethod, StripeMethod, ZingerDomain,
+};
 use crate::error::{Error, Result};
 use crate::gpu::{Batch, Gpu, Kernel};
 use crate::scan::{PixelType, Scan};
@@ -61,7 +63,7 @@ pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
         floor_counts: _,
         min_transmission: _,
         without_flats: _,
-        zinger: _,
+        zinger,
         defects: _,
         spots: _,
         stripe,
@@ -72,6 +74,12 @@ pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
         |key: &str, method: serde_json::Value| Some(format!("{key} = {method} runs on the CPU"));
     if stripe.method != StripeMethod::None {
         return on_cpu("correct.stripe.method", json!(stripe.method));
+    }
+    if zinger.enabled && zinger.kind != OutlierKind::Bright {
+        return on_cpu("correct.zinger.kind", json!(zinger.kind));
+    }
+    if zinger.enabled && zinger.domain != ZingerDomain::Sinogram {
+        return on_cpu("correct.zinger.domain", json!(zinger.domain));
     }
     if beam.drift != BeamDrift::None {
         return on_cpu("correct.beam.drift", json!(beam.drift));

@@ -47,7 +47,8 @@ fn transmission_bytes(shape: [usize; 3], rows: usize, config: &CorrectConfig) ->
     let stripe = StripeRemoval::from_config(&config.stripe)
         .map_or(0, |stripe| stripe.scratch_bytes(n_cols, n_angles));
     let zinger = n_cols * 4;
-    (block + rayon::current_num_threads().min(rows) * (stripe + zinger)) as u64
+    let halo = Outliers::from_config(&config.zinger).halo() * n_angles * n_cols * 4;
+    (block + rayon::current_num_threads().min(rows) * (stripe + zinger) + halo) as u64
 }
 
 fn frames_per_block([n_angles, _, n_cols]: [usize; 3], rows: usize) -> usize {
@@ -59,6 +60,7 @@ mod goldens;
 pub mod line_integrals;
 mod median;
 mod minus_log;
+mod outliers;
 mod phase;
 mod spots;
 pub mod stripe;
@@ -74,7 +76,9 @@ use ndarray::{Array2, ArrayView3, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{CorrectConfig, PhaseMethod, StripeConfig, StripeMethod, ZingerConfig};
+use crate::config::{
+    CorrectConfig, OutlierKind, PhaseMethod, StripeConfig, StripeMethod, ZingerConfig, ZingerDomain,
+};
 use crate::error::{Error, Result};
 use crate::scan::{Scan, SinogramSource, Sinograms};
 use bad_pixels::{fill_line, fill_lost_lines};
@@ -82,6 +86,7 @@ use beam::Beam;
 use defects::DefectMap;
 use flat_dark::FlatDark;
 use minus_log::minus_log;
+use outliers::Outliers;
 use phase::Phase;
 use stripe::{Scratch, StripeRemoval};
 pub use zinger::remove_zingers;
@@ -137,6 +142,7 @@ pub struct CorrectedScan {
     config: CorrectConfig,
     fields: Arc<FlatDark>,
     zinger: Option<(f32, usize)>,
+    outliers: Outliers,
     stripe: Option<StripeRemoval>,
     beam: Option<Beam>,
     phase: Option<Phase>,
@@ -224,6 +230,7 @@ impl CorrectedScan {
         Ok(CorrectedScan {
             fields: Arc::new(fields),
             zinger: zinger_rule(zinger),
+            outliers: Outliers::from_config(zinger),
             stripe: StripeRemoval::from_config(stripe),
             beam: Beam::from_config(beam, &scan, readings.is_some())?,
             phase: Phase::from_config(phase, scan.pixel_size_um, &scan.path)?,
@@ -284,6 +291,7 @@ impl CorrectedScan {
             scan: self.scan.clone(),
             fields: self.fields.clone(),
             zinger: zinger_rule(zinger),
+            outliers: Outliers::from_config(zinger),
             stripe: StripeRemoval::from_config(&config.stripe),
             beam: self.beam.clone(),
             phase: self.phase,
@@ -372,7 +380,8 @@ impl CorrectedScan {
     /// # Errors
     /// As for [`CorrectedScan::slab`].
     pub fn transmission(&self, rows: Range<usize>) -> Result<(Sinograms, CorrectionCounts)> {
-        let (mut sinograms, mut counts) = self.divided(rows)?;
+        let (mut sinograms, mut counts) = self.divided(rows.clone())?;
+        counts.zingers += self.outliers.in_projections(self, &rows, &mut sinograms)?;
         let n_cols = self.scan.n_cols();
         let per_row = self.each_row(&mut sinograms, |sinogram| {
             let beam_left = self
@@ -382,6 +391,7 @@ impl CorrectedScan {
             let zingers = self.zinger.map_or(0, |(threshold, size)| {
                 remove_zingers(sinogram, n_cols, threshold, size)
             });
+            let zingers = zingers + self.outliers.in_sinogram(sinogram, n_cols);
             let Some(stripe) = &self.stripe else {
                 return (beam_left, zingers, stripe::StripeCounts::default());
             };
@@ -559,8 +569,12 @@ fn zinger_rule(config: &ZingerConfig) -> Option<(f32, usize)> {
         enabled,
         threshold,
         size,
+        kind,
+        domain,
     } = config;
-    enabled.then_some((threshold, size))
+    // other kinds and domains are for `outliers`
+    (enabled && kind == OutlierKind::Bright && domain != ZingerDomain::Projection)
+        .then_some((threshold, size))
 }
 
 /// Says when bad pixels are many, or leave nothing of a detector row.

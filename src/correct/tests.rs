@@ -668,3 +668,48 @@ fn spots_are_bad_pixels_with_a_count_of_their_own() {
     assert_eq!((counts.spots, counts.bad_pixels), (0, 0));
     assert!((sinograms[[20, 0, 30]] - 3f32.ln()).abs() < 1e-6);
 }
+
+#[test]
+fn zingers_of_projections_are_found_whatever_the_slab() {
+    use crate::config::{OutlierKind, ZingerDomain};
+    let make = |dark: bool| {
+        let mut projections = Array3::from_shape_fn((9, 12, 40), |(angle, row, col)| {
+            500.0 + 20.0 * noise(angle * 480 + row * 40 + col)
+        });
+        // a zinger in every projection at one pixel is none among its neighbours in angle
+        projections.slice_mut(s![.., 5, 20]).fill(900.0);
+        projections[[3, 0, 0]] = 900.0;
+        if dark {
+            projections[[6, 11, 39]] = 100.0;
+        }
+        scan(
+            projections,
+            Some(Array3::from_elem((2, 12, 40), 1000.0)),
+            None,
+        )
+    };
+    let corrected = |kind, domain, dark| {
+        let mut config = plain();
+        config.zinger.enabled = true;
+        (config.zinger.kind, config.zinger.domain) = (kind, domain);
+        (config.zinger.threshold, config.zinger.size) = (0.2, 2);
+        CorrectedScan::new(make(dark), &config).unwrap()
+    };
+    let count = |kind, domain| corrected(kind, domain, true).slab(0..12).unwrap().1.zingers;
+    assert_eq!(count(OutlierKind::Bright, ZingerDomain::Projection), 10);
+    assert_eq!(count(OutlierKind::Both, ZingerDomain::Projection), 11);
+    assert_eq!(count(OutlierKind::Dark, ZingerDomain::Sinogram), 1);
+    let scan = corrected(OutlierKind::Both, ZingerDomain::Both, true);
+    let (whole, counts) = scan.slab(0..12).unwrap();
+    assert!((whole[[5, 4, 20]] - 2f32.ln()).abs() < 0.03);
+    for height in [1, 3, 5] {
+        let mut total = CorrectionCounts::default();
+        for first in (0..12).step_by(height) {
+            let rows = first..(first + height).min(12);
+            let (part, counts) = scan.slab(rows.clone()).unwrap();
+            assert_eq!(part, whole.slice(s![rows, .., ..]), "{height} rows");
+            total += counts;
+        }
+        assert_eq!(total, counts);
+    }
+}

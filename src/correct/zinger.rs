@@ -45,7 +45,7 @@ pub fn remove_zingers(sinogram: &mut [f32], n_cols: usize, threshold: f32, size:
 }
 
 /// The indices at the distance `size` on both sides; beyond an end, the other side's.
-fn neighbours(index: usize, size: usize, len: usize) -> (usize, usize) {
+pub(super) fn neighbours(index: usize, size: usize, len: usize) -> (usize, usize) {
     let before = index.checked_sub(size);
     let after = Some(index + size).filter(|&after| after < len);
     (
@@ -55,7 +55,13 @@ fn neighbours(index: usize, size: usize, len: usize) -> (usize, usize) {
 }
 
 /// Mean of the eight neighbours of every sample of the line `here`.
-fn neighbour_means(up: &[f32], here: &[f32], down: &[f32], size: usize, means: &mut [f32]) {
+pub(super) fn neighbour_means(
+    up: &[f32],
+    here: &[f32],
+    down: &[f32],
+    size: usize,
+    means: &mut [f32],
+) {
     let n_cols = here.len();
     let at = |left: usize, col: usize, right: usize| {
         let sides = (up[left] + up[right]) + (down[left] + down[right]);
