@@ -150,6 +150,9 @@ pub(crate) enum Command {
         /// Window on the ramp filter
         #[arg(long, value_enum)]
         filter: Option<FilterWindow>,
+        /// Go on with a volume that was broken off
+        #[arg(long, conflicts_with = "overwrite")]
+        resume: bool,
         /// Replace the volume
         #[arg(long)]
         overwrite: bool,

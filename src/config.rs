@@ -149,6 +149,8 @@ pub struct RunConfig {
     pub device: String,
     /// Threads; 0: one per core.
     pub threads: usize,
+    /// Folder for turned copies of compressed scans; empty: the output folder; `none`: no copies.
+    pub scratch: String,
     /// Cap on host memory, e.g. `12GiB`; empty: three quarters of what is free.
     pub memory: String,
     /// Format of the volumes.
@@ -160,6 +162,7 @@ impl Default for RunConfig {
         RunConfig {
             device: "auto".into(),
             threads: 0,
+            scratch: String::new(),
             memory: String::new(),
             format: VolumeFormat::Zarr,
         }
@@ -818,6 +821,9 @@ impl Config {
 
     fn resolve_paths(&mut self, folder: &Path) {
         self.series.output = folder.join(&self.series.output);
+        if !["", "none"].contains(&self.run.scratch.as_str()) {
+            self.run.scratch = folder.join(&self.run.scratch).display().to_string();
+        }
         for scan in &mut self.scan {
             scan.path = folder.join(&scan.path);
         }

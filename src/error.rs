@@ -109,7 +109,9 @@ pub enum Error {
         hint: String,
     },
     /// SIGINT or SIGTERM.
-    #[error("interrupted; what was finished is kept")]
+    #[error(
+        "interrupted; finished volumes and slabs are kept: run the same command with --resume to go on"
+    )]
     Interrupted,
 }
 
@@ -168,7 +170,8 @@ impl Error {
         }
     }
 
-    /// The process exit code: 2 for wrong usage or input, 3 for a rotation axis in doubt, 1 for a failure.
+    /// The process exit code: 2 for wrong usage or input, 3 for a rotation axis in doubt, 1 for a failure, 128 plus its
+    /// number for a signal.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -182,7 +185,8 @@ impl Error {
             {
                 1
             }
-            Error::Gpu { .. } | Error::Interrupted => 1,
+            Error::Gpu { .. } => 1,
+            Error::Interrupted => crate::stop::exit_code(),
             Error::CenterDisagrees { .. } => 3,
             _ => 2,
         }

@@ -57,6 +57,7 @@ pub mod record;
 pub mod report;
 pub mod scan;
 pub mod simulate;
+pub mod stop;
 
 pub use config::Config;
 pub use error::{Error, Result};

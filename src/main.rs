@@ -10,6 +10,9 @@ use clap::Parser;
 fn main() -> ExitCode {
     tomodelta::io::hdf5::tune_allocator();
     tomodelta::io::hdf5::silence_guarded_panics();
+    if let Err(error) = tomodelta::stop::listen() {
+        eprintln!("signals end the program at once: {error}");
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

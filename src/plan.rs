@@ -3,6 +3,9 @@
 //! The plan answers what users ask before they start: how many slices at a time, how much memory and disk, on which
 //! device. `--dry-run` prints it, and the pipeline only carries it out.
 
+pub mod forecast;
+mod reading;
+
 use std::fmt;
 use std::ops::Range;
 
@@ -15,6 +18,8 @@ use crate::io::volume;
 use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
 use crate::reconstruct::{Reconstructor, SliceJob};
 use crate::scan::Scan;
+
+pub use reading::{Reading, Scratch};
 
 /// Rows on each side that the interpolation of sinogram rows needs (six taps).
 pub const HALO_ROWS: usize = 3;
@@ -40,6 +45,8 @@ pub struct Plan {
     pub differences: Vec<DifferencePlan>,
     /// Bytes written at most (volumes uncompressed).
     pub disk_bytes: u64,
+    /// Largest turned copy of a scan, which is there while that scan is worked on.
+    pub scratch_bytes: u64,
 }
 
 /// One scan.
@@ -65,8 +72,8 @@ pub struct ScanPlan {
     pub slab: usize,
     /// Peak host memory predicted \[bytes\].
     pub peak_bytes: u64,
-    /// Bytes that have to be decoded from the input, over all slabs.
-    pub decoded_bytes: u64,
+    /// How the projections are read.
+    pub reading: Reading,
     /// Bytes of the volume, uncompressed.
     pub volume_bytes: u64,
     /// Voxels of the volume per voxel of the pilot, for the alignment.
@@ -138,6 +145,12 @@ impl SlabNeed {
     }
 }
 
+/// Memory for turning the frames of a scan: nothing else is held meanwhile, and more than a gigabyte gains nothing.
+#[must_use]
+pub fn turning_bytes(cap: u64) -> u64 {
+    (cap.saturating_sub(BASE_BYTES) / 2).min(1 << 30)
+}
+
 /// Cap on host memory: the one given, else three quarters of what is free (inside the container, if there is one).
 ///
 /// # Errors
@@ -172,7 +185,8 @@ pub fn slice_grid(config: &ReconstructConfig, n_cols: usize) -> Result<Grid> {
     }
 }
 
-/// Memory of correcting and reconstructing slabs of one scan `[angle, row, col]`, beside the reconstructor's scratch.
+/// Memory of correcting and reconstructing slabs of one scan `[angle, row, col]`, beside the reconstructor's scratch:
+/// rows of one slab are corrected while the one before is reconstructed and the one before that is written.
 ///
 /// `moved`: the scan is put on the grid of another, so rows are held beside the interpolated ones.
 #[must_use]
@@ -193,9 +207,11 @@ pub fn reconstruct_need(
     };
     SlabNeed {
         fixed: crate::correct::fixed_bytes(shape)
+            // flats are averaged before there is a writer
             + volume::writer_bytes(format, [volume_rows, grid.n_y, grid.n_x])
+                .max(crate::correct::averaging_bytes())
             + halo * sinogram,
-        per_slice: copies * sinogram + slice,
+        per_slice: (copies + 1) * sinogram + 2 * slice,
     }
 }
 
@@ -215,14 +231,8 @@ pub fn single_slab(
     let need = reconstruct_need(shape, &grid, rows.len(), config.run.format, false);
     let reconstructor = reconstructor(config, shape[2], angles_rad, grid, device)?;
     need.slab_under(memory_cap(config)?, rows.len(), "reconstructing", |rows| {
-        reconstructor
-            .scratch_bytes(rows)
-            .max(crate::correct::scratch_bytes(
-                shape,
-                rows,
-                &config.correct,
-                pixel_size_um,
-            ))
+        reconstructor.scratch_bytes(rows)
+            + crate::correct::scratch_bytes(shape, rows, &config.correct, pixel_size_um)
     })
 }
 
@@ -270,6 +280,7 @@ impl Plan {
             scans: Vec::new(),
             differences: Vec::new(),
             disk_bytes: 0,
+            scratch_bytes: 0,
         };
         for index in order {
             let scan = &scans[index];
@@ -298,6 +309,13 @@ impl Plan {
             }
             plan.scans.push(planned);
         }
+        plan.scratch_bytes = plan
+            .scans
+            .iter()
+            .filter_map(|scan| scan.reading.scratch.as_ref())
+            .map(|scratch| scratch.bytes)
+            .max()
+            .unwrap_or(0);
         plan.disk_bytes = plan.scans.iter().map(|scan| scan.volume_bytes).sum::<u64>()
             + plan
                 .differences
@@ -333,24 +351,9 @@ fn plan_scan(
         rows: slab,
         peak_bytes,
     } = need.slab_under(cap, rows.len(), &format!("reconstructing {name}"), |rows| {
-        // one after the other, never both
-        reconstructor
-            .scratch_bytes(rows)
-            .max(crate::correct::scratch_bytes(
-                full,
-                rows,
-                &config.correct,
-                scan.pixel_size_um,
-            ))
+        reconstructor.scratch_bytes(rows)
+            + crate::correct::scratch_bytes(full, rows, &config.correct, scan.pixel_size_um)
     })?;
-    let per_frame: u64 = rows
-        .clone()
-        .step_by(slab)
-        .map(|start| {
-            scan.projections
-                .decoded_bytes(start..(start + slab).min(rows.end))
-        })
-        .sum();
     let reason = reconstructor
         .off_device()
         .or_else(|| crate::correct::line_integrals::off_device(scan, &config.correct));
@@ -361,6 +364,18 @@ fn plan_scan(
         }
         None => "on the GPU, one upload of counts".to_string(),
     };
+    let binning = if config.align.method == AlignMethod::None {
+        1
+    } else {
+        pilot_binning(shape, cap)
+    };
+    let mut reads = reads_of(config, scan, &rows, slab);
+    if reference.is_some() && config.align.method != AlignMethod::None {
+        // two pilots, row group by row group
+        let groups = (0..rows.len() / binning)
+            .map(|k| rows.start + k * binning..rows.start + (k + 1) * binning);
+        reads.extend(groups.map(|rows| (rows, 2)));
+    }
     Ok(ScanPlan {
         corrections,
         index,
@@ -370,16 +385,48 @@ fn plan_scan(
         slice: [grid.n_x, grid.n_y],
         slab,
         peak_bytes,
-        decoded_bytes: per_frame * scan.n_angles() as u64,
+        reading: reading::plan(config, scan, &reads, &config.series.output),
         volume_bytes: (rows.len() * grid.n_x * grid.n_y * 4) as u64,
-        pilot_binning: if config.align.method == AlignMethod::None {
-            1
-        } else {
-            pilot_binning(shape, cap)
-        },
+        pilot_binning: binning,
         rows,
         name,
     })
+}
+
+/// Rows that the axis search and the slabs of one scan read.
+fn reads_of(
+    config: &Config,
+    scan: &Scan,
+    rows: &Range<usize>,
+    slab: usize,
+) -> Vec<(Range<usize>, usize)> {
+    let heights = config.center.heights.clamp(1, scan.n_rows());
+    let thick = config.center.rows_per_height.clamp(1, scan.n_rows());
+    let mut reads: Vec<_> = rows
+        .clone()
+        .step_by(slab)
+        .map(|start| (start..(start + slab).min(rows.end), 1))
+        .collect();
+    if config.center.value.is_none() {
+        let first = |k: usize| (2 * k + 1) * (scan.n_rows() - thick) / (2 * heights);
+        reads.extend((0..heights).map(|k| (first(k)..first(k) + thick, 1)));
+    }
+    reads
+}
+
+/// How a scan that is reconstructed for itself is read, in slabs of `slab` rows, for an output in `folder`.
+///
+/// # Errors
+/// [`Error::Config`] for rows that the scan does not have.
+pub fn single_reading(
+    config: &Config,
+    scan: &Scan,
+    slab: usize,
+    folder: &std::path::Path,
+) -> Result<Reading> {
+    let rows = config.reconstruct.row_range(scan.n_rows())?;
+    let reads = reads_of(config, scan, &rows, slab);
+    Ok(reading::plan(config, scan, &reads, folder))
 }
 
 /// The largest slab of a difference of volumes of `shape` `[z, y, x]` under `cap`.
@@ -463,8 +510,9 @@ impl fmt::Display for Plan {
         writeln!(f, "memory   at most {}", human_bytes(self.memory_cap))?;
         writeln!(
             f,
-            "disk     at most {} written, before compression",
-            human_bytes(self.disk_bytes)
+            "disk     at most {} written, before compression; {} more while the work goes on",
+            human_bytes(self.disk_bytes),
+            human_bytes(self.scratch_bytes)
         )?;
         for scan in &self.scans {
             let [angles, rows, cols] = scan.shape;
@@ -483,7 +531,7 @@ impl fmt::Display for Plan {
             writeln!(f, "         corrected {}", scan.corrections)?;
             writeln!(
                 f,
-                "         rows {}..{} to slices of {} x {}, {} slabs of {}; peak memory {}; decodes {}, writes {}",
+                "         rows {}..{} to slices of {} x {}, {} slabs of {}; peak memory {}; writes {}",
                 scan.rows.start,
                 scan.rows.end,
                 scan.slice[0],
@@ -491,9 +539,9 @@ impl fmt::Display for Plan {
                 scan.rows.len().div_ceil(scan.slab),
                 scan.slab,
                 human_bytes(scan.peak_bytes),
-                human_bytes(scan.decoded_bytes),
                 human_bytes(scan.volume_bytes)
             )?;
+            writeln!(f, "         {}", scan.reading)?;
         }
         for difference in &self.differences {
             writeln!(

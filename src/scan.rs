@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use ndarray::{Array2, Array3, ArrayView3};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::io::scratch::{TurnedStack, is_no_room};
+use crate::plan::{Reading, Scratch};
+use crate::progress::Progress;
 
 /// Element type of the stored counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +111,56 @@ pub struct Scan {
     pub files: Vec<PathBuf>,
 }
 
+/// The copy, or the stack itself where there was no room for one.
+fn turned_or_as_it_was(
+    made: Result<TurnedStack, (Box<dyn FrameStack>, Error)>,
+) -> Result<Box<dyn FrameStack>> {
+    match made {
+        Ok(turned) => Ok(Box::new(turned)),
+        Err((stack, error)) if is_no_room(&error) => {
+            log::warn!("{error}; every slab is decoded from the scan itself");
+            Ok(stack)
+        }
+        Err((_, error)) => Err(error),
+    }
+}
+
 impl Scan {
+    /// This scan with its projections turned into a copy that gives rows cheaply, where `reading` says so; a folder
+    /// without room for it is a warning only, because the scan can be read without. `memory` \[bytes\] is what may be
+    /// taken meanwhile.
+    ///
+    /// # Errors
+    /// Those of the reader; [`crate::Error::Interrupted`].
+    pub fn turned(mut self, reading: &Reading, memory: u64, progress: &Progress) -> Result<Scan> {
+        let Some(Scratch { folder, .. }) = &reading.scratch else {
+            return Ok(self);
+        };
+        let made = TurnedStack::make(
+            self.projections,
+            &self.projection_frames,
+            folder,
+            memory,
+            progress,
+        );
+        self.projections = turned_or_as_it_was(made)?;
+        // flats are read in bands of rows, which costs as much where their frames are compressed
+        for (stack, groups) in [
+            (&mut self.flats, &self.flat_groups),
+            (&mut self.darks, &self.dark_groups),
+        ] {
+            let frames: Vec<usize> = groups
+                .iter()
+                .flat_map(|g| g.frames.iter().copied())
+                .collect();
+            if let Some(inner) = stack.take() {
+                let made = TurnedStack::make(inner, &frames, folder, memory, progress);
+                *stack = Some(turned_or_as_it_was(made)?);
+            }
+        }
+        Ok(self)
+    }
+
     /// Number of projections.
     #[must_use]
     pub fn n_angles(&self) -> usize {
@@ -143,6 +195,7 @@ impl Scan {
         let block_len = frames_per_block.clamp(1, self.n_angles().max(1));
         let mut counts = vec![0f32; block_len * frame_len];
         for (block, frames) in self.projection_frames.chunks(block_len).enumerate() {
+            crate::stop::check()?;
             let counts = &mut counts[..frames.len() * frame_len];
             self.projections.read(frames, rows.clone(), counts)?;
             let view = ArrayView3::from_shape((frames.len(), rows.len(), self.n_cols()), counts)

@@ -11,7 +11,7 @@ use tomodelta::gpu::Device;
 use tomodelta::io;
 use tomodelta::pipeline::output::Existing;
 use tomodelta::pipeline::{self, Session};
-use tomodelta::plan::Plan;
+use tomodelta::plan::{self, Plan};
 use tomodelta::progress::Progress;
 
 use crate::cli::{Command, Shared, quoted};
@@ -49,7 +49,10 @@ pub(crate) fn run(command: Command) -> Result<u8> {
             let session = session(&shared, &config, existing)?;
             if dry_run {
                 let scans = pipeline::open_series(&config)?;
-                print!("{}", Plan::new(&config, &scans, &session.device)?);
+                let plan = Plan::new(&config, &scans, &session.device)?;
+                print!("{plan}");
+                let time = plan::forecast::forecast(&plan, &config, &scans, &session.device)?;
+                println!("time     {time}");
                 return Ok(0);
             }
             let report = pipeline::run_series(&config, &session)?;
@@ -112,6 +115,7 @@ pub(crate) fn run(command: Command) -> Result<u8> {
             axis,
             method,
             filter,
+            resume,
             overwrite,
             input,
             shared,
@@ -122,6 +126,7 @@ pub(crate) fn run(command: Command) -> Result<u8> {
                 axis,
                 method,
                 filter,
+                resume,
                 overwrite,
             };
             single::reconstruct(&scan, &output, &flags, &input, &shared)

@@ -15,7 +15,7 @@ use tomodelta::pipeline::{self, Session, certain_axis};
 use tomodelta::plan;
 use tomodelta::progress::Progress;
 use tomodelta::record::AlignmentRecord;
-use tomodelta::scan::SinogramSource;
+use tomodelta::scan::{Scan, SinogramSource};
 
 use crate::cli::{Input, Shared, quoted, word};
 
@@ -51,12 +51,14 @@ impl LineIntegrals {
     }
 }
 
+fn is_npy(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("npy"))
+}
+
 /// Opens a scan, or a `.npy` of line integrals with `--angles`.
 pub(crate) fn line_integrals(path: &Path, config: &Config) -> Result<LineIntegrals> {
-    if path
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("npy"))
-    {
+    if is_npy(path) {
         let Some(spec) = &config.input.angles else {
             return Err(Error::input(
                 path,
@@ -75,9 +77,40 @@ pub(crate) fn line_integrals(path: &Path, config: &Config) -> Result<LineIntegra
     Ok(LineIntegrals::Scan(Box::new(corrected(path, config)?)))
 }
 
+/// As [`line_integrals`], with the frames of a scan turned first where that is cheaper than reading them slab by slab.
+fn turned_integrals(
+    path: &Path,
+    config: &Config,
+    output: &Path,
+    session: &Session,
+) -> Result<LineIntegrals> {
+    if is_npy(path) {
+        return line_integrals(path, config);
+    }
+    let scan = super::open(path, config)?;
+    let shape = [scan.n_angles(), scan.n_rows(), scan.n_cols()];
+    let slab = plan::single_slab(
+        config,
+        shape,
+        &scan.angles_rad,
+        scan.pixel_size_um,
+        &session.device,
+    )?;
+    let folder = output.parent().unwrap_or(Path::new(""));
+    let reading = plan::single_reading(config, &scan, slab.rows, folder)?;
+    log::info!("{}: {reading}", path.display());
+    let memory = plan::turning_bytes(plan::memory_cap(config)?);
+    let scan = scan.turned(&reading, memory, &session.progress)?;
+    Ok(LineIntegrals::Scan(Box::new(with_defects(scan, config)?)))
+}
+
 /// A scan with its flats, and with its defects (found on it alone) where the config asks for them.
 pub(crate) fn corrected(path: &Path, config: &Config) -> Result<CorrectedScan> {
-    let scan = CorrectedScan::new(super::open(path, config)?, &config.correct)?;
+    with_defects(super::open(path, config)?, config)
+}
+
+fn with_defects(scan: Scan, config: &Config) -> Result<CorrectedScan> {
+    let scan = CorrectedScan::new(scan, &config.correct)?;
     if !config.correct.defects.find {
         return Ok(scan);
     }
@@ -123,6 +156,7 @@ pub(crate) struct ReconstructFlags {
     pub(crate) axis: Option<f64>,
     pub(crate) method: Option<ReconstructMethod>,
     pub(crate) filter: Option<FilterWindow>,
+    pub(crate) resume: bool,
     pub(crate) overwrite: bool,
 }
 
@@ -139,6 +173,7 @@ pub(crate) fn reconstruct(
         axis,
         method,
         filter,
+        resume,
         overwrite,
     } = flags;
     let mut more = input.overrides();
@@ -155,14 +190,14 @@ pub(crate) fn reconstruct(
         push("run.format", Some(quoted(format)));
     }
     let config = super::config_of(shared, more)?;
-    let existing = if *overwrite {
-        Existing::Overwrite
-    } else {
-        Existing::Refuse
+    let existing = match (resume, overwrite) {
+        (true, _) => Existing::Resume,
+        (_, true) => Existing::Overwrite,
+        _ => Existing::Refuse,
     };
     let session = super::session(shared, &config, existing)?;
     super::refuse_existing(output, *overwrite)?;
-    let source = line_integrals(path, &config)?;
+    let source = turned_integrals(path, &config, output, &session)?;
     let integrals = source.as_source();
     let shape = [
         integrals.angles_rad().len(),
@@ -180,7 +215,7 @@ pub(crate) fn reconstruct(
     let name = path.display().to_string();
     let axis = source
         .for_axis(|integrals| certain_axis(&name, integrals, &config.center, &session.progress))?;
-    let done = write_volume(&source, &axis, slab.rows, output, &config, &session)?;
+    let done = write_volume(path, &source, &axis, slab.rows, output, &config, &session)?;
     super::times(shared, &session.progress);
     log::info!(
         "{}: {} (values {:.4} to {:.4}, mean {:.4}; {} slices with data)",
@@ -195,6 +230,7 @@ pub(crate) fn reconstruct(
 }
 
 fn write_volume(
+    path: &Path,
     source: &LineIntegrals,
     axis: &tomodelta::center::AxisFit,
     slab: usize,
@@ -209,9 +245,18 @@ fn write_volume(
         LineIntegrals::Scan(scan) => {
             let mut rows = CountedScan::new(scan);
             let done = pipeline::reconstruct_one(
-                &mut rows, angles, n_cols, axis, pixel, slab, output, config, session,
+                &mut rows,
+                angles,
+                n_cols,
+                axis,
+                pixel,
+                slab,
+                output,
+                &scan.scan().files,
+                config,
+                session,
             )?;
-            log::info!("corrections: {}", serde_json::to_string(&rows.counts)?);
+            log::info!("corrections: {}", serde_json::to_string(rows.counts())?);
             done
         }
         LineIntegrals::Npy(npy) => pipeline::reconstruct_one(
@@ -222,6 +267,7 @@ fn write_volume(
             pixel,
             slab,
             output,
+            &[path.to_path_buf()],
             config,
             session,
         )?,

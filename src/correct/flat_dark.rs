@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::scan::{FrameGroup, FrameStack, Scan};
 
 /// Memory for the frames that are averaged at a time \[bytes\].
-const AVERAGE_BYTES: usize = 128 << 20;
+pub(super) const AVERAGE_BYTES: usize = 48 << 20;
 
 /// Averaged darks and open beams (flat minus dark) of the whole detector.
 ///

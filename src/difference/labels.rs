@@ -10,25 +10,18 @@ use super::grains::Labelled;
 use crate::error::{Error, Result};
 use crate::io::volume::VolumeWriter;
 
-/// Runs of slice after slice on disk, 16 bytes each; the file goes when this is dropped.
+/// Runs of slice after slice on disk, 16 bytes each, in a file without a name: it goes with the program, however that ends.
 pub(super) struct Scratch {
-    path: PathBuf,
+    folder: PathBuf,
     file: BufWriter<File>,
 }
 
 impl Scratch {
     /// In `folder`, because the systems' temporary folders are often small or in memory.
     pub(super) fn new(folder: &Path) -> Result<Scratch> {
-        let path = folder.join(format!(".runs.{}.partial", std::process::id()));
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .map_err(Error::io("create", &path))?;
+        let file = tempfile::tempfile_in(folder).map_err(Error::io("create a file in", folder))?;
         Ok(Scratch {
-            path,
+            folder: folder.to_path_buf(),
             file: BufWriter::with_capacity(1 << 20, file),
         })
     }
@@ -44,7 +37,7 @@ impl Scratch {
         }
         self.file
             .write_all(&bytes)
-            .map_err(Error::io("write", &self.path))
+            .map_err(Error::io("write a scratch file in", &self.folder))
     }
 
     /// Paints the slices `first..first + n` of a label volume of `shape`, the others staying 0, and writes them in slabs.
@@ -57,21 +50,24 @@ impl Scratch {
         writer: &mut dyn VolumeWriter,
         mut done: impl FnMut(usize),
     ) -> Result<()> {
-        self.file.flush().map_err(Error::io("write", &self.path))?;
+        self.file
+            .flush()
+            .map_err(Error::io("write a scratch file in", &self.folder))?;
         let file = self.file.get_mut();
         file.seek(SeekFrom::Start(0))
-            .map_err(Error::io("read", &self.path))?;
+            .map_err(Error::io("read a scratch file in", &self.folder))?;
         let mut stored = BufReader::with_capacity(1 << 20, file);
-        let path = &self.path;
+        let folder = &self.folder;
         let mut word = || -> Result<u32> {
             let mut bytes = [0u8; 4];
             stored
                 .read_exact(&mut bytes)
-                .map_err(Error::io("read", path))?;
+                .map_err(Error::io("read a scratch file in", folder))?;
             Ok(u32::from_le_bytes(bytes))
         };
         let [depth, height, width] = shape;
         for z0 in (0..depth).step_by(slab.max(1)) {
+            crate::stop::check()?;
             let z1 = (z0 + slab.max(1)).min(depth);
             let mut labels = Array3::<u32>::zeros((z1 - z0, height, width));
             for z in z0..z1 {
@@ -93,11 +89,5 @@ impl Scratch {
             done(z1 - z0);
         }
         Ok(())
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
     }
 }

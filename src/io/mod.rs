@@ -11,6 +11,7 @@ mod monitor;
 mod nexus;
 pub mod npy;
 mod pixel_size;
+pub mod scratch;
 pub mod sinograms;
 mod tiff_folder;
 mod tiff_stack;

@@ -28,7 +28,7 @@ use crate::gpu::Device;
 use crate::io::volume::partial::write_file;
 use crate::io::volume::{VolumeMeta, VoxelType};
 use crate::io::{self, volume};
-use crate::plan::{Plan, ScanPlan, slice_grid};
+use crate::plan::{self, Plan, ScanPlan, slice_grid};
 use crate::progress::Progress;
 use crate::record::{AlignmentRecord, DifferenceRecord, InputRecord, RunRecord, ScanRecord};
 use crate::report;
@@ -154,6 +154,7 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
     let mut run = SeriesRun {
         config,
         session,
+        plan: &plan,
         folder: &folder,
         finished: BTreeMap::new(),
         defects: None,
@@ -185,6 +186,7 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
 struct SeriesRun<'a> {
     config: &'a Config,
     session: &'a Session,
+    plan: &'a Plan,
     folder: &'a OutputFolder,
     finished: BTreeMap<String, Finished>,
     defects: Option<DefectMap>,
@@ -199,9 +201,19 @@ struct Finished {
 }
 
 impl SeriesRun<'_> {
-    /// Opens and averages a scan of the series, with the defects that were found over all of them.
-    fn corrected(&self, index: usize) -> Result<CorrectedScan> {
+    /// Opens and averages a scan of the series, with the defects that were found over all of them; with `turn`, its
+    /// frames are turned first where the plan says so.
+    fn corrected(&self, index: usize, turn: bool) -> Result<CorrectedScan> {
         let opened = open_one(self.config, &self.config.scan[index])?;
+        let planned = self.plan.scans.iter().find(|scan| scan.index == index);
+        let opened = match planned {
+            Some(planned) if turn => opened.turned(
+                &planned.reading,
+                plan::turning_bytes(self.plan.memory_cap),
+                &self.session.progress,
+            )?,
+            _ => opened,
+        };
         let scan = CorrectedScan::new(opened, &self.config.correct)?;
         match &self.defects {
             Some(map) => scan.with_defects(map),
@@ -218,7 +230,7 @@ impl SeriesRun<'_> {
         let n_scans = self.config.scan.len();
         let count = n_scans.min(defects::MOST_SCANS);
         let scans: Vec<CorrectedScan> = (0..count)
-            .map(|k| self.corrected(k * (n_scans - 1) / (count - 1).max(1)))
+            .map(|k| self.corrected(k * (n_scans - 1) / (count - 1).max(1), false))
             .collect::<Result<_>>()?;
         let slab = plan.scans.iter().map(|scan| scan.slab).min().unwrap_or(1);
         let map = defects::find(&scans, ratio, slab, &self.session.progress)?;
@@ -251,16 +263,23 @@ impl SeriesRun<'_> {
                 }
                 _ => None,
             };
-            axes.push(match kept {
-                Some(record) => record.rotation_axis,
+            let axis_path = self.folder.scan(&scan_plan.name)?.join("axis.json");
+            let found: Option<AxisFit> = match self.session.existing {
+                Existing::Resume => read_json(&axis_path).ok(),
+                _ => None,
+            };
+            axes.push(match kept.map(|record| record.rotation_axis).or(found) {
+                Some(axis) => axis,
                 None => {
-                    let corrected = self.corrected(scan_plan.index)?;
-                    certain_axis(
+                    let corrected = self.corrected(scan_plan.index, true)?;
+                    let axis = certain_axis(
                         &scan_plan.name,
                         &corrected.without_phase(),
                         &self.config.center_of(&self.config.scan[scan_plan.index]),
                         &self.session.progress,
-                    )?
+                    )?;
+                    write_json(&axis_path, &axis)?;
+                    axis
                 }
             });
         }
@@ -268,7 +287,7 @@ impl SeriesRun<'_> {
     }
 
     fn scan(&mut self, scan_plan: &ScanPlan, axis: AxisFit, plan: &Plan) -> Result<()> {
-        let scan = self.corrected(scan_plan.index)?;
+        let scan = self.corrected(scan_plan.index, true)?;
         for warning in scan.warnings() {
             self.warnings.push(format!("{}: {warning}", scan_plan.name));
         }
@@ -437,6 +456,8 @@ impl SeriesRun<'_> {
             volume_path,
             format,
             &title,
+            // the recipe of the run was held against its inputs already
+            &serde_json::Value::Null,
             self.session,
         )?;
         let scan_config = &self.config.scan[scan_plan.index];
@@ -446,7 +467,7 @@ impl SeriesRun<'_> {
             .clone()
             .or_else(|| scan.scan().start_time.clone());
         record.charge_mah_cm2 = scan_config.charge_mah_cm2;
-        record.corrections = source.counts;
+        record.corrections = source.counts().clone();
         record.value_range = done.range;
         record.unit = unit.to_string();
         record
@@ -659,7 +680,7 @@ fn keep_or_check_recipe(
 
 fn remove_records(folder: &OutputFolder) -> Result<()> {
     for (group, names) in [
-        ("scans", &["scan.json"][..]),
+        ("scans", &["scan.json", "axis.json"][..]),
         ("differences", &["alignment.json", "difference.json"][..]),
     ] {
         let Ok(entries) = std::fs::read_dir(folder.path().join(group)) else {
@@ -704,7 +725,7 @@ fn recipe_text(config: &Config) -> Result<String> {
 fn first_change(old: &str, new: &str) -> Option<String> {
     // how fast the work is done does not change the result; the device does: another one may take another method
     let counts = |line: &&str| {
-        !["threads", "memory"]
+        !["threads", "memory", "scratch"]
             .iter()
             .any(|key| line.starts_with(&format!("{key} =")))
     };
@@ -734,7 +755,7 @@ fn changed_input(old: &[InputRecord], new: &[InputRecord]) -> Option<PathBuf> {
         .map(|now| PathBuf::from(&now.path))
 }
 
-/// One scan to one volume: the `reconstruct` command.
+/// One scan to one volume: the `reconstruct` command. `files` are what the scan was read from.
 ///
 /// # Errors
 /// Those of every stage, and [`Error::OutputExists`].
@@ -746,6 +767,7 @@ pub fn reconstruct_one(
     pixel_size_um: Option<f64>,
     slab: usize,
     output: &Path,
+    files: &[PathBuf],
     config: &Config,
     session: &Session,
 ) -> Result<reconstruct_scan::Reconstructed> {
@@ -783,6 +805,7 @@ pub fn reconstruct_one(
         output,
         format,
         "reconstructing",
+        &stamp(files)?,
         session,
     )
 }
@@ -795,18 +818,49 @@ fn reconstruct_into(
     path: &Path,
     format: VolumeFormat,
     title: &str,
+    inputs: &serde_json::Value,
     session: &Session,
 ) -> Result<reconstruct_scan::Reconstructed> {
     let overwrite = session.existing != Existing::Refuse;
-    let mut writer = volume::create(path, format, meta, overwrite)?;
+    let resume = session.existing == Existing::Resume;
+    let (mut writer, kept) =
+        volume::Journaled::start(path, format, meta, overwrite, resume, inputs)?;
     let stage = session
         .progress
         .stage(title, job.slices.len() as u64, "slices");
-    let done = job.run(source, &session.device, &stage, |z, slices| {
-        writer.write(z, slices)
+    let from = match kept {
+        Some(kept) => {
+            log::info!(
+                "{}: {} slices are stored, kept",
+                path.display(),
+                kept.slices
+            );
+            Some(serde_json::from_value(kept.state).map_err(|error| {
+                Error::input(
+                    path,
+                    format!("the journal of the unfinished volume is of another version ({error})"),
+                    "start anew with --overwrite",
+                )
+            })?)
+        }
+        None => None,
+    };
+    let done = job.run(source, &session.device, &stage, from, |z, slices, state| {
+        writer.write(z, slices, json!(state))
     })?;
     writer.finish()?;
     Ok(done)
+}
+
+/// What of the files of a scan tells a changed one cheaply: names, sizes and times.
+fn stamp(files: &[PathBuf]) -> Result<serde_json::Value> {
+    let mut hasher = blake3::Hasher::new();
+    for path in files {
+        let meta = std::fs::metadata(path).map_err(Error::io("read", path))?;
+        let time = meta.modified().map_err(Error::io("read", path))?;
+        hasher.update(format!("{}{}{time:?}", path.display(), meta.len()).as_bytes());
+    }
+    Ok(json!(hasher.finalize().to_hex().to_string()))
 }
 
 /// Corrected line integrals of `rows` into an HDF5 file, dataset `/sinograms` `[row, angle, col]`: the `correct` command.

@@ -221,7 +221,7 @@ fn collect(
     stage: &Stage,
 ) -> Result<Array3<f32>> {
     let mut out = Array3::<f32>::zeros((job.slices.len(), job.grid.n_y, job.grid.n_x));
-    job.run(source, device, stage, |z, slices| {
+    job.run(source, device, stage, None, |z, slices, _| {
         out.slice_mut(s![z..z + slices.dim().0, .., ..])
             .assign(&slices.mapv(|v| if v.is_finite() { v } else { 0.0 }));
         Ok(())

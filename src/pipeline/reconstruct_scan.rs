@@ -1,18 +1,24 @@
 //! One scan to slices: rows, slabs, reconstruction.
 
+use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::mpsc;
 
 use ndarray::{Array3, ArrayView3, s};
+use serde::{Deserialize, Serialize};
 
 use crate::center::AxisFit;
 use crate::config::ReconstructConfig;
+use crate::correct::line_integrals::{CountSlab, Touched};
 use crate::error::Result;
 use crate::gpu::Device;
-use crate::pipeline::rows::{RowSource, ShiftedRows};
+use crate::pipeline::rows::{RowSource, RowState, ShiftedRows};
 use crate::progress::Stage;
 use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
 use crate::reconstruct::{Reconstructor, SliceJob};
 use crate::record::ValueRange;
+use crate::scan::Sinograms;
+use crate::stop;
 
 /// How the sample of a scan stands against its reference: in the slice plane, and along the height.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -102,92 +108,275 @@ pub struct ScanJob<'a> {
 }
 
 impl ScanJob<'_> {
-    /// Reconstructs slab by slab; `consume` gets the index of the first slice (0 at `slices.start`) and the slices.
-    /// Slices above or below the detector are NaN.
+    /// Reconstructs slab by slab; `consume` gets the index of the first slice (0 at `slices.start`), the slices, and how
+    /// far the job is with them. Slices above or below the detector are NaN.
+    ///
+    /// Rows of the next slab are read and corrected, and slices of the last one consumed, while this one is
+    /// reconstructed: two slabs of rows and two of slices are held. A job that is given a state of an earlier one goes
+    /// on behind it, and ends with the same numbers as if it had never stopped.
     ///
     /// # Errors
-    /// Those of the source, the device and `consume`.
+    /// Those of the source, the device and `consume`; [`crate::Error::Interrupted`].
     pub fn run(
         &self,
         source: &mut dyn RowSource,
         device: &Device,
         stage: &Stage,
-        mut consume: impl FnMut(usize, ArrayView3<'_, f32>) -> Result<()>,
+        from: Option<JobState>,
+        consume: impl FnMut(usize, ArrayView3<'_, f32>, &JobState) -> Result<()> + Send,
     ) -> Result<Reconstructed> {
         let rays = rays(self.angles_rad, self.motion.in_plane);
         let job = SliceJob::new(self.n_cols, rays, self.grid, self.config, self.scale);
         let mut reconstructor = Reconstructor::new(job, device)?;
+        let mut state = from.unwrap_or_else(|| JobState::start(&self.slices));
+        source.restore(&state.rows);
+        stage.inc(state.slices as u64);
         let mut rows = ShiftedRows::new(source, self.motion.shift_z_px);
-        let mut range = RangeSum::default();
-        let mut covered = self.slices.end..self.slices.start;
-        let mut off_device = reconstructor.off_device().or_else(|| rows.off_device());
-        if let Some(reason) = &off_device {
-            log::debug!("corrections on the CPU: {reason}");
-        }
+        let method = reconstructor.describe();
         let slab_rows = self.slab.min(self.slices.len()).max(1);
-        let mut volume = Array3::<f32>::zeros((slab_rows, self.grid.n_y, self.grid.n_x));
-        for start in self.slices.clone().step_by(slab_rows) {
-            let slices = start..(start + slab_rows).min(self.slices.end);
-            let mut out = volume.slice_mut(s![..slices.len(), .., ..]);
-            let axes = |covered: &Range<usize>| -> Vec<f64> {
-                let at = |z| self.axis.at(z as f64 + self.motion.shift_z_px);
-                covered.clone().map(at).collect()
-            };
-            let part = |covered: &Range<usize>| covered.start - start..covered.end - start;
-            let mut slab = None;
-            if off_device.is_none() {
-                let (covered, counts) = rows.counts(slices.clone())?;
-                match counts.map(|counts| reconstructor.takes(&counts).map(|()| counts)) {
-                    None => slab = Some((covered, None)),
-                    Some(Ok(counts)) => slab = Some((covered, Some(counts))),
-                    Some(Err(error)) => {
-                        log::warn!("corrections on the CPU: {error}");
-                        off_device = Some(error.to_string());
-                    }
-                }
+        let mut slabs: VecDeque<Range<usize>> = (self.slices.start + state.slices..self.slices.end)
+            .step_by(slab_rows)
+            .map(|start| start..(start + slab_rows).min(self.slices.end))
+            .collect();
+        let first = match slabs.front() {
+            Some(slices) => first_counts(&mut reconstructor, &mut rows, slices)?,
+            None => None,
+        };
+        if first.is_some() {
+            slabs.pop_front();
+        }
+        let (to_reconstruct, prepared) = mpsc::sync_channel(0);
+        let (to_consume, finished) = mpsc::sync_channel(0);
+        let mut rows = std::thread::scope(|scope| {
+            let producer = scope.spawn(move || prepare(rows, first, slabs, &to_reconstruct));
+            let consumer = scope.spawn(move || consume_all(&finished, consume));
+            let worked =
+                self.reconstruct(&mut reconstructor, prepared, &to_consume, &mut state, stage);
+            drop(to_consume);
+            let consumed = consumer
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let rows = producer
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            // where the consumer failed, the work ended because of that
+            consumed.and(worked).map(|()| rows)
+        })?;
+        rows.touched(Touched {
+            clipped: state.clipped,
+            zingers: state.zingers,
+        });
+        let covered = if state.covered[0] >= state.covered[1] {
+            0..0
+        } else {
+            state.covered[0] - self.slices.start..state.covered[1] - self.slices.start
+        };
+        Ok(Reconstructed {
+            range: state.range.finish(),
+            covered,
+            method,
+        })
+    }
+
+    /// The middle of the three: rows in, slices out. Ends early, without an error of its own, where nobody takes them.
+    fn reconstruct(
+        &self,
+        reconstructor: &mut Reconstructor,
+        prepared: mpsc::Receiver<Result<Prepared>>,
+        to_consume: &mpsc::SyncSender<Finished>,
+        state: &mut JobState,
+        stage: &Stage,
+    ) -> Result<()> {
+        for next in prepared {
+            let Prepared {
+                slices,
+                covered,
+                load,
+                rows,
+            } = next?;
+            let mut volume = Array3::<f32>::zeros((slices.len(), self.grid.n_y, self.grid.n_x));
+            if covered.len() < slices.len() {
+                volume.fill(f32::NAN);
             }
-            let has_data = match slab {
-                Some((covered, counts)) => {
-                    if covered.len() < slices.len() {
-                        out.fill(f32::NAN);
+            if !covered.is_empty() {
+                let axis_px: Vec<f64> = covered
+                    .clone()
+                    .map(|z| self.axis.at(z as f64 + self.motion.shift_z_px))
+                    .collect();
+                let part = covered.start - slices.start..covered.end - slices.start;
+                let out = volume.slice_mut(s![part.clone(), .., ..]);
+                match load {
+                    Load::Integrals(sinograms) => {
+                        reconstructor.slab(sinograms.view(), &axis_px, out)?;
                     }
-                    if let Some(counts) = counts {
-                        let out = out.slice_mut(s![part(&covered), .., ..]);
-                        let touched =
-                            reconstructor.slab_of_counts(&counts, &axes(&covered), out)?;
-                        rows.touched(touched);
+                    Load::Counts(counts) => {
+                        reconstructor.takes(&counts)?;
+                        let touched = reconstructor.slab_of_counts(&counts, &axis_px, out)?;
+                        state.clipped += touched.clipped;
+                        state.zingers += touched.zingers;
                     }
-                    covered
                 }
-                None => {
-                    let slab = rows.slab(slices.clone())?;
-                    if slab.covered.len() < slices.len() {
-                        out.fill(f32::NAN);
-                    }
-                    if !slab.covered.is_empty() {
-                        let out = out.slice_mut(s![part(&slab.covered), .., ..]);
-                        reconstructor.slab(slab.sinograms.view(), &axes(&slab.covered), out)?;
-                    }
-                    slab.covered
-                }
-            };
-            if !has_data.is_empty() {
-                range.add(out.slice(s![part(&has_data), .., ..]));
-                covered = covered.start.min(has_data.start)..covered.end.max(has_data.end);
+                state.range.add(volume.slice(s![part, .., ..]));
+                state.covered = [
+                    state.covered[0].min(covered.start),
+                    state.covered[1].max(covered.end),
+                ];
             }
-            consume(start - self.slices.start, out.view())?;
+            state.slices = slices.end - self.slices.start;
+            state.rows = rows;
+            let first = slices.start - self.slices.start;
+            if to_consume.send((first, volume, state.clone())).is_err() {
+                break;
+            }
             stage.inc(slices.len() as u64);
         }
-        if covered.start >= covered.end {
-            covered = 0..0;
-        } else {
-            covered = covered.start - self.slices.start..covered.end - self.slices.start;
+        Ok(())
+    }
+}
+
+/// Rows of a slab, ready to be reconstructed.
+struct Prepared {
+    slices: Range<usize>,
+    /// Those of them that have data.
+    covered: Range<usize>,
+    load: Load,
+    /// What the source had counted then.
+    rows: RowState,
+}
+
+/// What goes into the reconstruction of a slab.
+enum Load {
+    /// Corrected already.
+    Integrals(Sinograms),
+    /// To be corrected on the GPU.
+    Counts(CountSlab),
+}
+
+/// Counts of the first slab, where the GPU takes them; nothing where rows are corrected on the CPU. Decided once for
+/// all slabs: none needs more memory than the first.
+fn first_counts(
+    reconstructor: &mut Reconstructor,
+    rows: &mut ShiftedRows<'_>,
+    slices: &Range<usize>,
+) -> Result<Option<Prepared>> {
+    if let Some(reason) = reconstructor.off_device().or_else(|| rows.off_device()) {
+        log::debug!("corrections on the CPU: {reason}");
+        return Ok(None);
+    }
+    let before = rows.state();
+    let prepared = count(rows, slices.clone())?;
+    if let Load::Counts(counts) = &prepared.load
+        && let Err(error) = reconstructor.takes(counts)
+    {
+        log::warn!("corrections on the CPU: {error}");
+        rows.restore(&before);
+        return Ok(None);
+    }
+    Ok(Some(prepared))
+}
+
+/// Counts of a slab; where it has no data, no line integrals instead.
+fn count(rows: &mut ShiftedRows<'_>, slices: Range<usize>) -> Result<Prepared> {
+    let (covered, counts) = rows.counts(slices.clone())?;
+    Ok(Prepared {
+        slices,
+        covered,
+        load: counts.map_or_else(|| Load::Integrals(Array3::zeros((0, 0, 0))), Load::Counts),
+        rows: rows.state(),
+    })
+}
+
+fn correct(rows: &mut ShiftedRows<'_>, slices: Range<usize>) -> Result<Prepared> {
+    let slab = rows.slab(slices.clone())?;
+    Ok(Prepared {
+        slices,
+        covered: slab.covered,
+        load: Load::Integrals(slab.sinograms),
+        rows: rows.state(),
+    })
+}
+
+/// Reads, and where the GPU does not do it corrects, one slab after the other, until nobody takes them.
+fn prepare<'a>(
+    mut rows: ShiftedRows<'a>,
+    first: Option<Prepared>,
+    slabs: VecDeque<Range<usize>>,
+    to: &mpsc::SyncSender<Result<Prepared>>,
+) -> ShiftedRows<'a> {
+    let on_device = first.is_some();
+    if first.is_some_and(|first| to.send(Ok(first)).is_err()) {
+        return rows;
+    }
+    for slices in slabs {
+        let slab = stop::check().and_then(|()| match on_device {
+            true => count(&mut rows, slices),
+            false => correct(&mut rows, slices),
+        });
+        let failed = slab.is_err();
+        if to.send(slab).is_err() || failed {
+            break;
         }
-        Ok(Reconstructed {
-            range: range.finish(),
-            covered,
-            method: reconstructor.describe(),
-        })
+    }
+    rows
+}
+
+/// First slice, slices, and how far the job is with them.
+type Finished = (usize, Array3<f32>, JobState);
+
+/// Reads and corrects one slab after the other, until nobody takes them.
+fn prepare(
+    mut rows: ShiftedRows<'_>,
+    slabs: Vec<Range<usize>>,
+    to: &mpsc::SyncSender<Result<Prepared>>,
+) {
+    for slices in slabs {
+        let slab = stop::check().and_then(|()| rows.slab(slices.clone()));
+        let failed = slab.is_err();
+        let prepared = slab.map(|slab| Prepared {
+            slices,
+            slab,
+            rows: rows.state(),
+        });
+        if to.send(prepared).is_err() || failed {
+            return;
+        }
+    }
+}
+
+fn consume_all(
+    finished: &mpsc::Receiver<Finished>,
+    mut consume: impl FnMut(usize, ArrayView3<'_, f32>, &JobState) -> Result<()>,
+) -> Result<()> {
+    for (first, slices, state) in finished {
+        consume(first, slices.view(), &state)?;
+    }
+    Ok(())
+}
+
+/// How far a job has come: enough to go on behind it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobState {
+    /// Slices done, from the first of the job on.
+    slices: usize,
+    range: RangeSum,
+    /// First and last slice with data, plus one.
+    covered: [usize; 2],
+    rows: RowState,
+    /// Touched by the corrections on the GPU, which the source does not see.
+    clipped: u64,
+    zingers: u64,
+}
+
+impl JobState {
+    fn start(slices: &Range<usize>) -> JobState {
+        JobState {
+            slices: 0,
+            range: RangeSum::default(),
+            covered: [slices.end, slices.start],
+            rows: RowState::default(),
+            clipped: 0,
+            zingers: 0,
+        }
     }
 }
 
@@ -202,7 +391,7 @@ pub struct Reconstructed {
     pub method: String,
 }
 
-#[derive(Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct RangeSum {
     sum: f64,
     count: u64,

@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use ndarray::{Array3, Axis, s};
+use serde::{Deserialize, Serialize};
 
 use crate::correct::line_integrals::{CountSlab, Touched};
 use crate::correct::{CorrectedScan, CorrectionCounts};
@@ -17,8 +18,17 @@ use crate::error::Result;
 use crate::plan::HALO_ROWS;
 use crate::scan::{SinogramSource, Sinograms};
 
+/// What a source has counted, so that a resumed run counts nothing twice.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RowState {
+    /// Sum over the rows given so far.
+    pub counts: CorrectionCounts,
+    /// Rows below this one are counted.
+    pub counted: usize,
+}
+
 /// Gives corrected rows once each, however slabs and their halos overlap.
-pub trait RowSource {
+pub trait RowSource: Send {
     /// Detector rows.
     fn n_rows(&self) -> usize;
     /// Line integrals of `rows`, `[row, angle, col]`.
@@ -42,19 +52,22 @@ pub trait RowSource {
             "these rows have no counts",
         ))
     }
-    /// What the corrections on the GPU touched in these counts.
+    /// What the corrections on the GPU touched in all counts that were given.
     fn touched(&mut self, touched: Touched) {
         let _ = touched;
     }
+    /// What was counted so far, without what the GPU touched; nothing where nothing is.
+    fn state(&self) -> RowState {
+        RowState::default()
+    }
+    /// Goes on counting behind `state`.
+    fn restore(&mut self, _state: &RowState) {}
 }
 
 /// A corrected scan that adds up what its corrections touched.
 pub struct CountedScan<'a> {
     scan: &'a CorrectedScan,
-    /// Sum over all rows given so far.
-    pub counts: CorrectionCounts,
-    /// What is known of the counts that were given and not yet corrected.
-    given: CorrectionCounts,
+    state: RowState,
 }
 
 impl<'a> CountedScan<'a> {
@@ -63,9 +76,14 @@ impl<'a> CountedScan<'a> {
     pub fn new(scan: &'a CorrectedScan) -> Self {
         CountedScan {
             scan,
-            counts: CorrectionCounts::default(),
-            given: CorrectionCounts::default(),
+            state: RowState::default(),
         }
+    }
+
+    /// What the corrections touched, over all rows given so far, each counted once.
+    #[must_use]
+    pub fn counts(&self) -> &CorrectionCounts {
+        &self.state.counts
     }
 }
 
@@ -74,22 +92,42 @@ impl RowSource for CountedScan<'_> {
         SinogramSource::n_rows(self.scan)
     }
     fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
-        let (sinograms, counts) = self.scan.slab(rows)?;
-        self.counts += counts;
-        Ok(sinograms)
+        let known = self.state.counted.clamp(rows.start, rows.end);
+        let (new, counts) = self.scan.slab(known..rows.end)?;
+        self.state.counts += counts;
+        self.state.counted = self.state.counted.max(rows.end);
+        if known == rows.start {
+            return Ok(new);
+        }
+        // the halo of a slab that an earlier run has counted
+        let (old, _) = self.scan.slab(rows.start..known)?;
+        if new.is_empty() {
+            return Ok(old);
+        }
+        let (_, angles, cols) = new.dim();
+        let mut both = Array3::zeros((rows.len(), angles, cols));
+        both.slice_mut(s![..old.dim().0, .., ..]).assign(&old);
+        both.slice_mut(s![old.dim().0.., .., ..]).assign(&new);
+        Ok(both)
+    }
+    fn state(&self) -> RowState {
+        self.state.clone()
+    }
+    fn restore(&mut self, state: &RowState) {
+        self.state = state.clone();
     }
     fn off_device(&self) -> Option<String> {
         self.scan.off_device()
     }
     fn counts(&mut self, rows: Range<usize>) -> Result<CountSlab> {
-        let (slab, known) = self.scan.count_slab(rows)?;
-        self.given = known;
+        let (slab, known) = self.scan.count_slab(rows.clone())?;
+        self.state.counts += known;
+        self.state.counted = self.state.counted.max(rows.end);
         Ok(slab)
     }
     fn touched(&mut self, touched: Touched) {
-        self.counts += std::mem::take(&mut self.given);
-        self.counts.clipped += touched.clipped;
-        self.counts.zingers += touched.zingers;
+        self.state.counts.clipped += touched.clipped;
+        self.state.counts.zingers += touched.zingers;
     }
 }
 
@@ -158,6 +196,17 @@ impl<'a> ShiftedRows<'a> {
     /// What the corrections on the GPU touched.
     pub fn touched(&mut self, touched: Touched) {
         self.source.touched(touched);
+    }
+
+    /// Goes on counting behind `state`.
+    pub fn restore(&mut self, state: &RowState) {
+        self.source.restore(state);
+    }
+
+    /// What the source has counted.
+    #[must_use]
+    pub fn state(&self) -> RowState {
+        self.source.state()
     }
 
     /// Line integrals of slices `slices`.

@@ -11,6 +11,7 @@ use rust_hdf5::dataset::StorageLayout;
 use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5FileOptions, VarLenUnicode};
 
 use super::checksum::{Part, VerifyReport};
+use super::partial::Partial;
 use super::writer::{Backend, Voxel, Writer};
 use super::{
     Hints, Opened, Slab, Stack, Stored, VolumeMeta, VolumeReader, VolumeWriter, VoxelType,
@@ -34,14 +35,8 @@ fn bad(path: &Path, dataset: &str) -> impl FnOnce(rust_hdf5::Hdf5Error) -> Error
     }
 }
 
-pub(super) fn create(
-    path: &Path,
-    meta: &VolumeMeta,
-    overwrite: bool,
-) -> Result<Box<dyn VolumeWriter>> {
-    Writer::start(path, meta, overwrite, |building| {
-        Hdf5Backend::start(building, meta)
-    })
+pub(super) fn create(partial: Partial, meta: &VolumeMeta) -> Result<Box<dyn VolumeWriter>> {
+    Writer::start(partial, meta, |building| Hdf5Backend::start(building, meta))
 }
 
 struct Hdf5Backend {
@@ -115,6 +110,19 @@ impl Backend for Hdf5Backend {
                 .map_err(bad(&self.path, DATASET))?;
         }
         Ok(())
+    }
+
+    /// None: the file has no valid structure before it is closed.
+    fn stored(&self) -> usize {
+        0
+    }
+
+    fn read_back(&self, _z: Range<usize>) -> Result<Array3<f32>> {
+        Err(Error::input(
+            &self.path,
+            "an HDF5 volume cannot be read before it is finished",
+            "it is made anew; the other formats go on where they stopped",
+        ))
     }
 
     fn finish(self) -> Result<Vec<String>> {

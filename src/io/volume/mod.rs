@@ -15,6 +15,7 @@
 
 mod checksum;
 mod hdf5;
+mod journal;
 mod npy;
 pub(crate) mod partial;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::config::VolumeFormat;
 use crate::error::{Error, Result};
 
 pub use checksum::VerifyReport;
+pub use journal::{Journaled, Kept};
 
 /// Element type of a stored volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +102,17 @@ pub trait VolumeWriter: Send {
     /// # Errors
     /// Those of the file system, and missing slices.
     fn finish(self: Box<Self>) -> Result<()>;
+    /// Slices from 0 on that a later process could read back if this one died now.
+    fn stored(&self) -> usize;
+    /// Slices `z` that this writer, or one before it at the same place, has stored.
+    ///
+    /// # Errors
+    /// Slices that are not there or damaged, and formats that cannot be read before they are finished (HDF5).
+    fn read_back(&self, z: Range<usize>) -> Result<Array3<f32>>;
+    /// What is unfinished stays on the disk when the writer is dropped, for one that goes on with it.
+    fn keep_when_dropped(&mut self);
+    /// The hidden folder in which the volume is built.
+    fn folder(&self) -> &Path;
 }
 
 /// What the caller knows of a volume that does not say it itself.
@@ -145,17 +158,43 @@ pub fn create(
     meta: &VolumeMeta,
     overwrite: bool,
 ) -> Result<Box<dyn VolumeWriter>> {
+    create_in(path, format, meta, overwrite, false)
+}
+
+/// As [`create`]; with `again`, what an earlier writer left unfinished stays where it is.
+fn create_in(
+    path: &Path,
+    format: VolumeFormat,
+    meta: &VolumeMeta,
+    overwrite: bool,
+    again: bool,
+) -> Result<Box<dyn VolumeWriter>> {
+    let partial = if again {
+        partial::Partial::start_again(path, overwrite)?
+    } else {
+        partial::Partial::start(path, overwrite)?
+    };
     match format {
-        VolumeFormat::Zarr => zarr::create(path, meta, overwrite),
-        VolumeFormat::Tiff => tiff::create(path, meta, overwrite),
-        VolumeFormat::Hdf5 => hdf5::create(path, meta, overwrite),
-        VolumeFormat::Npy => npy::create(path, meta, overwrite),
+        VolumeFormat::Zarr => zarr::create(partial, meta),
+        VolumeFormat::Tiff => tiff::create(partial, meta),
+        VolumeFormat::Hdf5 => hdf5::create(partial, meta),
+        VolumeFormat::Npy => npy::create(partial, meta),
     }
+}
+
+/// Writes a part of a volume, unless it is there already, byte for byte: an earlier run may have stored it.
+fn store_part(path: &Path, bytes: &[u8]) -> Result<()> {
+    let there = std::fs::metadata(path).is_ok_and(|meta| meta.len() == bytes.len() as u64)
+        && std::fs::read(path).is_ok_and(|old| old == bytes);
+    if there {
+        return Ok(());
+    }
+    std::fs::write(path, bytes).map_err(Error::io("write", path))
 }
 
 /// Bytes of memory that a writer holds beside the slab it is given.
 ///
-/// The Zarr writer keeps one layer of chunks (8 to 64 slices, at most 128 MiB where 8 slices fit into that) of every
+/// The Zarr writer keeps one layer of chunks (2 to 64 slices, at most 48 MiB where 2 slices fit into that) of every
 /// scale, and one encoded shard; the others keep less than two slices per thread.
 #[must_use]
 pub fn writer_bytes(format: VolumeFormat, shape: [usize; 3]) -> u64 {
@@ -343,6 +382,18 @@ enum Slab {
     Labels(Array3<u32>),
 }
 
+/// Values of a slab that is known to hold some.
+fn values(slab: Slab) -> Result<Array3<f32>> {
+    match slab {
+        Slab::Values(values) => Ok(values),
+        Slab::Labels(_) => Err(Error::input(
+            "volume",
+            "holds labels, not values",
+            "labels are not written with a journal",
+        )),
+    }
+}
+
 /// What a format has to give; [`Opened`] makes a [`VolumeReader`] of it.
 trait Stack: Send + Sync {
     fn meta(&self) -> &VolumeMeta;
@@ -359,6 +410,7 @@ struct Opened<S>(S);
 
 impl<S: Stack> Opened<S> {
     fn checked(&self, z: Range<usize>) -> Result<Slab> {
+        crate::stop::check()?;
         let depth = self.0.meta().shape[0];
         if z.start > z.end || z.end > depth {
             return Err(Error::Shape {

@@ -11,6 +11,7 @@ use ndarray::Array3;
 use serde::{Deserialize, Serialize};
 
 use super::checksum::{Part, VerifyReport};
+use super::partial::Partial;
 use super::writer::{Backend, Voxel, Writer};
 use super::{
     Hints, Opened, Slab, Stack, Stored, VolumeMeta, VolumeReader, VolumeWriter, VoxelType,
@@ -40,21 +41,25 @@ fn load_sidecar(path: &Path) -> Result<Option<Sidecar>> {
     }
 }
 
-pub(super) fn create(
-    path: &Path,
-    meta: &VolumeMeta,
-    overwrite: bool,
-) -> Result<Box<dyn VolumeWriter>> {
-    Writer::start(path, meta, overwrite, |building| {
-        let file = File::create(building).map_err(Error::io("create", building))?;
+pub(super) fn create(partial: Partial, meta: &VolumeMeta) -> Result<Box<dyn VolumeWriter>> {
+    Writer::start(partial, meta, |building| {
+        // slices that an earlier run stored stay where they are until they are written again, with the same bytes
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(building)
+            .map_err(Error::io("create", building))?;
         let mut file = BufWriter::new(file);
-        file.write_all(&header(meta))
+        let header = header(meta);
+        file.write_all(&header)
             .map_err(Error::io("write", building))?;
         Ok(NpyBackend {
             file,
             path: building.to_path_buf(),
             meta: meta.clone(),
             slices: Vec::new(),
+            data_start: header.len() as u64,
         })
     })
 }
@@ -82,6 +87,7 @@ struct NpyBackend {
     path: PathBuf,
     meta: VolumeMeta,
     slices: Vec<Part>,
+    data_start: u64,
 }
 
 impl Backend for NpyBackend {
@@ -94,11 +100,35 @@ impl Backend for NpyBackend {
                 .write_all(bytes)
                 .map_err(Error::io("write", &self.path))?;
         }
-        Ok(())
+        self.file.flush().map_err(Error::io("write", &self.path))
+    }
+
+    fn stored(&self) -> usize {
+        self.slices.len()
+    }
+
+    fn read_back(&self, z: Range<usize>) -> Result<Array3<f32>> {
+        let [_, ny, nx] = self.meta.shape;
+        let slice = 4 * (ny * nx) as u64;
+        let mut bytes = vec![0; z.len() * slice as usize];
+        File::open(&self.path)
+            .and_then(|mut file| {
+                file.seek(SeekFrom::Start(self.data_start + z.start as u64 * slice))?;
+                file.read_exact(&mut bytes)
+            })
+            .map_err(Error::io("read", &self.path))?;
+        Ok(
+            Array3::from_shape_vec((z.len(), ny, nx), bytemuck::pod_collect_to_vec(&bytes))
+                .expect("the bytes were counted"),
+        )
     }
 
     fn finish(mut self) -> Result<Vec<String>> {
-        self.file.flush().map_err(Error::io("write", &self.path))?;
+        let bytes = self.data_start + 4 * self.meta.shape.iter().product::<usize>() as u64;
+        self.file
+            .flush()
+            .and_then(|()| self.file.get_ref().set_len(bytes))
+            .map_err(Error::io("write", &self.path))?;
         let sidecar = sidecar_path(&self.path);
         super::write_json(
             &sidecar,

@@ -11,17 +11,27 @@ use crate::error::{Error, Result};
 
 const LOCK: &str = "lock";
 
-/// The output while it is written; dropped without [`Partial::commit`] it vanishes.
+/// The output while it is written; dropped without [`Partial::commit`] it vanishes, unless it is to be kept.
 pub(crate) struct Partial {
     target: PathBuf,
     folder: PathBuf,
     lock: Option<File>,
     overwrite: bool,
+    keep: bool,
 }
 
 impl Partial {
-    /// Makes the hidden folder beside `target`, and the folders above it.
+    /// Makes the hidden folder beside `target`, and the folders above it; what a dead run left there is removed.
     pub(crate) fn start(target: &Path, overwrite: bool) -> Result<Partial> {
+        Self::open(target, overwrite, false)
+    }
+
+    /// As [`Partial::start`], but what a dead run left there stays.
+    pub(crate) fn start_again(target: &Path, overwrite: bool) -> Result<Partial> {
+        Self::open(target, overwrite, true)
+    }
+
+    fn open(target: &Path, overwrite: bool, again: bool) -> Result<Partial> {
         check_target(target, overwrite)?;
         let name = file_name(target)?;
         let parent = parent_of(target);
@@ -31,9 +41,12 @@ impl Partial {
         hidden.push(".partial");
         let folder = parent.join(hidden);
         if folder.exists() {
-            remove_leftover(&folder)?;
+            check_leftover(&folder)?;
+            if !again {
+                std::fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
+            }
         }
-        std::fs::create_dir(&folder).map_err(Error::io("create folder", &folder))?;
+        std::fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
         let lock_path = folder.join(LOCK);
         let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
         // a file system without locks is no reason to refuse; then two runs into one folder go unnoticed
@@ -43,7 +56,18 @@ impl Partial {
             folder,
             lock: Some(lock),
             overwrite,
+            keep: false,
         })
+    }
+
+    /// What is built stays when this is dropped.
+    pub(crate) fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// The hidden folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Where the output is to be built: a file or a folder that carries the final name.
@@ -75,7 +99,9 @@ impl Partial {
         }
         sync_folder(&parent);
         self.lock = None;
-        std::fs::remove_dir_all(&self.folder).map_err(Error::io("remove", &self.folder))
+        // whole and named: what is left of the building site is no reason to fail
+        self.keep = false;
+        Ok(())
     }
 }
 
@@ -83,7 +109,9 @@ impl Drop for Partial {
     fn drop(&mut self) {
         // closed first: some systems do not remove open files
         self.lock = None;
-        let _ = std::fs::remove_dir_all(&self.folder);
+        if !self.keep {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
     }
 }
 
@@ -124,8 +152,8 @@ pub(super) fn check_target(target: &Path, overwrite: bool) -> Result<()> {
     Ok(())
 }
 
-/// Removes what a dead run left; the lock of a living one is respected.
-fn remove_leftover(folder: &Path) -> Result<()> {
+/// What a dead run left may be removed or taken over; the lock of a living one is respected.
+fn check_leftover(folder: &Path) -> Result<()> {
     let lock_path = folder.join(LOCK);
     let lock = File::open(&lock_path).map_err(|_| {
         Error::input(
@@ -141,8 +169,7 @@ fn remove_leftover(folder: &Path) -> Result<()> {
             "wait for it, or choose another output",
         ));
     }
-    drop(lock);
-    std::fs::remove_dir_all(folder).map_err(Error::io("remove", folder))
+    Ok(())
 }
 
 fn file_name(path: &Path) -> Result<OsString> {

@@ -13,6 +13,7 @@ use ndarray::{Array3, Axis};
 use rayon::prelude::*;
 
 use super::checksum::{CHECKSUMS, Checksums, Part};
+use super::partial::Partial;
 use super::writer::{Backend, Voxel, Writer};
 use super::{
     Hints, Opened, Slab, Stack, Stored, VolumeMeta, VolumeReader, VolumeWriter, VoxelType,
@@ -26,17 +27,14 @@ fn slice_name(z: usize) -> String {
     format!("slice_{z:05}.tif")
 }
 
-pub(super) fn create(
-    path: &Path,
-    meta: &VolumeMeta,
-    overwrite: bool,
-) -> Result<Box<dyn VolumeWriter>> {
-    Writer::start(path, meta, overwrite, |building| {
-        std::fs::create_dir(building).map_err(Error::io("create folder", building))?;
+pub(super) fn create(partial: Partial, meta: &VolumeMeta) -> Result<Box<dyn VolumeWriter>> {
+    Writer::start(partial, meta, |building| {
+        std::fs::create_dir_all(building).map_err(Error::io("create folder", building))?;
         Ok(TiffBackend {
             folder: building.to_path_buf(),
             meta: meta.clone(),
             checksums: Checksums::default(),
+            next: 0,
         })
     })
 }
@@ -45,6 +43,7 @@ struct TiffBackend {
     folder: PathBuf,
     meta: VolumeMeta,
     checksums: Checksums,
+    next: usize,
 }
 
 impl Backend for TiffBackend {
@@ -63,12 +62,30 @@ impl Backend for TiffBackend {
                         "choose another --format",
                     )
                 })?;
-                std::fs::write(&path, &bytes).map_err(Error::io("write", &path))?;
+                super::store_part(&path, &bytes)?;
                 Ok((name, Part::of(&bytes)))
             })
             .collect();
         self.checksums.parts.extend(parts?);
+        self.next = z0 + slices.len() / slice_len;
         Ok(())
+    }
+
+    fn stored(&self) -> usize {
+        self.next
+    }
+
+    fn read_back(&self, z: Range<usize>) -> Result<Array3<f32>> {
+        let stack = TiffStack {
+            path: self.folder.clone(),
+            pages: Pages::Files(
+                (0..z.end)
+                    .map(|z| self.folder.join(slice_name(z)))
+                    .collect(),
+            ),
+            meta: self.meta.clone(),
+        };
+        super::values(stack.slab(z)?)
     }
 
     fn finish(self) -> Result<Vec<String>> {

@@ -1,8 +1,9 @@
 //! What the writers of all formats share: order, shape and type of the slabs, and the name that comes last.
 
+use std::ops::Range;
 use std::path::Path;
 
-use ndarray::ArrayView3;
+use ndarray::{Array3, ArrayView3};
 
 use super::partial::Partial;
 use super::{VolumeMeta, VolumeWriter, VoxelType};
@@ -74,6 +75,10 @@ impl Voxel for u32 {
 pub(super) trait Backend: Send {
     /// Stores slices `[z, y, x]`, the first of which is `z0`.
     fn append<T: Voxel>(&mut self, z0: usize, slices: &[T]) -> Result<()>;
+    /// Slices from 0 on that a later process could read back.
+    fn stored(&self) -> usize;
+    /// Stored slices, also those of a backend before this one at the same place.
+    fn read_back(&self, z: Range<usize>) -> Result<Array3<f32>>;
     /// Completes the files; returns the names of companions beside the volume.
     fn finish(self) -> Result<Vec<String>>;
 }
@@ -88,21 +93,19 @@ pub(super) struct Writer<B> {
 }
 
 impl<B: Backend + 'static> Writer<B> {
-    /// Starts the output at `path`; `open` makes the backend for the path at which it is built.
+    /// Starts the output; `open` makes the backend for the path at which it is built.
     pub(super) fn start(
-        path: &Path,
+        partial: Partial,
         meta: &VolumeMeta,
-        overwrite: bool,
         open: impl FnOnce(&Path) -> Result<B>,
     ) -> Result<Box<dyn VolumeWriter>> {
         if meta.shape.contains(&0) {
             return Err(Error::input(
-                path,
+                partial.path(),
                 format!("a volume of shape {:?} has no voxels", meta.shape),
                 "check the rows and the crop",
             ));
         }
-        let partial = Partial::start(path, overwrite)?;
         let backend = open(&partial.path())?;
         Ok(Box::new(Writer {
             backend,
@@ -159,6 +162,18 @@ impl<B: Backend + 'static> VolumeWriter for Writer<B> {
     }
     fn write_labels(&mut self, z0: usize, slices: ArrayView3<'_, u32>) -> Result<()> {
         self.push(z0, slices)
+    }
+    fn stored(&self) -> usize {
+        self.backend.stored().min(self.next)
+    }
+    fn read_back(&self, z: Range<usize>) -> Result<Array3<f32>> {
+        self.backend.read_back(z)
+    }
+    fn keep_when_dropped(&mut self) {
+        self.partial.keep();
+    }
+    fn folder(&self) -> &Path {
+        self.partial.folder()
     }
     fn finish(self: Box<Self>) -> Result<()> {
         let Writer {

@@ -12,18 +12,15 @@ mod shard;
 
 use std::path::Path;
 
+use super::partial::Partial;
 use super::writer::Writer;
 use super::{Hints, Opened, VolumeMeta, VolumeReader, VolumeWriter};
 use crate::error::{Error, Result};
 
 pub(super) use pyramid::writer_bytes;
 
-pub(super) fn create(
-    path: &Path,
-    meta: &VolumeMeta,
-    overwrite: bool,
-) -> Result<Box<dyn VolumeWriter>> {
-    Writer::start(path, meta, overwrite, |building| {
+pub(super) fn create(partial: Partial, meta: &VolumeMeta) -> Result<Box<dyn VolumeWriter>> {
+    Writer::start(partial, meta, |building| {
         pyramid::Pyramid::start(building, meta)
     })
 }

@@ -15,10 +15,12 @@ use super::super::writer::Voxel;
 
 /// Compression level of Blosc: higher ones gain nothing on noise.
 pub(super) const LEVEL: u8 = 1;
-/// Largest layer of chunks that is held for the sake of high chunks.
-const LAYER_BYTES: usize = 128 << 20;
-/// Side of a shard along y and x: files of at most 64 MiB.
-const SHARD_SIDE: usize = 512;
+/// Largest layer of chunks that is held for the sake of high chunks \[bytes\].
+const LAYER_BYTES: usize = 48 << 20;
+/// Lowest chunks: a layer of them is held whatever the size of a slice.
+const LEAST_HEIGHT: usize = 2;
+/// Largest shard, as it is in memory \[bytes\].
+const SHARD_BYTES: usize = 32 << 20;
 const ABSENT: u64 = u64::MAX;
 
 /// How an array is cut.
@@ -33,7 +35,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Chunks are 64^3 where a layer of them stays below 128 MiB, else lower (down to 8) and wider (128).
+    /// Chunks are 64^3 where a layer of them stays below 48 MiB, else lower (down to 2) and wider (up to 256). Shards
+    /// are as wide as 32 MiB allow, 2048 at most.
     pub(super) fn of(shape: [usize; 3]) -> Layout {
         Layout::of_scale(shape, shape)
     }
@@ -42,17 +45,25 @@ impl Layout {
     pub(super) fn of_scale(full: [usize; 3], shape: [usize; 3]) -> Layout {
         let slice_bytes = 4 * full[1] * full[2];
         let mut height = 64;
-        while height > 8 && height * slice_bytes > LAYER_BYTES {
+        while height > LEAST_HEIGHT && height * slice_bytes > LAYER_BYTES {
             height /= 2;
         }
-        let width = if height > 16 { 64 } else { 128 };
+        let width = match height {
+            32.. => 64,
+            8..32 => 128,
+            _ => 256,
+        };
+        let mut shard_side: usize = width;
+        while shard_side < 2048 && 4 * height * (2 * shard_side).pow(2) <= SHARD_BYTES {
+            shard_side *= 2;
+        }
         let chunk = [
             height.min(shape[0]),
             width.min(shape[1]),
             width.min(shape[2]),
         ];
         let side =
-            |axis: usize| chunk[axis] * (SHARD_SIDE / width).min(shape[axis].div_ceil(chunk[axis]));
+            |axis: usize| chunk[axis] * (shard_side / width).min(shape[axis].div_ceil(chunk[axis]));
         Layout {
             shape,
             chunk,
@@ -222,8 +233,11 @@ mod tests {
 
     #[test]
     fn chunks_get_lower_where_slices_are_large_and_never_exceed_the_volume() {
-        assert_eq!(Layout::of([512, 512, 512]).chunk, [64, 64, 64]);
-        assert_eq!(Layout::of([3077, 3077, 3077]).chunk, [8, 128, 128]);
+        assert_eq!(Layout::of([400, 400, 400]).chunk, [64, 64, 64]);
+        assert_eq!(Layout::of([512, 512, 512]).chunk, [32, 64, 64]);
+        assert_eq!(Layout::of([1024, 1024, 1024]).chunk, [8, 128, 128]);
+        let large = Layout::of([3077, 3077, 3077]);
+        assert_eq!((large.chunk, large.shard), ([2, 256, 256], [2, 2048, 2048]));
         assert_eq!(
             Layout::of([5, 7, 200]),
             Layout {
@@ -242,7 +256,12 @@ mod tests {
                     .all(|(shard, chunk)| shard % chunk == 0)
             );
             let layer = 4 * n * n * layout.chunk[0];
-            assert!(layer <= LAYER_BYTES || layout.chunk[0] == 8, "{n}: {layer}");
+            assert!(
+                layer <= LAYER_BYTES || layout.chunk[0] == LEAST_HEIGHT,
+                "{n}: {layer}"
+            );
+            let shard = 4 * layout.shard.iter().product::<usize>();
+            assert!(shard <= SHARD_BYTES, "{n}: shards of {shard} bytes");
         }
     }
 

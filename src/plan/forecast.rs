@@ -1,0 +1,212 @@
+//! How long a run will take: each kind of work is tried on a little of it, with the sizes of the scan.
+//!
+//! What is tried: correcting one sinogram per thread, reconstructing a few slices (back-projection on a part of a
+//! slice, because its cost is that of its voxels), reading a few frames. Writing, and the passes over finished volumes,
+//! have fixed rates per thread. On the CPU everything shares the threads, so times add; with a GPU the longer of the
+//! two sides counts.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use ndarray::Array3;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{Plan, ScanPlan, slice_grid};
+use crate::config::{AlignMethod, Config, ReconstructMethod};
+use crate::error::Result;
+use crate::gpu::Device;
+use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
+use crate::reconstruct::{Reconstructor, SliceJob};
+use crate::scan::Scan;
+
+/// Bytes of a volume that one thread compresses and writes in a second (Zarr with LZ4).
+const WRITE_PER_THREAD: f64 = 200e6;
+/// Voxels that one thread takes through a difference in a second, all passes together.
+const CHANGE_PER_THREAD: f64 = 6e6;
+/// Bytes to and from a turned copy in a second.
+const COPY: f64 = 400e6;
+/// Bytes of frames read for the trial.
+const TRIAL_BYTES: usize = 64 << 20;
+/// Side of the part of a slice that is back-projected for the trial \[voxel\].
+const TRIAL_SIDE: usize = 256;
+
+/// Seconds that the parts of a run take, and all of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Forecast {
+    /// What, and how long \[s\].
+    pub parts: Vec<(&'static str, f64)>,
+    /// In all \[s\].
+    pub seconds: f64,
+}
+
+/// Cost of one row and one slice of a scan \[s\].
+struct Unit {
+    correct: f64,
+    reconstruct: f64,
+    read: f64,
+}
+
+/// Tries the work of `plan` for a few seconds.
+///
+/// # Errors
+/// Those of the readers and the device.
+pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -> Result<Forecast> {
+    let threads = rayon::current_num_threads() as f64;
+    let [
+        mut correct,
+        mut reconstruct,
+        mut read,
+        mut write,
+        mut align,
+        mut change,
+    ] = [0.0; 6];
+    let mut known: Vec<([usize; 3], Unit)> = Vec::new();
+    for scan_plan in &plan.scans {
+        let scan = &scans[scan_plan.index];
+        let tried = known
+            .iter()
+            .position(|(shape, _)| *shape == scan_plan.shape);
+        let index = match tried {
+            Some(index) => index,
+            None => {
+                known.push((scan_plan.shape, try_unit(config, scan_plan, scan, device)?));
+                known.len() - 1
+            }
+        };
+        let unit = &known[index].1;
+        let rows = scan_plan.rows.len() as f64;
+        let asked = match config.center.value {
+            Some(_) => 0,
+            None => config.center.heights * config.center.rows_per_height,
+        };
+        correct += (rows + asked as f64) * unit.correct;
+        reconstruct += rows * unit.reconstruct;
+        read += unit.read * scan_plan.reading.decoded_bytes as f64;
+        if let Some(copy) = &scan_plan.reading.scratch {
+            read += 2.0 * copy.bytes as f64 / COPY;
+        }
+        write += scan_plan.volume_bytes as f64 / WRITE_PER_THREAD / threads;
+        if scan_plan.reference.is_some() && config.align.method != AlignMethod::None {
+            // two pilots: every row once more, slices of fewer voxels and less of them
+            let less = (scan_plan.pilot_binning as f64).powi(3);
+            align += 2.0 * rows * (unit.correct + unit.reconstruct / less);
+        }
+    }
+    for difference in &plan.differences {
+        change += difference.volume_bytes as f64 / 8.0 / CHANGE_PER_THREAD / threads;
+    }
+    let seconds = match device {
+        Device::Cpu => correct + reconstruct + read + write + align + change,
+        Device::Gpu(_) => (correct + read + write).max(reconstruct) + align + change,
+    };
+    let parts = [
+        ("reading", read),
+        ("correcting", correct),
+        ("reconstructing", reconstruct),
+        ("writing", write),
+        ("aligning", align),
+        ("subtracting", change),
+    ];
+    Ok(Forecast {
+        parts: parts.into_iter().filter(|(_, time)| *time > 0.0).collect(),
+        seconds,
+    })
+}
+
+fn try_unit(config: &Config, plan: &ScanPlan, scan: &Scan, device: &Device) -> Result<Unit> {
+    let [_, n_rows, n_cols] = plan.shape;
+    let frame = n_rows * n_cols;
+    let frames = (TRIAL_BYTES / (4 * frame)).clamp(1, scan.projection_frames.len());
+    let mut counts = vec![0f32; frames * frame];
+    // from the middle: the first frames may lie in memory since the scan was opened
+    let middle = (scan.projection_frames.len() - frames) / 2;
+    let started = Instant::now();
+    let chosen = &scan.projection_frames[middle..middle + frames];
+    scan.projections.read(chosen, 0..n_rows, &mut counts)?;
+    let decoded = scan.projections.decoded_bytes(0..n_rows) as f64 * frames as f64;
+    Ok(Unit {
+        read: started.elapsed().as_secs_f64() / decoded,
+        correct: crate::correct::seconds_per_row(plan.shape, &config.correct),
+        reconstruct: seconds_per_slice(config, plan, scan, device)?,
+    })
+}
+
+fn seconds_per_slice(
+    config: &Config,
+    plan: &ScanPlan,
+    scan: &Scan,
+    device: &Device,
+) -> Result<f64> {
+    let [n_angles, _, n_cols] = plan.shape;
+    let grid = slice_grid(&config.reconstruct, n_cols)?;
+    let make = |grid: Grid, method: ReconstructMethod| {
+        let mut config = config.reconstruct.clone();
+        config.method = method;
+        let rays = rays(&scan.angles_rad, InPlaneMotion::default());
+        Reconstructor::new(SliceJob::new(n_cols, rays, grid, &config, 1.0), device)
+    };
+    let threads = rayon::current_num_threads();
+    let time = |reconstructor: &mut Reconstructor, grid: Grid, rows: usize| -> Result<f64> {
+        let sinograms = Array3::<f32>::from_elem((rows, n_angles, n_cols), 0.5);
+        let mut out = Array3::<f32>::zeros((rows, grid.n_y, grid.n_x));
+        let axis_px = vec![(n_cols as f64 - 1.0) / 2.0; rows];
+        let started = Instant::now();
+        reconstructor.slab(sinograms.view(), &axis_px, out.view_mut())?;
+        Ok(started.elapsed().as_secs_f64() / rows as f64)
+    };
+    let mut whole = make(grid, config.reconstruct.method)?;
+    if whole.describe().starts_with("Fourier") {
+        // two slices travel together in one complex transform
+        return time(&mut whole, grid, plan.slab.min(2 * threads));
+    }
+    drop(whole);
+    let rows = plan.slab.min(16);
+    let side = |part: usize| part.min(grid.n_x).min(grid.n_y);
+    let mut times = [0.0; 2];
+    let sides = [side(TRIAL_SIDE / 2), side(TRIAL_SIDE)];
+    for (spent, side) in times.iter_mut().zip(sides) {
+        let (x, y) = ((grid.n_x - side) / 2, (grid.n_y - side) / 2);
+        let part = grid.crop(&(x..x + side), &(y..y + side));
+        *spent = time(&mut make(part, ReconstructMethod::Fbp)?, part, rows)?;
+    }
+    let voxels = sides.map(|side| (side * side) as f64);
+    let mask = config.reconstruct.mask_radius;
+    let share = if mask > 0.0 && config.reconstruct.crop.is_empty() {
+        (std::f64::consts::FRAC_PI_4 * mask * mask).min(1.0)
+    } else {
+        1.0
+    };
+    let wanted = share * (grid.n_x * grid.n_y) as f64;
+    if voxels[0] == voxels[1] {
+        return Ok(times[1] * wanted / voxels[1]);
+    }
+    // filtering costs the same for any part of the slice
+    let per_voxel = ((times[1] - times[0]) / (voxels[1] - voxels[0])).max(0.0);
+    Ok((times[0] - per_voxel * voxels[0]).max(0.0) + per_voxel * wanted)
+}
+
+impl fmt::Display for Forecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |seconds: f64| {
+            // two figures are all that a forecast is good for
+            let step = 10f64.powf(seconds.max(1.0).log10().floor() - 1.0).max(0.1);
+            let rounded = Duration::from_secs_f64((seconds / step).round() * step);
+            humantime::format_duration(Duration::from_millis(rounded.as_millis() as u64))
+                .to_string()
+        };
+        let parts: Vec<String> = self
+            .parts
+            .iter()
+            .map(|(what, seconds)| format!("{what} {}", text(*seconds)))
+            .collect();
+        write!(f, "about {} ({})", text(self.seconds), parts.join(", "))
+    }
+}
+
+/// For the trial in [`crate::correct`]: seconds of `work` per item, `n` at a time on all threads.
+pub(crate) fn per_item(n: usize, work: impl Fn() + Sync) -> f64 {
+    let started = Instant::now();
+    (0..n).into_par_iter().for_each(|_| work());
+    started.elapsed().as_secs_f64() / n as f64
+}
