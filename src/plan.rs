@@ -207,9 +207,7 @@ pub fn reconstruct_need(
     };
     SlabNeed {
         fixed: crate::correct::fixed_bytes(shape)
-            // flats are averaged before there is a writer
             + volume::writer_bytes(format, [volume_rows, grid.n_y, grid.n_x])
-                .max(crate::correct::averaging_bytes())
             + halo * sinogram,
         per_slice: (copies + 1) * sinogram + 2 * slice,
     }

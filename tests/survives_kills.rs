@@ -22,11 +22,11 @@ fn series(folder: &Path) -> PathBuf {
         "--preset",
         "demo",
         "--cols",
-        "64",
+        "48",
         "--rows",
         "200",
         "--angles",
-        "61",
+        "31",
         "-q",
     ]);
     scans.join("series.toml")

@@ -10,8 +10,8 @@ use crate::config::{Average, FlatInTime, SpotConfig};
 use crate::error::{Error, Result};
 use crate::scan::{FrameGroup, FrameStack, Scan};
 
-/// Memory for the frames that are averaged at a time \[bytes\].
-pub(super) const AVERAGE_BYTES: usize = 48 << 20;
+/// Memory for the frames that are averaged at a time \[bytes\]; before any slab, so less than the smallest slabs take.
+const AVERAGE_BYTES: usize = 48 << 20;
 
 /// Averaged darks and open beams (flat minus dark) of the whole detector.
 ///

@@ -49,12 +49,6 @@ pub fn seconds_per_row([n_angles, _, n_cols]: [usize; 3], config: &CorrectConfig
     })
 }
 
-/// Memory that averaging flats and darks takes, before any slab \[bytes\].
-#[must_use]
-pub fn averaging_bytes() -> u64 {
-    flat_dark::AVERAGE_BYTES as u64
-}
-
 /// Memory that correcting a slab of `rows` rows of a scan `[angle, row, col]` needs beside its result \[bytes\].
 ///
 /// Phase retrieval needs the pixel \[um\] for its halo; without one it is refused anyway.
