@@ -180,13 +180,13 @@ fn slices(device: &Device, shift_z_px: f64, axis: f64) -> (Array3<f32>, Correcti
     let on_device = source.off_device().is_none();
     let mut volume = Array3::from_elem((10, 96, 96), f32::NAN);
     let stage = Progress::new(true).stage("test", 10, "slices");
-    job.run(&mut source, device, &stage, |z, slab| {
+    job.run(&mut source, device, &stage, None, |z, slab, _| {
         let n = slab.len_of(ndarray::Axis(0));
         volume.slice_mut(s![z..z + n, .., ..]).assign(&slab);
         Ok(())
     })
     .unwrap();
-    (volume, source.counts, on_device)
+    (volume, source.corrections().clone(), on_device)
 }
 
 #[test]

@@ -256,7 +256,10 @@ fn write_volume(
                 config,
                 session,
             )?;
-            log::info!("corrections: {}", serde_json::to_string(rows.counts())?);
+            log::info!(
+                "corrections: {}",
+                serde_json::to_string(rows.corrections())?
+            );
             done
         }
         LineIntegrals::Npy(npy) => pipeline::reconstruct_one(

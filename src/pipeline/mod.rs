@@ -467,7 +467,7 @@ impl SeriesRun<'_> {
             .clone()
             .or_else(|| scan.scan().start_time.clone());
         record.charge_mah_cm2 = scan_config.charge_mah_cm2;
-        record.corrections = source.counts().clone();
+        record.corrections = source.corrections().clone();
         record.value_range = done.range;
         record.unit = unit.to_string();
         record

@@ -323,26 +323,6 @@ fn prepare<'a>(
 /// First slice, slices, and how far the job is with them.
 type Finished = (usize, Array3<f32>, JobState);
 
-/// Reads and corrects one slab after the other, until nobody takes them.
-fn prepare(
-    mut rows: ShiftedRows<'_>,
-    slabs: Vec<Range<usize>>,
-    to: &mpsc::SyncSender<Result<Prepared>>,
-) {
-    for slices in slabs {
-        let slab = stop::check().and_then(|()| rows.slab(slices.clone()));
-        let failed = slab.is_err();
-        let prepared = slab.map(|slab| Prepared {
-            slices,
-            slab,
-            rows: rows.state(),
-        });
-        if to.send(prepared).is_err() || failed {
-            return;
-        }
-    }
-}
-
 fn consume_all(
     finished: &mpsc::Receiver<Finished>,
     mut consume: impl FnMut(usize, ArrayView3<'_, f32>, &JobState) -> Result<()>,

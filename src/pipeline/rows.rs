@@ -82,7 +82,7 @@ impl<'a> CountedScan<'a> {
 
     /// What the corrections touched, over all rows given so far, each counted once.
     #[must_use]
-    pub fn counts(&self) -> &CorrectionCounts {
+    pub fn corrections(&self) -> &CorrectionCounts {
         &self.state.counts
     }
 }
