@@ -590,6 +590,8 @@ pub enum CenterMethod {
     PhaseCorrelation,
     /// Every view against the one half a turn later; needs more than 180 degrees.
     MirrorMatch,
+    /// The sharpest of slices reconstructed with many axes; every view votes. Slow.
+    TrialSlices,
 }
 
 /// `[reconstruct]`

@@ -33,6 +33,7 @@ pub(super) fn search(
         return Err("fewer than 8 views with an opposite".into());
     }
     let correlator = Correlator::new(n_cols);
+    let still = mean_of_pairs(sinogram, opposites);
     let parts = [0, 1].map(|parity| {
         correlator.sum(
             (opposites.len() + 1 - parity) / 2,
@@ -50,6 +51,9 @@ pub(super) fn search(
                     a,
                 );
                 mix(sinogram, opposite, b);
+                for line in [a, b] {
+                    line.iter_mut().zip(&still).for_each(|(v, m)| *v -= m);
+                }
             },
         )
     });
@@ -88,4 +92,26 @@ pub(super) fn search(
         sigma_px: sigma_px.max(0.02),
         quality: peak.height,
     })
+}
+
+/// The mean of all views that are compared: what stands still, and nothing that is not symmetric about the axis
+/// (the reason stands in [`super::phase_correlation`]).
+fn mean_of_pairs(sinogram: ArrayView2<'_, f32>, opposites: &[(usize, Between)]) -> Vec<f32> {
+    let mut sum = vec![0f64; sinogram.ncols()];
+    let mut line = vec![0f32; sinogram.ncols()];
+    for &(view, opposite) in opposites {
+        let itself = Between {
+            low: view,
+            high: view,
+            weight: 0.0,
+        };
+        for between in [itself, opposite] {
+            mix(sinogram, between, &mut line);
+            sum.iter_mut()
+                .zip(&line)
+                .for_each(|(s, &v)| *s += f64::from(v));
+        }
+    }
+    let n = (2 * opposites.len()) as f64;
+    sum.into_iter().map(|s| (s / n) as f32).collect()
 }

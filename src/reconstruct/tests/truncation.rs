@@ -94,3 +94,37 @@ fn the_change_between_two_truncated_scans_is_right() {
         );
     }
 }
+
+#[test]
+fn a_change_outside_the_field_of_view_stays_faint_and_smooth_inside() {
+    // what no view covers wholly cannot be told apart; the grain's shadows cross the field in a few views only
+    let angles = half_turn(301);
+    let job = job(128, &angles);
+    let before = cell(0.0);
+    let mut after = before.clone();
+    after.push(disc(74.0, 20.0, 5.0, 0.02));
+    let before = sinogram(&before, &angles, 128, 63.5);
+    let after = sinogram(&after, &angles, 128, 63.5);
+    for method in METHODS {
+        let change = slice(&job, method, &after, 63.5) - slice(&job, method, &before, 63.5);
+        let largest = |from: f64, to: f64| {
+            change
+                .indexed_iter()
+                .filter(|((j, i), _)| {
+                    (from..to).contains(&(*i as f64 - 63.5).hypot(*j as f64 - 63.5))
+                })
+                .map(|(_, v)| v.abs())
+                .fold(0.0, f32::max)
+        };
+        // an independent sum in f64 over five extensions gave 0.018 to 0.020 of the grain within 0.8 of the radius
+        assert!(
+            largest(0.0, 51.0) < 0.025 * 0.02,
+            "{method:?}: {}",
+            largest(0.0, 51.0)
+        );
+        assert!(
+            largest(58.0, 63.0) > largest(0.0, 51.0),
+            "{method:?}: the shadow is there at the rim"
+        );
+    }
+}
