@@ -35,7 +35,7 @@ const TILE: usize = 480;
 /// Tiles of smaller slices are enlarged to at least this, for the label \[px\].
 const LEAST_TILE: usize = 400;
 /// A setting counts as good as the best while it leaves at most this share more of what the best took away.
-const AS_GOOD: f64 = 0.1;
+const AS_GOOD: f64 = 0.05;
 /// Less than this share of the rings taken away by the best is not worth any loss.
 const WORTH: f64 = 0.2;
 
@@ -417,7 +417,7 @@ mod tests {
         let before = outcome("uncorrected", 1.0, 0.0);
         let settings = [
             outcome("weak", 0.6, 0.01),
-            outcome("right", 0.18, 0.02),
+            outcome("right", 0.14, 0.02),
             outcome("strong", 0.1, 0.3),
         ];
         let (best, reason) = recommend(&before, &settings, varied);
