@@ -53,7 +53,7 @@ fn corrections(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("zinger", &size), |bencher| {
             bencher.iter_batched_ref(
                 || input.clone(),
-                |sinogram| remove_zingers(sinogram, n_cols, 0.08, 2),
+                |sinogram| remove_zingers(sinogram, n_cols, 0.08, 2, None),
                 BatchSize::LargeInput,
             );
         });

@@ -197,12 +197,14 @@ pub struct CorrectConfig {
     pub min_transmission: f32,
     /// Scans without flats: `true` takes the data as transmission already; flats that are there are not used then.
     pub without_flats: bool,
+    /// Double flat field: blur of the angular mean whose sharp part is taken off \[px\]; 0: none.
+    pub double_flat: f64,
     /// Isolated hot pixels.
     pub zinger: ZingerConfig,
     /// Column artefacts of the sinogram.
     pub stripe: StripeConfig,
-    /// Detector pixels that answer wrongly, found once over all scans.
-    pub defects: DefectConfig,
+    /// Detector pixels that answer wrongly, found once over all scans and treated alike in each.
+    pub lock: LockConfig,
     /// Drift of the beam's intensity.
     pub beam: BeamConfig,
     /// Large spots of the scintillator.
@@ -219,9 +221,10 @@ impl Default for CorrectConfig {
             floor_counts: 1.0,
             min_transmission: 1e-4,
             without_flats: false,
+            double_flat: 0.0,
             zinger: ZingerConfig::default(),
             stripe: StripeConfig::default(),
-            defects: DefectConfig::default(),
+            lock: LockConfig::default(),
             beam: BeamConfig::default(),
             spots: SpotConfig::default(),
             phase: PhaseConfig::default(),
@@ -264,6 +267,8 @@ pub struct ZingerConfig {
     pub kind: OutlierKind,
     /// Where neighbours are looked for.
     pub domain: ZingerDomain,
+    /// Only what stands out from the angles before and after too, and from the noise.
+    pub guard: bool,
 }
 
 impl Default for ZingerConfig {
@@ -274,25 +279,29 @@ impl Default for ZingerConfig {
             size: 2,
             kind: OutlierKind::Bright,
             domain: ZingerDomain::Sinogram,
+            guard: true,
         }
     }
 }
 
-/// `[correct.defects]`: see [`crate::correct::defects`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// `[correct.lock]`: the series lock, see [`crate::correct::lock`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct DefectConfig {
-    /// Find them, over all scans of the run, and interpolate the same pixels in each.
-    pub find: bool,
-    /// Least anomaly of a defect, as a multiple of the scatter over the columns.
+pub struct LockConfig {
+    /// Find the pixels that answer wrongly over all scans of the run, and treat them alike in each.
+    pub enabled: bool,
+    /// Least anomaly, shared by all scans, of a wrong pixel, as a multiple of what good pixels around it show.
     pub ratio: f32,
+    /// Projections of each scan that are looked at, at least (all where there are fewer).
+    pub projections: usize,
 }
 
-impl Default for DefectConfig {
+impl Default for LockConfig {
     fn default() -> Self {
-        DefectConfig {
-            find: false,
-            ratio: 5.0,
+        LockConfig {
+            enabled: true,
+            ratio: 4.0,
+            projections: 200,
         }
     }
 }
@@ -489,7 +498,7 @@ pub struct StripeConfig {
 impl Default for StripeConfig {
     fn default() -> Self {
         StripeConfig {
-            method: StripeMethod::All,
+            method: StripeMethod::None,
             snr: 3.0,
             large_size: 51,
             small_size: 21,
@@ -929,10 +938,19 @@ impl Config {
             1.0,
             64.0,
         )?;
-        positive(
-            "correct.defects.ratio",
-            f64::from(self.correct.defects.ratio),
+        within(
+            "correct.lock.ratio",
+            f64::from(self.correct.lock.ratio),
+            1.0,
+            1e6,
         )?;
+        within(
+            "correct.lock.projections",
+            self.correct.lock.projections as f64,
+            16.0,
+            1e6,
+        )?;
+        within("correct.double_flat", self.correct.double_flat, 0.0, 1e4)?;
         self.correct.beam.air_ranges()?;
         let (spots, phase) = (&self.correct.spots, &self.correct.phase);
         for (key, value, low, high) in [

@@ -12,6 +12,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use crate::config::{AlignMethod, Config, ReconstructConfig, VolumeFormat};
+use crate::correct::lock;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::io::volume;
@@ -47,6 +48,21 @@ pub struct Plan {
     pub disk_bytes: u64,
     /// Largest turned copy of a scan, which is there while that scan is worked on.
     pub scratch_bytes: u64,
+    /// How wrong pixels are looked for over the scans; `None` where they are not.
+    pub lock: Option<LockPlan>,
+}
+
+/// The series lock (see [`crate::correct::lock`]).
+#[derive(Debug, Clone, Serialize)]
+pub struct LockPlan {
+    /// Scans asked, as indices into `config.scan`.
+    pub scans: Vec<usize>,
+    /// Detector `[row, col]`.
+    pub shape: [usize; 2],
+    /// Detector rows looked at at a time; each such band reads the chosen projections anew.
+    pub band: usize,
+    /// Peak host memory predicted \[bytes\].
+    pub peak_bytes: u64,
 }
 
 /// One scan.
@@ -279,6 +295,7 @@ impl Plan {
             differences: Vec::new(),
             disk_bytes: 0,
             scratch_bytes: 0,
+            lock: plan_lock(config, scans, cap)?,
         };
         for index in order {
             let scan = &scans[index];
@@ -322,6 +339,45 @@ impl Plan {
                 .sum::<u64>();
         Ok(plan)
     }
+}
+
+/// Which scans are asked for wrong pixels; `None` where the config asks for none or the detectors differ.
+fn plan_lock(config: &Config, scans: &[Scan], cap: u64) -> Result<Option<LockPlan>> {
+    let shapes: Vec<[usize; 2]> = scans.iter().map(|s| [s.n_rows(), s.n_cols()]).collect();
+    let Some(&shape) = shapes.first().filter(|_| config.correct.lock.enabled) else {
+        return Ok(None);
+    };
+    if shapes.iter().any(|other| *other != shape) {
+        return Ok(None);
+    }
+    let count = scans.len().min(lock::MOST_SCANS);
+    let (band, peak_bytes) = lock_band(count, shape, cap)?;
+    Ok(Some(LockPlan {
+        scans: (0..count)
+            .map(|k| k * (scans.len() - 1) / (count - 1).max(1))
+            .collect(),
+        shape,
+        band,
+        peak_bytes,
+    }))
+}
+
+/// Rows at a time, and peak memory, of looking for wrong pixels in `n_scans` scans of a detector `[row, col]`.
+///
+/// # Errors
+/// [`Error::Memory`] when even few rows do not fit.
+pub fn lock_band(n_scans: usize, shape: [usize; 2], cap: u64) -> Result<(usize, u64)> {
+    let fixed = BASE_BYTES + crate::correct::fixed_bytes([0, shape[0], shape[1]]);
+    let band = lock::band_rows(n_scans, shape, cap.saturating_sub(fixed));
+    let peak = fixed + lock::bytes(n_scans, shape, band);
+    if peak > cap {
+        return Err(Error::Memory {
+            what: "comparing the detector over the scans (correct.lock)".into(),
+            needed: human_bytes(peak),
+            cap: human_bytes(cap),
+        });
+    }
+    Ok((band, peak))
 }
 
 fn plan_scan(
@@ -512,6 +568,15 @@ impl fmt::Display for Plan {
             human_bytes(self.disk_bytes),
             human_bytes(self.scratch_bytes)
         )?;
+        if let Some(lock) = &self.lock {
+            writeln!(
+                f,
+                "lock     wrong pixels found over {} scans, {} rows at a time; peak memory {}",
+                lock.scans.len(),
+                lock.band,
+                human_bytes(lock.peak_bytes)
+            )?;
+        }
         for scan in &self.scans {
             let [angles, rows, cols] = scan.shape;
             writeln!(

@@ -28,6 +28,9 @@ pub struct RunRecord {
     pub differences: Vec<(String, String)>,
     /// Inputs with size and hash.
     pub inputs: Vec<InputRecord>,
+    /// The pixels that answer wrongly in the whole series, where they were looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<crate::correct::lock::LockRecord>,
     /// Wall time per stage \[s\], in order.
     pub stages: Vec<(String, f64)>,
     /// Everything that a person should read.

@@ -69,7 +69,7 @@ pub(crate) fn center(
     let config = super::config_of(shared, more)?;
     let progress = super::progress(shared);
     super::threads(&config)?;
-    let source = super::single::line_integrals(path, &config)?;
+    let source = super::single::line_integrals(path, &config, &progress)?;
     let fit =
         source.for_axis(|source| center::find_at_rows(source, rows, &config.center, &progress))?;
     if json {

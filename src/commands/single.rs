@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tomodelta::Error;
 use tomodelta::config::{AlignMethod, Config, FilterWindow, ReconstructMethod};
-use tomodelta::correct::{CorrectedScan, defects};
+use tomodelta::correct::CorrectedScan;
 use tomodelta::io;
 use tomodelta::io::npy::NpySinograms;
 use tomodelta::pipeline::output::{Existing, write_json};
@@ -15,7 +15,7 @@ use tomodelta::pipeline::{self, Session, certain_axis};
 use tomodelta::plan;
 use tomodelta::progress::Progress;
 use tomodelta::record::AlignmentRecord;
-use tomodelta::scan::{Scan, SinogramSource};
+use tomodelta::scan::SinogramSource;
 
 use crate::cli::{Input, Shared, quoted, word};
 
@@ -57,7 +57,11 @@ fn is_npy(path: &Path) -> bool {
 }
 
 /// Opens a scan, or a `.npy` of line integrals with `--angles`.
-pub(crate) fn line_integrals(path: &Path, config: &Config) -> Result<LineIntegrals> {
+pub(crate) fn line_integrals(
+    path: &Path,
+    config: &Config,
+    progress: &Progress,
+) -> Result<LineIntegrals> {
     if is_npy(path) {
         let Some(spec) = &config.input.angles else {
             return Err(Error::input(
@@ -74,7 +78,9 @@ pub(crate) fn line_integrals(path: &Path, config: &Config) -> Result<LineIntegra
             path, angles_rad,
         )?));
     }
-    Ok(LineIntegrals::Scan(Box::new(corrected(path, config)?)))
+    Ok(LineIntegrals::Scan(Box::new(corrected(
+        path, config, progress,
+    )?)))
 }
 
 /// As [`line_integrals`], with the frames of a scan turned first where that is cheaper than reading them slab by slab.
@@ -85,7 +91,7 @@ fn turned_integrals(
     session: &Session,
 ) -> Result<LineIntegrals> {
     if is_npy(path) {
-        return line_integrals(path, config);
+        return line_integrals(path, config, &session.progress);
     }
     let scan = super::open(path, config)?;
     let shape = [scan.n_angles(), scan.n_rows(), scan.n_cols()];
@@ -101,30 +107,22 @@ fn turned_integrals(
     log::info!("{}: {reading}", path.display());
     let memory = plan::turning_bytes(plan::memory_cap(config)?);
     let scan = scan.turned(&reading, memory, &session.progress)?;
-    Ok(LineIntegrals::Scan(Box::new(with_defects(scan, config)?)))
-}
-
-/// A scan with its flats, and with its defects (found on it alone) where the config asks for them.
-pub(crate) fn corrected(path: &Path, config: &Config) -> Result<CorrectedScan> {
-    with_defects(super::open(path, config)?, config)
-}
-
-fn with_defects(scan: Scan, config: &Config) -> Result<CorrectedScan> {
     let scan = CorrectedScan::new(scan, &config.correct)?;
-    if !config.correct.defects.find {
-        return Ok(scan);
-    }
-    let rows = 16;
-    let scans = [scan];
-    let map = defects::find(
-        &scans,
-        config.correct.defects.ratio,
-        rows,
-        &Progress::new(true),
-    )?;
-    log::info!("defects: {} pixels are interpolated", map.count());
-    let [scan] = scans;
-    Ok(scan.with_defects(&map)?)
+    Ok(LineIntegrals::Scan(Box::new(pipeline::locked_alone(
+        scan,
+        config,
+        &session.progress,
+    )?)))
+}
+
+/// A scan with its flats, and with its wrong pixels (found on it alone) where the config asks for them.
+pub(crate) fn corrected(
+    path: &Path,
+    config: &Config,
+    progress: &Progress,
+) -> Result<CorrectedScan> {
+    let scan = CorrectedScan::new(super::open(path, config)?, &config.correct)?;
+    Ok(pipeline::locked_alone(scan, config, progress)?)
 }
 
 pub(crate) fn correct(
@@ -140,7 +138,7 @@ pub(crate) fn correct(
     let config = super::config_of(shared, more)?;
     let session = super::session(shared, &config, Existing::Refuse)?;
     super::refuse_existing(output, overwrite)?;
-    let scan = corrected(path, &config)?;
+    let scan = corrected(path, &config, &session.progress)?;
     let rows = config
         .reconstruct
         .row_range(SinogramSource::n_rows(&scan))?;

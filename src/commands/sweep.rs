@@ -47,7 +47,7 @@ pub(crate) fn run(
     super::refuse_existing(&montage, *overwrite)?;
     let progress = super::progress(shared);
     super::threads(&config)?;
-    let scan = super::single::corrected(path, &config)?;
+    let scan = super::single::corrected(path, &config, &progress)?;
     let rows = rows_of(*rows, tomodelta::scan::SinogramSource::n_rows(&scan))?;
     let fit = center::find(&scan.without_phase(), &config.center, &progress)?;
     if !fit.agree {

@@ -168,17 +168,6 @@ impl FlatDark {
         }
     }
 
-    /// Takes a pixel as bad, as if it carried no signal.
-    pub(super) fn mark_bad(&mut self, row: usize, col: usize) {
-        let known = self.is_bad(row, col);
-        if !known && !self.open_beams.is_empty() {
-            self.bad_per_row[row] += 1;
-            self.open_beams
-                .iter_mut()
-                .for_each(|open| open[[row, col]] = f32::NAN);
-        }
-    }
-
     /// `nearest` is `linear` with steps: every group is held until halfway to the next.
     fn step_halfway(&mut self) {
         let times = std::mem::take(&mut self.times);

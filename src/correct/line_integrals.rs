@@ -63,8 +63,9 @@ pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
         floor_counts: _,
         min_transmission: _,
         without_flats: _,
+        double_flat,
         zinger,
-        defects: _,
+        lock,
         spots: _,
         stripe,
         beam,
@@ -74,6 +75,15 @@ pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
         |key: &str, method: serde_json::Value| Some(format!("{key} = {method} runs on the CPU"));
     if stripe.method != StripeMethod::None {
         return on_cpu("correct.stripe.method", json!(stripe.method));
+    }
+    if lock.enabled {
+        return on_cpu("correct.lock.enabled", json!(true));
+    }
+    if *double_flat > 0.0 {
+        return on_cpu("correct.double_flat", json!(double_flat));
+    }
+    if zinger.enabled && zinger.guard {
+        return on_cpu("correct.zinger.guard", json!(true));
     }
     if zinger.enabled && zinger.kind != OutlierKind::Bright {
         return on_cpu("correct.zinger.kind", json!(zinger.kind));
@@ -158,7 +168,8 @@ impl CorrectedScan {
             counts,
             zinger: self
                 .zinger
-                .filter(|&(_, size)| size > 0 && n_cols > size && n_angles > size),
+                .filter(|&(_, size, _)| size > 0 && n_cols > size && n_angles > size)
+                .map(|(threshold, size, _)| (threshold, size)),
             min_transmission: self.min_transmission,
             ..fields
         };

@@ -5,16 +5,18 @@
 //!
 //! 1. `(projection - dark) / (flat - dark)`, flats and darks averaged once for the whole detector;
 //! 2. pixels without signal and samples that are not finite are filled by one rule (see `bad_pixels`);
-//! 3. zingers, 4. stripes, both on the transmission sinogram;
-//! 5. transmission below the least one is raised to it, and `-ln` is taken.
+//! 3. zingers, 4. pixels that answer wrongly in the whole series (see [`lock`]), 5. stripes, all on the transmission
+//!    sinogram;
+//! 6. transmission below the least one is raised to it, and `-ln` is taken.
 //!
 //! Every detector row is worked on by one thread in a fixed order, so results do not depend on the height of the slab
-//! or on the number of threads. Where the config asks for it, drift of the beam is taken off after step 2 (see `beam`), and
-//! the phase is retrieved between stripes and logarithm (see `phase`).
+//! or on the number of threads. Where the config asks for it, drift of the beam is taken off after step 2 (see `beam`), the
+//! sharp part of the angular mean after step 4 (see `double_flat`), and the phase is retrieved between stripes and logarithm (see `phase`).
 
 mod bad_pixels;
 mod beam;
-pub mod defects;
+mod double_flat;
+mod family;
 mod flat_dark;
 /// Memory held for the averaged flats and darks of a scan `[angle, row, col]`, with groups before and after \[bytes\].
 #[must_use]
@@ -40,10 +42,12 @@ pub fn seconds_per_row([n_angles, _, n_cols]: [usize; 3], config: &CorrectConfig
                 n_cols,
                 config.zinger.threshold,
                 config.zinger.size,
+                // a guard looks at a few candidates only
+                None,
             );
         }
         if let Some(stripe) = &stripe {
-            stripe.apply(&mut sinogram, n_cols, &mut Scratch::default());
+            stripe.apply(&mut sinogram, n_cols, &mut stripe::Scratch::default());
         }
         minus_log(&mut sinogram, config.min_transmission);
     })
@@ -74,8 +78,20 @@ fn transmission_bytes(shape: [usize; 3], rows: usize, config: &CorrectConfig) ->
     let stripe = StripeRemoval::from_config(&config.stripe)
         .map_or(0, |stripe| stripe.scratch_bytes(n_cols, n_angles));
     let zinger = n_cols * 4;
+    let double_flat = if config.double_flat > 0.0 {
+        double_flat::bytes(shape)
+    } else {
+        0
+    };
+    // the deviation of one column and its slow part; a twentieth of the columns, corrected together, is many
+    let lock = if config.lock.enabled {
+        (3 + n_cols / 20) * n_angles * 4
+    } else {
+        0
+    };
     let halo = Outliers::from_config(&config.zinger).halo() * n_angles * n_cols * 4;
-    (block + rayon::current_num_threads().min(rows) * (stripe + zinger) + halo) as u64
+    (block + rayon::current_num_threads().min(rows) * (stripe + zinger + lock) + halo) as u64
+        + double_flat
 }
 
 fn frames_per_block([n_angles, _, n_cols]: [usize; 3], rows: usize) -> usize {
@@ -85,10 +101,12 @@ fn frames_per_block([n_angles, _, n_cols]: [usize; 3], rows: usize) -> usize {
 #[cfg(test)]
 mod goldens;
 pub mod line_integrals;
+pub mod lock;
 mod median;
 mod minus_log;
 mod outliers;
 mod phase;
+mod sliding;
 mod spots;
 pub mod stripe;
 mod zinger;
@@ -110,13 +128,14 @@ use crate::error::{Error, Result};
 use crate::scan::{Scan, SinogramSource, Sinograms};
 use bad_pixels::{fill_line, fill_lost_lines};
 use beam::Beam;
-use defects::DefectMap;
+pub use family::{Touched, out_of_family};
 use flat_dark::FlatDark;
+use lock::{PixelMap, Verdict};
 use minus_log::minus_log;
 use outliers::Outliers;
 use phase::Phase;
-use stripe::{Scratch, StripeRemoval};
-pub use zinger::remove_zingers;
+use stripe::StripeRemoval;
+pub use zinger::{Guard, remove_zingers};
 
 /// Memory for the counts that are read at a time \[bytes\].
 const BLOCK_BYTES: usize = 64 << 20;
@@ -146,6 +165,10 @@ pub struct CorrectionCounts {
     pub large_stripes: u64,
     /// Columns taken as dead or fluctuating, over all rows.
     pub dead_stripes: u64,
+    /// Pixels whose slow deviation from their neighbours was taken off by the series lock.
+    pub lock_corrected: u64,
+    /// Pixels interpolated by the series lock that carry signal in this scan.
+    pub lock_interpolated: u64,
 }
 
 impl std::ops::AddAssign for CorrectionCounts {
@@ -160,6 +183,8 @@ impl std::ops::AddAssign for CorrectionCounts {
         self.zingers += other.zingers;
         self.large_stripes += other.large_stripes;
         self.dead_stripes += other.dead_stripes;
+        self.lock_corrected += other.lock_corrected;
+        self.lock_interpolated += other.lock_interpolated;
     }
 }
 
@@ -168,9 +193,15 @@ pub struct CorrectedScan {
     scan: Arc<Scan>,
     config: CorrectConfig,
     fields: Arc<FlatDark>,
-    zinger: Option<(f32, usize)>,
+    zinger: Option<(f32, usize, Option<Guard>)>,
     outliers: Outliers,
+    /// Wrong pixels of the series, where it is locked.
+    lock: Option<Arc<PixelMap>>,
     stripe: Option<StripeRemoval>,
+    /// Blur of the double flat field \[px\], where it is asked for.
+    double_flat: Option<f64>,
+    /// Its map, once it was needed.
+    sharp_mean: Arc<Mutex<Option<Arc<Array2<f32>>>>>,
     beam: Option<Beam>,
     phase: Option<Phase>,
     /// Large spots of each detector row \[px\].
@@ -178,8 +209,15 @@ pub struct CorrectedScan {
     min_transmission: f32,
     bad_pixels: u64,
     warnings: Vec<String>,
-    /// Buffers of the stripe removal: as many as sinograms were ever worked on at once.
+    /// Buffers: as many as sinograms were ever worked on at once.
     scratch: Mutex<Vec<Scratch>>,
+}
+
+/// Buffers of the work on one sinogram.
+#[derive(Default)]
+struct Scratch {
+    lock: lock::Scratch,
+    stripe: stripe::Scratch,
 }
 
 impl CorrectedScan {
@@ -199,13 +237,14 @@ impl CorrectedScan {
             floor_counts,
             min_transmission,
             without_flats,
+            double_flat,
             zinger,
             stripe,
             // found over a whole series, by the caller
-            defects: _,
             beam,
             spots,
             phase,
+            lock: _,
         } = config;
         let mut warnings = Vec::new();
         let has_flats = scan.flats.is_some()
@@ -256,8 +295,11 @@ impl CorrectedScan {
         warn_of_bad_pixels(&fields, n_rows, n_cols, *floor_counts, &mut warnings);
         Ok(CorrectedScan {
             fields: Arc::new(fields),
-            zinger: zinger_rule(zinger),
+            zinger: zinger_rule(zinger, &scan),
             outliers: Outliers::from_config(zinger),
+            lock: None,
+            double_flat: (*double_flat > 0.0).then_some(*double_flat),
+            sharp_mean: Arc::default(),
             stripe: StripeRemoval::from_config(stripe),
             beam: Beam::from_config(beam, &scan, readings.is_some())?,
             phase: Phase::from_config(phase, scan.pixel_size_um, &scan.path)?,
@@ -271,33 +313,15 @@ impl CorrectedScan {
         })
     }
 
-    /// Takes the defects of `map` as bad pixels: they are interpolated and counted as such.
+    /// Treats the pixels of `map` as it says, in this scan as in every other.
     ///
     /// # Errors
     /// [`Error::Shape`] when the map belongs to another detector.
-    pub fn with_defects(mut self, map: &DefectMap) -> Result<CorrectedScan> {
-        let (n_rows, n_cols) = (self.scan.n_rows(), self.scan.n_cols());
-        if map.shape() != (n_rows, n_cols) {
-            return Err(Error::Shape {
-                what: format!(
-                    "defects for the detector of {} [row, col]",
-                    self.scan.path.display()
-                ),
-                expected: vec![n_rows, n_cols],
-                found: vec![map.shape().0, map.shape().1],
-                hint: "find them on scans of this detector".into(),
-            });
-        }
-        let mut fields = FlatDark::clone(&self.fields);
-        for row in 0..n_rows {
-            for col in 0..n_cols {
-                if map.contains(row, col) {
-                    fields.mark_bad(row, col);
-                }
-            }
-        }
-        self.bad_pixels = (0..n_rows).map(|row| fields.bad_pixels(row)).sum();
-        self.fields = Arc::new(fields);
+    pub fn with_lock(mut self, map: Arc<PixelMap>) -> Result<CorrectedScan> {
+        lock::check_detector(&self, map.shape())?;
+        self.lock = Some(map);
+        // its mean was that of the unlocked scan
+        self.sharp_mean = Arc::default();
         Ok(self)
     }
 
@@ -317,8 +341,11 @@ impl CorrectedScan {
         CorrectedScan {
             scan: self.scan.clone(),
             fields: self.fields.clone(),
-            zinger: zinger_rule(zinger),
+            zinger: zinger_rule(zinger, &self.scan),
             outliers: Outliers::from_config(zinger),
+            lock: self.lock.clone(),
+            double_flat: self.double_flat,
+            sharp_mean: self.sharp_mean.clone(),
             stripe: StripeRemoval::from_config(&config.stripe),
             beam: self.beam.clone(),
             phase: self.phase,
@@ -393,7 +420,7 @@ impl CorrectedScan {
             None => self.transmission(rows)?,
         };
         counts.clipped = self
-            .each_row(&mut sinograms, |sinogram| {
+            .each_row(&mut sinograms, |_, sinogram| {
                 minus_log(sinogram, self.min_transmission)
             })
             .iter()
@@ -407,28 +434,44 @@ impl CorrectedScan {
     /// # Errors
     /// As for [`CorrectedScan::slab`].
     pub fn transmission(&self, rows: Range<usize>) -> Result<(Sinograms, CorrectionCounts)> {
+        let first = rows.start;
+        let sharp_mean = self.sharp_mean()?;
         let (mut sinograms, mut counts) = self.divided(rows.clone())?;
         counts.zingers += self.outliers.in_projections(self, &rows, &mut sinograms)?;
         let n_cols = self.scan.n_cols();
-        let per_row = self.each_row(&mut sinograms, |sinogram| {
+        let per_row = self.each_row(&mut sinograms, |row, sinogram| {
             let beam_left = self
                 .beam
                 .as_ref()
                 .map_or(0, |beam| beam.apply(sinogram, n_cols));
-            let zingers = self.zinger.map_or(0, |(threshold, size)| {
-                remove_zingers(sinogram, n_cols, threshold, size)
+            let zingers = self.zinger.map_or(0, |(threshold, size, guard)| {
+                remove_zingers(sinogram, n_cols, threshold, size, guard)
             });
             let zingers = zingers + self.outliers.in_sinogram(sinogram, n_cols);
-            let Some(stripe) = &self.stripe else {
-                return (beam_left, zingers, stripe::StripeCounts::default());
-            };
             let lent = self.scratch.lock().ok().and_then(|mut pool| pool.pop());
             let mut scratch = lent.unwrap_or_default();
-            let stripes = stripe.apply(sinogram, n_cols, &mut scratch);
+            if let Some(map) = &self.lock {
+                map.treat(
+                    first + row,
+                    sinogram,
+                    self.min_transmission,
+                    &mut scratch.lock,
+                );
+            }
+            if let Some(map) = &sharp_mean {
+                let factors: Vec<f32> = map.row(first + row).iter().map(|m| m.exp()).collect();
+                for line in sinogram.chunks_exact_mut(n_cols) {
+                    line.iter_mut().zip(&factors).for_each(|(t, f)| *t *= f);
+                }
+            }
+            let stripes = self
+                .stripe
+                .as_ref()
+                .map(|stripe| stripe.apply(sinogram, n_cols, &mut scratch.stripe));
             if let Ok(mut pool) = self.scratch.lock() {
                 pool.push(scratch);
             }
-            (beam_left, zingers, stripes)
+            (beam_left, zingers, stripes.unwrap_or_default())
         });
         for (beam_left, zingers, stripes) in per_row {
             counts.beam_left += beam_left;
@@ -437,6 +480,22 @@ impl CorrectedScan {
             counts.dead_stripes += stripes.dead;
         }
         Ok((sinograms, counts))
+    }
+
+    /// The map of the double flat field, measured when it is first asked for.
+    fn sharp_mean(&self) -> Result<Option<Arc<Array2<f32>>>> {
+        let Some(sigma) = self.double_flat else {
+            return Ok(None);
+        };
+        // a panic of another thread leaves either nothing or a whole map
+        let mut held = self
+            .sharp_mean
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if held.is_none() {
+            *held = Some(Arc::new(double_flat::measure(self, sigma)?));
+        }
+        Ok(held.clone())
     }
 
     /// Steps 1 and 2: transmission without holes, `[row, angle, col]`.
@@ -466,12 +525,22 @@ impl CorrectedScan {
         };
         self.scan
             .for_each_block(rows.clone(), self.frames_per_block(rows.len()), consume)?;
-        let lost = self.each_row(&mut sinograms, |sinogram| {
+        let lost = self.each_row(&mut sinograms, |_, sinogram| {
             fill_lost_lines(sinogram, n_cols) as u64
         });
+        let locked = |verdict: Verdict| -> u64 {
+            let pixels = rows
+                .clone()
+                .flat_map(|row| self.locked(row, verdict).map(move |col| (row, col)));
+            pixels
+                .filter(|&(row, col)| !self.fields.is_bad(row, col))
+                .count() as u64
+        };
         let counts = CorrectionCounts {
             samples: sinograms.len() as u64,
             spots: self.spots[rows.clone()].iter().sum(),
+            lock_corrected: locked(Verdict::Corrected),
+            lock_interpolated: locked(Verdict::Interpolated),
             bad_pixels: rows.map(|row| self.fields.bad_pixels(row)).sum(),
             not_finite: not_finite.iter().sum(),
             lost_lines: lost.iter().sum(),
@@ -490,30 +559,44 @@ impl CorrectedScan {
         line: &mut [f32],
     ) -> (u64, bool) {
         self.fields.divide(angle, row, counts, line);
+        let mut locked = 0;
+        for col in self.locked(row, Verdict::Interpolated) {
+            locked += u64::from(!self.fields.is_bad(row, col));
+            line[col] = f32::NAN;
+        }
         if line.iter().all(|value| value.is_finite()) {
             return (0, true);
         }
         let holes = line.iter().filter(|value| !value.is_finite()).count() as u64;
-        // every bad pixel is a hole, whatever was counted there
-        let not_finite = holes - self.fields.bad_pixels(row);
-        (not_finite, fill_line(line))
+        // every bad or locked pixel is a hole, whatever was counted there
+        let not_finite = holes - self.fields.bad_pixels(row) - locked;
+        (not_finite, fill_line(line, self.lock.is_some()))
     }
 
-    /// Runs `work` on every sinogram `[angle, col]` of a slab, and gives the answers in the order of the rows.
+    /// Runs `work` on the number within the slab and the sinogram `[angle, col]` of every row, and gives the answers in
+    /// the order of the rows.
     fn each_row<T: Send>(
         &self,
         sinograms: &mut Sinograms,
-        work: impl Fn(&mut [f32]) -> T + Sync,
+        work: impl Fn(usize, &mut [f32]) -> T + Sync,
     ) -> Vec<T> {
-        let row = sinograms.axis_iter_mut(Axis(0)).into_par_iter();
-        row.map(|mut sinogram| {
+        let rows = sinograms.axis_iter_mut(Axis(0)).into_par_iter().enumerate();
+        rows.map(|(row, mut sinogram)| {
             work(
+                row,
                 sinogram
                     .as_slice_mut()
                     .expect("a row of a new array is contiguous"),
             )
         })
         .collect()
+    }
+
+    /// Columns of a row with that verdict of the series lock.
+    fn locked(&self, row: usize, verdict: Verdict) -> impl Iterator<Item = usize> + '_ {
+        let map = self.lock.as_deref();
+        map.into_iter()
+            .flat_map(move |map| map.columns(row, verdict))
     }
 
     fn frames_per_block(&self, rows: usize) -> usize {
@@ -591,17 +674,19 @@ impl SinogramSource for CorrectedScan {
     }
 }
 
-fn zinger_rule(config: &ZingerConfig) -> Option<(f32, usize)> {
+fn zinger_rule(config: &ZingerConfig, scan: &Scan) -> Option<(f32, usize, Option<Guard>)> {
     let &ZingerConfig {
         enabled,
         threshold,
         size,
         kind,
         domain,
+        guard,
     } = config;
+    let guard = guard.then(|| Guard::for_scan(&scan.angles_rad, scan.n_cols()));
     // other kinds and domains are for `outliers`
     (enabled && kind == OutlierKind::Bright && domain != ZingerDomain::Projection)
-        .then_some((threshold, size))
+        .then_some((threshold, size, guard))
 }
 
 /// Says when bad pixels are many, or leave nothing of a detector row.

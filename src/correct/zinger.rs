@@ -5,12 +5,21 @@
 //! Beyond an edge the neighbour on the other side counts twice. (Algotom wraps around to the opposite edge, which
 //! compares the first column with the last; the results differ in the `s` outermost samples of each edge only.)
 //! Where M is not positive the ratio means nothing and the sample is left.
+//!
+//! The rule alone takes bright edges of the sample and, with few photons, noise. So it may be guarded (see [`Guard`]): a
+//! ray hits one frame, while structure is seen again, a little further on, at the angles before and after.
 
 /// Removes the zingers of `sinogram` `[angle, col]` in place and returns how many samples were replaced.
 ///
 /// `threshold` is a relative excess; `size` is the distance s of the neighbours \[px\].
 /// Every sample is judged by its neighbours' original values. NaN is left.
-pub fn remove_zingers(sinogram: &mut [f32], n_cols: usize, threshold: f32, size: usize) -> u64 {
+pub fn remove_zingers(
+    sinogram: &mut [f32],
+    n_cols: usize,
+    threshold: f32,
+    size: usize,
+    guard: Option<Guard>,
+) -> u64 {
     let n_angles = sinogram.len().checked_div(n_cols).unwrap_or(0);
     // without a neighbour on either side there is nothing to compare with
     if n_cols <= size || n_angles <= size || size == 0 {
@@ -38,10 +47,116 @@ pub fn remove_zingers(sinogram: &mut [f32], n_cols: usize, threshold: f32, size:
             }
         }
     }
+    if let Some(guard) = guard {
+        found.retain_mut(|(index, value)| {
+            match guard.judge(sinogram, n_cols, *index, *value, limit) {
+                Some(better) => {
+                    *value = better;
+                    true
+                }
+                None => false,
+            }
+        });
+    }
     for &(index, mean) in &found {
         sinogram[index] = mean;
     }
     found.len() as u64
+}
+
+/// What a sample must be beside bright among its neighbours to be a zinger: beyond structure and beyond noise.
+///
+/// Structure: nothing at the two angles before and the two after comes near it, within the columns that anything in the field
+/// of view can have moved. Two, because a thread as thin as a pixel is dimmer where it falls between two. Noise: its excess over the brightest of these is more than
+/// [`Guard::SIGMA`] times the noise of its column around it, the median size of the second difference along the angle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guard {
+    /// Columns that structure moves from one projection to the next, at most \[px\].
+    pub reach: usize,
+}
+
+impl Guard {
+    /// Excess in standard deviations: by noise alone one in 1e9 samples.
+    const SIGMA: f32 = 6.0;
+    /// Samples before and after from which the noise is taken.
+    const AROUND: usize = 24;
+
+    /// For a scan at these angles \[rad\].
+    #[must_use]
+    pub fn for_scan(angles_rad: &[f64], n_cols: usize) -> Guard {
+        let mut steps: Vec<f64> = angles_rad
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]).abs())
+            .collect();
+        steps.sort_by(f64::total_cmp);
+        // the median: a gap in the angles is no reason to compare with the whole line
+        let step = steps.get(steps.len() / 2).copied().unwrap_or(0.0);
+        let motion = (0.5 * n_cols as f64 * step).ceil() as usize;
+        // one more for the blur; a scan with few projections is compared with a part of the line only
+        Guard {
+            reach: motion.min(n_cols / 8).max(1) + 1,
+        }
+    }
+
+    /// The value to put in the place of a zinger, between those before and after; `None` for what is none.
+    fn judge(
+        self,
+        sinogram: &[f32],
+        n_cols: usize,
+        index: usize,
+        mean: f32,
+        limit: f32,
+    ) -> Option<f32> {
+        let n_angles = sinogram.len() / n_cols;
+        let (angle, col) = (index / n_cols, index % n_cols);
+        let value = sinogram[index];
+        let brightest = |a: usize| {
+            // one column of the reach is for the blur
+            let reach = (self.reach - 1) * a.abs_diff(angle) + 1;
+            let around = col.saturating_sub(reach)..(col + reach + 1).min(n_cols);
+            let line = &sinogram[a * n_cols..(a + 1) * n_cols];
+            line[around]
+                .iter()
+                .copied()
+                .fold(f32::NEG_INFINITY, f32::max)
+        };
+        let others = angle.saturating_sub(2)..(angle + 3).min(n_angles);
+        let brightest = others
+            .filter(|&a| a != angle)
+            .map(brightest)
+            .fold(f32::NEG_INFINITY, f32::max);
+        if value <= limit * brightest {
+            return None;
+        }
+        let beside = [
+            angle.checked_sub(1),
+            Some(angle + 1).filter(|&a| a < n_angles),
+        ];
+        let at = |angle: usize| sinogram[angle * n_cols + col];
+        let mut sizes = [0f32; 2 * Guard::AROUND];
+        let mut n = 0;
+        let first = angle.saturating_sub(Guard::AROUND).max(1);
+        let last = (angle + Guard::AROUND).min(n_angles.saturating_sub(2));
+        // differences that hold the sample itself say nothing of the noise
+        for a in (first..=last).filter(|a| a.abs_diff(angle) > 1) {
+            sizes[n] = (at(a) - 0.5 * (at(a - 1) + at(a + 1))).abs();
+            n += 1;
+        }
+        let sizes = &mut sizes[..n];
+        if !sizes.is_empty() {
+            let middle = n / 2;
+            let median = *sizes.select_nth_unstable_by(middle, f32::total_cmp).1;
+            // of a second difference of this kind the variance is 1 + 2 / 4
+            let noise = 1.4826 * median / 1.5f32.sqrt();
+            if value - brightest <= Guard::SIGMA * noise {
+                return None;
+            }
+        }
+        Some(match beside {
+            [Some(before), Some(after)] => 0.5 * (at(before) + at(after)),
+            _ => mean,
+        })
+    }
 }
 
 /// The indices at the distance `size` on both sides; beyond an end, the other side's.
@@ -155,7 +270,7 @@ mod tests {
         }
         let expected = slow(&sinogram, n_cols, 0.08, 2);
         let mut found = sinogram.clone();
-        let count = remove_zingers(&mut found, n_cols, 0.08, 2);
+        let count = remove_zingers(&mut found, n_cols, 0.08, 2, None);
         assert_eq!(
             count,
             expected
@@ -168,14 +283,87 @@ mod tests {
         assert!(worst(&sinogram, &expected) > 1.0, "the check is blind");
     }
 
+    /// A bright thread that wanders through the field of view, seen through a sharp edge, with noise; `zing` adds rays.
+    fn threads(noise: f32, zing: &[(usize, f32)]) -> (Vec<f32>, usize, Vec<f64>) {
+        let (n_angles, n_cols) = (181, 120);
+        let angles: Vec<f64> = (0..n_angles)
+            .map(|a| a as f64 * std::f64::consts::PI / 180.0)
+            .collect();
+        let mut state = 7u64;
+        let mut sinogram = Vec::with_capacity(n_angles * n_cols);
+        for angle in &angles {
+            let thread = 59.5 + 45.0 * (angle + 0.3).cos();
+            for col in 0..n_cols {
+                let inside = (col as f64 - 59.5).abs() < 50.0;
+                // blurred by 0.6 px and the pixel: variance 0.36 + 1 / 12
+                let bright = (-(col as f64 - thread).powi(2) / (2.0 * 0.443)).exp();
+                // twelve uniform numbers make a normal one
+                let normal: f64 = (0..12)
+                    .map(|_| {
+                        state = state
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
+                        (state >> 40) as f64 / f64::from(1u32 << 24)
+                    })
+                    .sum::<f64>()
+                    - 6.0;
+                let base = if inside { 0.4 + 0.3 * bright } else { 1.0 };
+                sinogram.push((base * (1.0 + f64::from(noise) * normal)) as f32);
+            }
+        }
+        for &(at, extra) in zing {
+            sinogram[at] += extra;
+        }
+        (sinogram, n_cols, angles)
+    }
+
+    #[test]
+    fn the_guard_tells_rays_from_threads_edges_and_noise() {
+        for noise in [0.002, 0.05] {
+            let clean = threads(noise, &[]);
+            let at = |angle: usize, col: usize| angle * clean.1 + col;
+            let rays = [
+                (at(40, 60), 1.0),
+                (at(40, 61), 0.6),
+                (at(90, 20), 0.5),
+                (at(120, 100), 2.0),
+            ];
+            let (mut found, n_cols, angles) = threads(noise, &rays);
+            let guard = Guard::for_scan(&angles, n_cols);
+            assert_eq!(guard.reach, 3, "60 columns times a degree is 1.05");
+            let mut alone = found.clone();
+            let unguarded = remove_zingers(&mut alone, n_cols, 0.08, 2, None);
+            assert!(
+                unguarded > 100,
+                "the check is blind: the plain rule takes {unguarded}"
+            );
+            assert_eq!(
+                remove_zingers(&mut found, n_cols, 0.08, 2, Some(guard)),
+                4,
+                "{noise}"
+            );
+            for (index, (found, clean)) in found.iter().zip(&clean.0).enumerate() {
+                if rays.iter().any(|ray| ray.0 == index) {
+                    // between its neighbours in angle: their noise, and nothing of the ray
+                    assert!(
+                        (found - clean).abs() < 0.05 + 5.0 * noise * clean,
+                        "{index}"
+                    );
+                } else {
+                    assert_eq!(found, clean);
+                }
+            }
+        }
+    }
+
     #[test]
     fn images_smaller_than_the_distance_are_left() {
         let mut tiny = [1.0, 5.0];
         assert_eq!(
-            (remove_zingers(&mut tiny, 2, 0.08, 2), tiny),
+            (remove_zingers(&mut tiny, 2, 0.08, 2, None), tiny),
             (0, [1.0, 5.0])
         );
-        assert_eq!(remove_zingers(&mut [], 0, 0.08, 2), 0);
+        assert_eq!(remove_zingers(&mut [], 0, 0.08, 2, None), 0);
     }
 
     #[test]
@@ -186,7 +374,7 @@ mod tests {
                     return;
                 };
                 let mut found = golden.input.clone();
-                remove_zingers(&mut found, golden.n_cols, threshold, size);
+                remove_zingers(&mut found, golden.n_cols, threshold, size, None);
                 let inner = |values: &[f32]| -> Vec<f32> {
                     let n_angles = values.len() / golden.n_cols;
                     let lines = values

@@ -5,6 +5,7 @@
 //! measure; at the end the report. Nothing holds a scan or a volume in memory: everything goes by slabs of the height
 //! that the plan chose.
 
+mod lock;
 pub mod output;
 pub mod pilot;
 pub mod reconstruct_scan;
@@ -14,14 +15,15 @@ pub mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::json;
 
 use crate::center::{self, AxisFit};
-use crate::config::{CenterConfig, Config, DefectConfig, ScanConfig, StripeMethod, VolumeFormat};
-use crate::correct::CorrectedScan;
-use crate::correct::defects::{self, DefectMap};
+use crate::config::{CenterConfig, Config, ScanConfig, StripeMethod, VolumeFormat};
+use crate::correct::lock::{LockRecord, PixelMap};
+use crate::correct::{self, CorrectedScan, CorrectionCounts};
 use crate::difference;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
@@ -33,6 +35,7 @@ use crate::progress::Progress;
 use crate::record::{AlignmentRecord, DifferenceRecord, InputRecord, RunRecord, ScanRecord};
 use crate::report;
 use crate::scan::{Scan, SinogramSource};
+pub use lock::locked_alone;
 use output::{Existing, OutputFolder, read_json, write_json};
 use pilot::{Target, find_motion};
 use reconstruct_scan::{Motion, ScanJob};
@@ -157,10 +160,11 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
         plan: &plan,
         folder: &folder,
         finished: BTreeMap::new(),
-        defects: None,
+        lock: None,
+        touched: Vec::new(),
         warnings: Vec::new(),
     };
-    run.find_defects(&plan)?;
+    run.lock_series(&plan)?;
     let axes = run.find_axes(&plan, &scans)?;
     for (scan_plan, axis) in plan.scans.iter().zip(axes) {
         run.scan(scan_plan, axis, &plan)?;
@@ -171,6 +175,8 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
                 .push((scan_plan.name.clone(), reference.clone()));
         }
     }
+    run.warnings.extend(correct::out_of_family(&run.touched));
+    record.lock = run.lock.take().map(|(_, record)| record);
     record.warnings = std::mem::take(&mut run.warnings);
     record.stages = session
         .progress
@@ -189,7 +195,10 @@ struct SeriesRun<'a> {
     plan: &'a Plan,
     folder: &'a OutputFolder,
     finished: BTreeMap<String, Finished>,
-    defects: Option<DefectMap>,
+    /// Pixels that answer wrongly in the whole series; `None` where nobody asked.
+    lock: Option<(Arc<PixelMap>, LockRecord)>,
+    /// What the corrections of each scan touched: name, counts, projections and columns.
+    touched: Vec<(String, CorrectionCounts, [usize; 2])>,
     warnings: Vec<String>,
 }
 
@@ -201,8 +210,8 @@ struct Finished {
 }
 
 impl SeriesRun<'_> {
-    /// Opens and averages a scan of the series, with the defects that were found over all of them; with `turn`, its
-    /// frames are turned first where the plan says so.
+    /// Opens and averages a scan of the series, locked to the others where the config asks for it; with `turn`, its frames
+    /// are turned first where the plan says so.
     fn corrected(&self, index: usize, turn: bool) -> Result<CorrectedScan> {
         let opened = open_one(self.config, &self.config.scan[index])?;
         let planned = self.plan.scans.iter().find(|scan| scan.index == index);
@@ -215,38 +224,10 @@ impl SeriesRun<'_> {
             _ => opened,
         };
         let scan = CorrectedScan::new(opened, &self.config.correct)?;
-        match &self.defects {
-            Some(map) => scan.with_defects(map),
+        match &self.lock {
+            Some((map, _)) => scan.with_lock(map.clone()),
             None => Ok(scan),
         }
-    }
-
-    /// Finds the pixels that answer wrongly in all scans, where the config asks for it.
-    fn find_defects(&mut self, plan: &Plan) -> Result<()> {
-        let DefectConfig { find, ratio } = self.config.correct.defects;
-        if !find {
-            return Ok(());
-        }
-        let n_scans = self.config.scan.len();
-        let count = n_scans.min(defects::MOST_SCANS);
-        let scans: Vec<CorrectedScan> = (0..count)
-            .map(|k| self.corrected(k * (n_scans - 1) / (count - 1).max(1), false))
-            .collect::<Result<_>>()?;
-        let slab = plan.scans.iter().map(|scan| scan.slab).min().unwrap_or(1);
-        let map = defects::find(&scans, ratio, slab, &self.session.progress)?;
-        log::info!(
-            "defects: {} pixels ({:.3} %) answer wrongly in all of {count} scans and are interpolated",
-            map.count(),
-            100.0 * map.count() as f64 / (map.shape().0 * map.shape().1).max(1) as f64
-        );
-        if map.count() * 20 > map.shape().0 * map.shape().1 {
-            self.warnings.push(format!(
-                "{} pixels, more than a twentieth of the detector, were taken as defects: raise correct.defects.ratio",
-                map.count()
-            ));
-        }
-        self.defects = Some(map);
-        Ok(())
     }
 
     /// Finds the axis of every scan before any long work, so that a doubt stops the run early. The averaged flats are
@@ -307,16 +288,23 @@ impl SeriesRun<'_> {
         }
         let shift = motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px);
         let record_path = scan_folder.join("scan.json");
-        let kept = self.session.existing == Existing::Resume
-            && record_path.exists()
-            && volume::open(&volume_path).is_ok();
-        if kept {
+        let resumed =
+            self.session.existing == Existing::Resume && volume::open(&volume_path).is_ok();
+        let kept: Option<ScanRecord> = resumed.then(|| read_json(&record_path).ok()).flatten();
+        let record = if let Some(record) = kept {
             log::info!("{name}: the volume is complete, kept");
+            record
         } else {
             let record =
                 self.reconstruct(scan_plan, &scan, &axis, motion, scale, unit, &volume_path)?;
             write_json(&record_path, &record)?;
-        }
+            record
+        };
+        self.touched.push((
+            name.clone(),
+            record.corrections,
+            [record.n_angles, record.n_cols],
+        ));
         if let (Some(reference), Some(alignment)) = (&scan_plan.reference, alignment) {
             self.subtract(
                 scan_plan,
@@ -666,7 +654,7 @@ fn keep_or_check_recipe(
     }
     if existing == Existing::Overwrite {
         // an old record beside new volumes would look finished
-        for stale in ["run.json", "report.html"] {
+        for stale in ["run.json", "report.html", lock::RECORD] {
             let stale = folder.path().join(stale);
             if stale.exists() {
                 std::fs::remove_file(&stale).map_err(Error::io("remove", &stale))?;

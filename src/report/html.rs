@@ -100,7 +100,9 @@ pub(super) fn page(run: &Run, figures: &Figures) -> String {
     out += &row(&figures.axes);
     out += "<h3>What the corrections touched</h3><div class=\"wide\">";
     out += &tables::corrections(run);
-    out += "</div>\n<h2 id=\"run\">Run</h2>\n";
+    out += "</div>";
+    out += &tables::lock(run);
+    out += "\n<h2 id=\"run\">Run</h2>\n";
     out += &tables::machine(run);
     out += "<h3>Inputs</h3><div class=\"wide\">";
     out += &tables::inputs(run);
@@ -115,7 +117,7 @@ pub(super) fn page(run: &Run, figures: &Figures) -> String {
     out
 }
 
-/// Warnings of the run first, then those that only the whole series shows.
+/// Warnings of the run first, then those of scans and differences that it does not repeat.
 fn warnings(run: &Run, figures: &Figures) -> String {
     let mut all: Vec<String> = run.record.warnings.clone();
     let scans = run
@@ -135,7 +137,6 @@ fn warnings(run: &Run, figures: &Figures) -> String {
             all.push(format!("{name}: {warning}"));
         }
     }
-    all.extend(tables::out_of_family(run));
     all.extend(figures.missing.iter().cloned());
     if all.is_empty() {
         return "<p class=\"good\">No warnings.</p>\n".into();

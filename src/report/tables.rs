@@ -371,42 +371,20 @@ pub(super) fn axes(run: &Run) -> String {
     )
 }
 
-/// Name and share of the samples of each kind of correction.
-fn shares(scan: &Scan) -> [(&'static str, u64, f64); 6] {
-    let c = &scan.record.corrections;
-    let samples = c.samples.max(1) as f64;
-    let pixels = (scan.record.n_rows * scan.record.n_cols).max(1) as f64;
-    [
-        (
-            "pixels without signal",
-            c.bad_pixels,
-            c.bad_pixels as f64 / pixels,
-        ),
-        ("not finite", c.not_finite, c.not_finite as f64 / samples),
-        ("transmission raised", c.clipped, c.clipped as f64 / samples),
-        ("zingers", c.zingers, c.zingers as f64 / samples),
-        (
-            "columns with a large stripe",
-            c.large_stripes,
-            c.large_stripes as f64 / pixels,
-        ),
-        (
-            "columns dead or fluctuating",
-            c.dead_stripes,
-            c.dead_stripes as f64 / pixels,
-        ),
-    ]
-}
-
 /// What the corrections touched in every scan.
 pub(super) fn corrections(run: &Run) -> String {
+    let touched = |scan: &Scan| {
+        let record = &scan.record;
+        record.corrections.touched([record.n_angles, record.n_cols])
+    };
     let mut head = vec!["scan", "samples"];
     head.extend(
         run.scans
             .first()
-            .map(|scan| shares(scan).map(|s| s.0))
-            .into_iter()
-            .flatten(),
+            .map(touched)
+            .iter()
+            .flatten()
+            .map(|rule| rule.rule),
     );
     let rows: Vec<Vec<String>> = run
         .scans
@@ -416,11 +394,11 @@ pub(super) fn corrections(run: &Run) -> String {
                 scan.record.name.clone(),
                 count(scan.record.corrections.samples),
             ];
-            row.extend(shares(scan).map(|(_, n, share)| {
-                if n == 0 {
+            row.extend(touched(scan).map(|rule| {
+                if rule.count == 0 {
                     "0".into()
                 } else {
-                    format!("{} ({} %)", count(n), number(100.0 * share))
+                    format!("{} ({} %)", count(rule.count), number(100.0 * rule.share()))
                 }
             }));
             row
@@ -429,35 +407,21 @@ pub(super) fn corrections(run: &Run) -> String {
     table(&head, &rows)
 }
 
-/// Scans whose corrections touched far more, or far less, than those of the others: their difference may show it.
-pub(super) fn out_of_family(run: &Run) -> Vec<String> {
-    const RATIO: f64 = 3.0;
-    const LEAST: f64 = 1e-4;
-    let all: Vec<_> = run.scans.iter().map(shares).collect();
-    let mut out = Vec::new();
-    if all.len() < 2 {
-        return out;
-    }
-    for kind in 0..6 {
-        let mut sorted: Vec<f64> = all.iter().map(|s| s[kind].2).collect();
-        sorted.sort_by(f64::total_cmp);
-        // the lower of the two middles, so that of two scans the worse one is named
-        let median = sorted[(sorted.len() - 1) / 2];
-        for (scan, shares) in run.scans.iter().zip(&all) {
-            let (name, n, share) = shares[kind];
-            if (share - median).abs() > LEAST && (share > RATIO * median || share * RATIO < median)
-            {
-                out.push(format!(
-                    "{}: {name}: {} ({} %), against {} % in the series; look at its projections before its difference is believed",
-                    scan.record.name,
-                    count(n),
-                    number(100.0 * share),
-                    number(100.0 * median)
-                ));
-            }
-        }
-    }
-    out
+/// The pixels that answer wrongly in the whole series, in a sentence; empty where they were not looked for.
+pub(super) fn lock(run: &Run) -> String {
+    let Some(lock) = &run.record.lock else {
+        return String::new();
+    };
+    format!(
+        "<p>Series lock: {} pixels of the {} x {} detector answer wrongly in all of {} scans (root mean square {} in line integrals) \
+         and were corrected alike in every scan; {} were interpolated. The map is <code>stripes/pixels.npy</code>.</p>",
+        count(lock.corrected),
+        lock.shape[0],
+        lock.shape[1],
+        lock.scans.len(),
+        number(lock.strength),
+        count(lock.interpolated)
+    )
 }
 
 /// Inputs with size and hash.

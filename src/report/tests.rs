@@ -238,6 +238,7 @@ fn write_run(folder: &Path, n: usize, format: VolumeFormat) {
                 blake3: "ab".repeat(32),
             })
             .collect(),
+        lock: None,
         stages: vec![
             ("reconstructing pristine".into(), 12.5),
             ("difference".into(), 1.25),

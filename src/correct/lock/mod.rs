@@ -1,0 +1,288 @@
+//! The series lock: detector pixels that answer wrongly, found once over all scans of a series and treated alike in each.
+//!
+//! A pixel with a wrong response makes a stripe at one place of the detector, while the sample moves between the scans and
+//! is never quite the same. Methods that judge each scan alone cannot tell a stripe from structure of the sample that
+//! stays in one column; they change other columns in each scan, and what they take away differently comes out as a
+//! change that never was. The lock asks all scans together:
+//!
+//! 1. **Evidence** (`evidence`): one pass over a subset of the projections of each scan leaves, per pixel, the mean line
+//!    integral of each eighth of the scan and how much the pixel moves from one projection to the next.
+//! 2. **Search** (`search`): the anomaly of a pixel is its mean less the cubic through its good neighbours in the row, as a
+//!    multiple of what good pixels around it show. Only what all scans share (the least anomaly over the scans, where
+//!    they agree in sign, in each eighth) counts. Structure of the sample moves and is not shared.
+//! 3. **Treatment** (`treat`): a pixel that still follows its neighbours keeps what it measured; only the slow part of its
+//!    deviation from them (a running median over an eighth of the angles) is taken off: gain errors, drift, steps and
+//!    wrong curvature, as large as they are in that scan. A pixel that does not respond is interpolated. All other
+//!    pixels keep their values bit by bit.
+//!
+//! The same pixels are treated in the same way in every scan. Nothing here is in the literature that we know of; the parts
+//! are: the robust detection of stripes on averaged data (Vo, Atwood and Drakopoulos 2018, algorithm 4) and the double
+//! flat field (see `double_flat`), which takes the angular mean as it is and with it the sample.
+
+mod evidence;
+mod search;
+#[cfg(test)]
+mod tests;
+mod treat;
+
+use std::borrow::Borrow;
+
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+use super::CorrectedScan;
+use crate::config::LockConfig;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::scan::SinogramSource;
+use evidence::Evidence;
+
+pub(super) use treat::Scratch;
+
+/// Scans looked at, at most, spread over the series: a wrong pixel shows in all of them.
+pub const MOST_SCANS: usize = 5;
+
+/// What is done with a pixel in every scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Verdict {
+    /// Left as it is.
+    Good = 0,
+    /// The slow part of its deviation from its neighbours is taken off.
+    Corrected = 1,
+    /// Interpolated: it does not respond, or is without signal in some scan.
+    Interpolated = 2,
+}
+
+impl Verdict {
+    fn of(value: u8) -> Option<Verdict> {
+        [Verdict::Good, Verdict::Corrected, Verdict::Interpolated]
+            .into_iter()
+            .find(|&verdict| verdict as u8 == value)
+    }
+}
+
+/// The pixels of a detector that answer wrongly.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PixelMap {
+    /// `[row, col]`
+    verdicts: Array2<Verdict>,
+    /// By how much each pixel is wrong: the root mean square over the eighths of the scan of the anomaly shared by all
+    /// scans, in line integrals `[row, col]`; 0 where nothing was found.
+    strength: Array2<f32>,
+}
+
+/// `stripes/lock.json`: what the series lock found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LockRecord {
+    /// Detector `[rows, columns]`.
+    pub shape: [usize; 2],
+    /// Scans that were asked.
+    pub scans: Vec<String>,
+    /// Projections of each that were looked at.
+    pub projections: Vec<usize>,
+    /// Pixels of which the slow part of the deviation is taken off in every scan.
+    pub corrected: u64,
+    /// Pixels that are interpolated in every scan (those without signal in some scan included).
+    pub interpolated: u64,
+    /// Rows in which more than a quarter of the pixels looked wrong; nothing is corrected there.
+    pub rows_given_up: u64,
+    /// Root mean square of the shared anomaly of the corrected pixels, in line integrals.
+    pub strength: f64,
+}
+
+impl PixelMap {
+    /// A detector `[row, col]` without faults.
+    #[must_use]
+    pub fn clean(shape: (usize, usize)) -> PixelMap {
+        PixelMap {
+            verdicts: Array2::from_elem(shape, Verdict::Good),
+            strength: Array2::zeros(shape),
+        }
+    }
+
+    /// `[row, col]`
+    #[must_use]
+    pub fn shape(&self) -> (usize, usize) {
+        self.verdicts.dim()
+    }
+
+    /// What is done with a pixel.
+    #[must_use]
+    pub fn verdict(&self, row: usize, col: usize) -> Verdict {
+        self.verdicts[[row, col]]
+    }
+
+    /// Columns of a row with that verdict.
+    pub(super) fn columns(&self, row: usize, verdict: Verdict) -> impl Iterator<Item = usize> + '_ {
+        let row = self.verdicts.row(row);
+        (0..row.len()).filter(move |&col| row[col] == verdict)
+    }
+
+    /// Corrects the sinogram `[angle, col]` of transmission of a row in place.
+    pub(super) fn treat(
+        &self,
+        row: usize,
+        sinogram: &mut [f32],
+        min_transmission: f32,
+        scratch: &mut Scratch,
+    ) {
+        let verdicts = self.verdicts.row(row).to_vec();
+        treat::treat(sinogram, &verdicts, min_transmission, scratch);
+    }
+
+    /// Pixels with that verdict.
+    #[must_use]
+    pub fn count(&self, verdict: Verdict) -> u64 {
+        self.verdicts.iter().filter(|&&v| v == verdict).count() as u64
+    }
+
+    /// Verdicts (0, 1, 2) and strengths as `[2, row, col]`, for a file.
+    #[must_use]
+    pub fn to_planes(&self) -> ndarray::Array3<f32> {
+        let (rows, cols) = self.shape();
+        ndarray::Array3::from_shape_fn((2, rows, cols), |(plane, row, col)| match plane {
+            0 => f32::from(self.verdicts[[row, col]] as u8),
+            _ => self.strength[[row, col]],
+        })
+    }
+
+    /// Back from [`PixelMap::to_planes`]; `None` for anything else.
+    #[must_use]
+    pub fn from_planes(planes: &ndarray::Array3<f32>) -> Option<PixelMap> {
+        let (2, rows, cols) = planes.dim() else {
+            return None;
+        };
+        let mut map = PixelMap::clean((rows, cols));
+        for row in 0..rows {
+            for col in 0..cols {
+                let value = planes[[0, row, col]];
+                let whole = (0.0..=2.0).contains(&value) && value.fract() == 0.0;
+                map.verdicts[[row, col]] = Verdict::of(if whole { value as u8 } else { 255 })?;
+                map.strength[[row, col]] = planes[[1, row, col]];
+            }
+        }
+        Some(map)
+    }
+
+    /// The record of this map; names and numbers of the scans are the caller's.
+    #[must_use]
+    fn record(&self, rows_given_up: u64) -> LockRecord {
+        let corrected = self.count(Verdict::Corrected);
+        let power: f64 = self
+            .strength
+            .iter()
+            .zip(&self.verdicts)
+            .filter(|(_, verdict)| **verdict == Verdict::Corrected)
+            .map(|(&strength, _)| f64::from(strength).powi(2))
+            .sum();
+        LockRecord {
+            shape: [self.shape().0, self.shape().1],
+            corrected,
+            interpolated: self.count(Verdict::Interpolated),
+            rows_given_up,
+            strength: (power / corrected.max(1) as f64).sqrt(),
+            ..LockRecord::default()
+        }
+    }
+}
+
+/// Memory that finding the map takes for `n_scans` scans of a detector `[row, col]`, when `rows` rows are looked at at a
+/// time, beside the averaged flats of one scan \[bytes\].
+#[must_use]
+pub fn bytes(n_scans: usize, [n_rows, n_cols]: [usize; 2], rows: usize) -> u64 {
+    let plane = ((rows + search::HALO).min(n_rows) * n_cols * 4) as u64;
+    // stored evidence of each scan; sums, extremes and the frames in work of one; the map
+    n_scans as u64 * evidence::PLANES * plane
+        + (4 + 2 * rayon::current_num_threads() as u64) * plane
+        + (n_rows * n_cols * 5) as u64
+}
+
+/// Rows that can be looked at at a time under `room` bytes; at least 32, so that there is something to compare with.
+#[must_use]
+pub fn band_rows(n_scans: usize, shape: [usize; 2], room: u64) -> usize {
+    let mut rows = shape[0].max(1);
+    while rows > 32 && bytes(n_scans, shape, rows) > room {
+        rows = rows.div_ceil(2).max(32);
+    }
+    rows
+}
+
+/// Finds the pixels that answer wrongly in all of `n_scans` scans of a detector `[row, col]`, `band` rows at a time.
+///
+/// `open` gives a scan by its number; one is held at a time, and each band asks for it, and reads its projections, anew.
+/// The result does not depend on `band` or on threads. With one scan there is nobody to agree with: the bar is
+/// twice as high, and what stands still in the sample (rings around the axis) may be taken for the detector.
+///
+/// # Errors
+/// [`Error::Shape`] when a detector differs; those of `open` and of reading.
+pub fn find<S: Borrow<CorrectedScan>>(
+    n_scans: usize,
+    [n_rows, n_cols]: [usize; 2],
+    mut open: impl FnMut(usize) -> Result<S>,
+    config: &LockConfig,
+    band: usize,
+    progress: &Progress,
+) -> Result<(PixelMap, LockRecord)> {
+    let LockConfig {
+        // the caller's question
+        enabled: _,
+        ratio,
+        projections,
+    } = *config;
+    let band = band.clamp(1, n_rows.max(1));
+    let n_bands = n_rows.div_ceil(band);
+    let stage = progress.stage(
+        "comparing the detector over the scans",
+        (n_scans * n_bands) as u64,
+        "scans",
+    );
+    let ratio = if n_scans == 1 { 2.0 * ratio } else { ratio };
+    let mut map = PixelMap::clean((n_rows, n_cols));
+    let mut given_up = 0;
+    let mut looked_at = vec![0; n_scans];
+    for start in (0..n_rows).step_by(band) {
+        let rows = start..(start + band).min(n_rows);
+        let held = search::with_halo(&rows, n_rows);
+        let mut evidence = Vec::with_capacity(n_scans);
+        for (index, looked_at) in looked_at.iter_mut().enumerate() {
+            let scan = open(index)?;
+            let scan = scan.borrow();
+            check_detector(scan, (n_rows, n_cols))?;
+            let angles = evidence::chosen(scan.angles_rad().len(), projections);
+            *looked_at = angles.len();
+            evidence.push(Evidence::gather(scan, held.clone(), &angles)?);
+            stage.inc(1);
+        }
+        let found = search::search(&evidence, &held, &rows, ratio);
+        given_up += found.iter().filter(|row| row.given_up).count() as u64;
+        for (row, found) in rows.zip(found) {
+            for (col, verdict, strength) in found.pixels {
+                map.verdicts[[row, col]] = verdict;
+                map.strength[[row, col]] = strength;
+            }
+        }
+    }
+    let record = LockRecord {
+        projections: looked_at,
+        ..map.record(given_up)
+    };
+    Ok((map, record))
+}
+
+/// The scan must have the detector `[row, col]`.
+pub(super) fn check_detector(scan: &CorrectedScan, shape: (usize, usize)) -> Result<()> {
+    let found = (scan.n_rows(), scan.n_cols());
+    if found == shape {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        what: format!("detector of {} [row, col]", scan.scan().path.display()),
+        expected: vec![shape.0, shape.1],
+        found: vec![found.0, found.1],
+        hint:
+            "the scans of a series share one detector; for others set correct.lock.enabled = false"
+                .into(),
+    })
+}

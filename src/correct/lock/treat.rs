@@ -1,0 +1,103 @@
+//! Takes the slow part of the deviation of wrong pixels off one sinogram.
+
+use super::Verdict;
+use crate::correct::bad_pixels::lagrange;
+use crate::correct::sliding::running_median;
+
+/// Buffers of one sinogram.
+#[derive(Default)]
+pub(in crate::correct) struct Scratch {
+    deviation: Vec<f32>,
+    slow: Vec<f32>,
+    window: Vec<f32>,
+}
+
+/// Share of the scan over which the deviation is taken as slow.
+const SHARE: usize = 8;
+/// Good neighbours are looked for this far \[px\].
+const REACH: usize = 32;
+
+/// Corrects the columns of the transmission sinogram `[angle, col]` that `verdicts` `[col]` names, in place.
+///
+/// The deviation is `-ln` of the column less the cubic through the two nearest good columns on either side (a straight
+/// line where a side has one). Its slow part, a straight line and a running median over an eighth of the
+/// angles of the rest, is taken off: the median follows steps and forgets structure that passes the column quickly.
+pub(super) fn treat(
+    sinogram: &mut [f32],
+    verdicts: &[Verdict],
+    min_transmission: f32,
+    scratch: &mut Scratch,
+) {
+    let n_cols = verdicts.len();
+    let n_angles = sinogram.len().checked_div(n_cols).unwrap_or(0);
+    let good = |&c: &usize| verdicts[c] == Verdict::Good;
+    let mut exponents: Vec<(usize, Vec<f32>)> = Vec::new();
+    for col in (0..n_cols).filter(|&col| verdicts[col] == Verdict::Corrected) {
+        let mut left = (col.saturating_sub(REACH)..col).rev().filter(good);
+        let mut right = (col + 1..(col + 1 + REACH).min(n_cols)).filter(good);
+        let away = |c: usize| c as f32 - col as f32;
+        let (columns, weights) = match (left.next(), left.next(), right.next(), right.next()) {
+            (Some(l1), Some(l2), Some(r1), Some(r2)) => (
+                [l2, l1, r1, r2],
+                lagrange([away(l2), away(l1), away(r1), away(r2)]),
+            ),
+            (Some(l1), _, Some(r1), _) => {
+                let [a, b] = lagrange([away(l1), away(r1)]);
+                ([l1, l1, r1, r1], [0.0, a, b, 0.0])
+            }
+            // the search flags no pixel without good neighbours
+            _ => continue,
+        };
+        let Scratch {
+            deviation,
+            slow,
+            window,
+        } = scratch;
+        deviation.clear();
+        deviation.extend(sinogram.chunks_exact(n_cols).map(|line| {
+            let integral = |c: usize| -line[c].max(min_transmission).ln();
+            let around: f32 = columns
+                .iter()
+                .zip(weights)
+                .map(|(&c, w)| w * integral(c))
+                .sum();
+            integral(col) - around
+        }));
+        slow_part(deviation, slow, window);
+        exponents.push((col, slow.clone()));
+    }
+    for (col, slow) in exponents {
+        for angle in 0..n_angles {
+            sinogram[angle * n_cols + col] *= slow[angle].exp();
+        }
+    }
+}
+
+/// Straight line plus running median of the rest, over an eighth of the samples.
+fn slow_part(deviation: &mut [f32], slow: &mut Vec<f32>, window: &mut Vec<f32>) {
+    let width = (deviation.len() / SHARE) | 1;
+    // the line is fitted to the medians, not to the samples: structure that passes has no say
+    running_median(deviation, width, slow, window);
+    let (offset, slope) = line_through(slow);
+    for (k, value) in deviation.iter_mut().enumerate() {
+        *value -= offset + slope * k as f32;
+    }
+    running_median(deviation, width, slow, window);
+    for (k, value) in slow.iter_mut().enumerate() {
+        *value += offset + slope * k as f32;
+    }
+}
+
+/// Offset and slope of the least-squares line.
+fn line_through(values: &[f32]) -> (f32, f32) {
+    let n = values.len() as f64;
+    let middle = (n - 1.0) / 2.0;
+    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n.max(1.0);
+    let (mut across, mut spread) = (0.0, 0.0);
+    for (k, &value) in values.iter().enumerate() {
+        across += (k as f64 - middle) * f64::from(value);
+        spread += (k as f64 - middle).powi(2);
+    }
+    let slope = if spread > 0.0 { across / spread } else { 0.0 };
+    ((mean - slope * middle) as f32, slope as f32)
+}
