@@ -380,6 +380,14 @@ impl SeriesRun<'_> {
             &self.session.progress,
         )?;
         record.reference = reference.to_string();
+        let shape = [scan_plan.rows.len(), scan_plan.slice[1], scan_plan.slice[0]];
+        let wanted = plan::pilot_binning(shape, u64::MAX);
+        if scan_plan.pilot_binning > wanted {
+            record.warnings.push(format!(
+                "--memory made the pilots of the alignment coarser (binned by {} instead of {wanted}): with more memory the shift may come out slightly different",
+                scan_plan.pilot_binning
+            ));
+        }
         if record.confidence < self.config.align.min_confidence {
             record.warnings.push(format!(
                 "alignment of {} is uncertain (confidence {:.2}): look at the checkerboard in the report, or give align.shift",

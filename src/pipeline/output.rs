@@ -30,8 +30,8 @@ impl OutputFolder {
     /// Claims `path`.
     ///
     /// # Errors
-    /// [`Error::OutputExists`] when a finished or broken-off run is there and `existing` is [`Existing::Refuse`];
-    /// [`Error::Input`] when another run writes into it or it holds files that are not a run's.
+    /// [`Error::OutputExists`] when a finished run is there and `existing` is [`Existing::Refuse`]; [`Error::Input`] when
+    /// it was broken off, when another run writes into it or it holds files that are not a run's.
     pub fn claim(path: &Path, existing: Existing) -> Result<OutputFolder> {
         fs::create_dir_all(path).map_err(Error::io("create folder", path))?;
         let lock_path = path.join(".tomodelta.lock");
@@ -48,6 +48,13 @@ impl OutputFolder {
             ));
         }
         let used = path.join("config.toml").exists() || path.join("run.json").exists();
+        if used && existing == Existing::Refuse && !path.join("run.json").exists() {
+            return Err(Error::input(
+                path,
+                "holds a run that was broken off",
+                "give --resume to go on with it, or --overwrite to start anew",
+            ));
+        }
         if used && existing == Existing::Refuse {
             return Err(Error::OutputExists {
                 path: path.to_path_buf(),
@@ -157,6 +164,9 @@ mod tests {
         let path = folder.path().join("out");
         drop(OutputFolder::claim(&path, Existing::Refuse).unwrap());
         write_file(&path.join("config.toml"), b"x").unwrap();
+        let broken_off = OutputFolder::claim(&path, Existing::Refuse).unwrap_err();
+        assert!(broken_off.to_string().contains("--resume"), "{broken_off}");
+        write_file(&path.join("run.json"), b"x").unwrap();
         assert!(matches!(
             OutputFolder::claim(&path, Existing::Refuse),
             Err(Error::OutputExists { .. })
