@@ -106,12 +106,7 @@ impl Options {
             photons: None,
             blur_px: None,
             noise: true,
-            // the two that are compared with their truth: see the README, "Limits"
-            artefacts: if matches!(preset, Preset::Demo | Preset::Sample) {
-                0.0
-            } else {
-                1.0
-            },
+            artefacts: 1.0,
             truncated: false,
             shift_voxel: None,
             rotation_deg: None,
