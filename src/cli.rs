@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use tomodelta::config::{AlignMethod, CenterMethod, FilterWindow, ReconstructMethod, VolumeFormat};
-use tomodelta::simulate::Preset;
+use tomodelta::config::{
+    Acquisition, AlignMethod, CenterMethod, FilterWindow, ReconstructMethod, VolumeFormat,
+};
+use tomodelta::simulate::{Preset, Turn};
 
 /// From raw micro-CT scans to measured change.
 #[derive(Debug, Parser)]
@@ -144,6 +146,8 @@ pub(crate) enum Command {
         /// Rotation axis [px] at the middle row; found when not given
         #[arg(long)]
         axis: Option<f64>,
+        #[command(flatten)]
+        placement: Placement,
         /// Algorithm
         #[arg(long, value_enum)]
         method: Option<ReconstructMethod>,
@@ -208,6 +212,9 @@ pub(crate) enum Command {
         /// Projections
         #[arg(long)]
         angles: Option<usize>,
+        /// Half or full turn; offset: a full turn with the axis near the edge (half acquisition)
+        #[arg(long, value_enum, default_value = "half")]
+        turn: Turn,
         /// Seed of the noise
         #[arg(long)]
         seed: Option<u64>,
@@ -308,9 +315,49 @@ pub(crate) struct Input {
     /// Angles: dataset, text file with one angle per line, or START:STOP:COUNT in degrees, both ends included
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) angles: Option<String>,
+    /// Movement of the sample: CSV file with the columns x_px and z_px, a line per projection; or a dataset
+    #[arg(long)]
+    shifts: Option<String>,
     /// Detector pixel at the sample [um]
     #[arg(long)]
     pixel_size: Option<f64>,
+}
+
+/// What slices are made, and where they lie.
+#[derive(Debug, Args)]
+pub(crate) struct Placement {
+    /// Half acquisition (a full turn with the axis near the edge) or not; auto sees it
+    #[arg(long, value_enum)]
+    acquisition: Option<Acquisition>,
+    /// Average rows and columns in groups of N: a quick preview
+    #[arg(long, value_name = "N")]
+    bin: Option<usize>,
+    /// Put the grid elsewhere: X,Y,Z in pixels
+    #[arg(long, allow_hyphen_values = true, value_name = "X,Y,Z")]
+    shift: Option<String>,
+    /// Turn the grid about the rotation axis, from x towards y [degrees]
+    #[arg(long, allow_hyphen_values = true)]
+    rotation: Option<f64>,
+    /// Pixels per voxel, for a scan that sees the sample larger (above 1) or smaller
+    #[arg(long)]
+    scale: Option<f64>,
+}
+
+impl Placement {
+    /// These flags as overrides of the config.
+    pub(crate) fn overrides(&self) -> Vec<(String, String)> {
+        let number = |value: &f64| format!("{value:?}");
+        [
+            ("acquisition", self.acquisition.as_ref().map(word)),
+            ("binning", self.bin.map(|bin| bin.to_string())),
+            ("grid.shift", self.shift.as_ref().map(|s| format!("[{s}]"))),
+            ("grid.rotation", self.rotation.as_ref().map(number)),
+            ("grid.scale", self.scale.as_ref().map(number)),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((format!("reconstruct.{key}"), value?)))
+        .collect()
+    }
 }
 
 fn test_size(text: &str) -> Result<(usize, usize), String> {
@@ -364,6 +411,7 @@ impl Input {
             ("flats", &self.flats),
             ("darks", &self.darks),
             ("angles", &self.angles),
+            ("shifts", &self.shifts),
         ]
         .into_iter()
         .filter_map(|(key, value)| {

@@ -86,6 +86,10 @@ pub struct ScanConfig {
     /// Lean of the axis given by hand \[px per row\].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub axis_slope: Option<f64>,
+    /// Pixels of this scan per pixel of its reference, where the sample is seen larger or smaller; absent: the ratio of
+    /// the pixel sizes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub magnification: Option<f64>,
     /// When the scan was taken (RFC 3339), for the time axis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
@@ -128,8 +132,28 @@ pub struct InputConfig {
     /// Readings of the beam monitor, one per projection or per frame: a dataset path, or a text file with one per line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monitor: Option<String>,
+    /// Movement of the sample during the scan: a CSV file with the columns `x_px` and `z_px`, one line per projection, or
+    /// a dataset `[projection, 2]` of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shifts: Option<String>,
     /// Projections to leave out, counted from 0 among the projections.
     pub exclude: Vec<usize>,
+    /// Which bad projections are left out without being named in `exclude`; absent: those that hold no picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad_projections: Option<BadProjections>,
+}
+
+/// Which projections are left out for their light: see [`crate::correct::screen`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BadProjections {
+    /// None; they are named in a warning.
+    None,
+    /// Those without a picture: dark, blank, or not a number.
+    #[default]
+    Lost,
+    /// Those too whose light differs from that of their neighbours.
+    All,
 }
 
 /// Unit of the angles in a file.
@@ -623,6 +647,15 @@ pub struct ReconstructConfig {
     pub crop: String,
     /// Voxels outside this radius, as a share of half the width, are set to 0; 0: none.
     pub mask_radius: f64,
+    /// How wide a slice the scan tells.
+    pub acquisition: Acquisition,
+    /// Rows and columns of the detector averaged in groups, for previews: the voxel is as many times larger.
+    pub binning: usize,
+    /// A leaning axis mixes heights; where it does by more than this at the edge of the detector, rows are taken along
+    /// the lean \[px\].
+    pub level_above: f64,
+    /// Where the voxels stand.
+    pub grid: GridConfig,
 }
 
 impl Default for ReconstructConfig {
@@ -636,6 +669,45 @@ impl Default for ReconstructConfig {
             rows: String::new(),
             crop: String::new(),
             mask_radius: 1.0,
+            acquisition: Acquisition::Auto,
+            binning: 1,
+            level_above: 1.0,
+            grid: GridConfig::default(),
+        }
+    }
+}
+
+/// How wide a slice a scan tells: see [`crate::reconstruct::acquisition`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Acquisition {
+    /// Half where a full turn was taken with the axis near the edge of the detector.
+    Auto,
+    /// As wide as the detector.
+    Full,
+    /// A full turn that sees each side once: up to twice as wide.
+    Half,
+}
+
+/// `[reconstruct.grid]`: a point p of the output stands at scale R p + shift in the scan, from the rotation axis and
+/// the middle row; R turns x (columns) towards y (rows).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GridConfig {
+    /// `[x, y, z]` \[px\]
+    pub shift: [f64; 3],
+    /// Turn about the rotation axis \[degrees\].
+    pub rotation: f64,
+    /// Pixels of the scan per voxel.
+    pub scale: f64,
+}
+
+impl Default for GridConfig {
+    fn default() -> Self {
+        GridConfig {
+            shift: [0.0; 3],
+            rotation: 0.0,
+            scale: 1.0,
         }
     }
 }
@@ -858,6 +930,8 @@ impl Config {
                 detector: own.detector.clone().or_else(|| common.detector.clone()),
                 angle_unit: own.angle_unit.or(common.angle_unit),
                 monitor: own.monitor.clone().or_else(|| common.monitor.clone()),
+                shifts: own.shifts.clone().or_else(|| common.shifts.clone()),
+                bad_projections: own.bad_projections.or(common.bad_projections),
                 exclude: if own.exclude.is_empty() {
                     common.exclude.clone()
                 } else {
@@ -1065,6 +1139,19 @@ impl Config {
             0.0,
             2.0,
         )?;
+        within(
+            "reconstruct.binning",
+            self.reconstruct.binning as f64,
+            1.0,
+            64.0,
+        )?;
+        within(
+            "reconstruct.level_above",
+            self.reconstruct.level_above,
+            0.0,
+            1e9,
+        )?;
+        self.reconstruct.grid.validate()?;
         self.reconstruct.row_range(usize::MAX)?;
         self.reconstruct.crop_ranges()?;
         within("align.search", self.align.search, 0.01, 0.5)?;
@@ -1147,6 +1234,19 @@ impl Config {
                     scan.axis_slope.unwrap_or_default(),
                     "is the lean of an axis given by hand: give scan.axis too, or leave it out",
                 ));
+            }
+            if let Some(scale) = scan.magnification {
+                let rule = if self.reference_of(scan).is_none() {
+                    "is pixels per pixel of the reference, and this scan is the reference; leave it out, or give reconstruct.grid.scale"
+                } else if !(0.9..=1.1).contains(&scale) {
+                    "must lie between 0.9 and 1.1: pixels of this scan per pixel of its reference"
+                } else {
+                    ""
+                };
+                if !rule.is_empty() {
+                    let key = format!("scan[{index}].magnification");
+                    return Err(Error::config(key, scale, rule));
+                }
             }
             if let Some(reference) = self.reference_of(scan)
                 && !names.contains(&reference)
@@ -1234,6 +1334,45 @@ pub enum DeviceChoice {
     Cpu,
     /// A GPU, the best one or the one of this number; a software adapter counts here.
     Gpu(Option<usize>),
+}
+
+impl GridConfig {
+    fn validate(&self) -> Result<()> {
+        let GridConfig {
+            shift,
+            rotation,
+            scale,
+        } = self;
+        let rule = |key: &str, value: String, rule: &str| {
+            Err(Error::config(
+                format!("reconstruct.grid.{key}"),
+                value,
+                rule,
+            ))
+        };
+        if shift.iter().any(|s| s.is_nan() || s.abs() > 1e5) {
+            return rule(
+                "shift",
+                format!("{shift:?}"),
+                "must be three numbers of at most 1e5 px",
+            );
+        }
+        if rotation.is_nan() || rotation.abs() > 360.0 {
+            return rule(
+                "rotation",
+                rotation.to_string(),
+                "must lie between -360 and 360 degrees",
+            );
+        }
+        if !(0.9..=1.1).contains(scale) {
+            return rule(
+                "scale",
+                scale.to_string(),
+                "must lie between 0.9 and 1.1; for coarser voxels use reconstruct.binning",
+            );
+        }
+        Ok(())
+    }
 }
 
 impl ReconstructConfig {

@@ -22,7 +22,9 @@
 //! | array order | slowest first, written in brackets: `[z, y, x]`, `[row, angle, col]` |
 //! | pixel centre | integer: pixel 0 covers -0.5 to 0.5 |
 //! | rotation axis | column of the detector, 0-based \[px\]; may lean: a line over the detector rows |
-//! | slice | W x W for a detector W wide; the axis stands at `(W - 1) / 2` in x and y |
+//! | roll | an axis that leans by a slope is a detector rolled by its arc tangent: a ray t pixels right of the axis meets the slice slope * t rows higher up |
+//! | slice | W x W for a detector W wide (more for half acquisition, fewer for binned rows); the axis stands at `(W - 1) / 2` in x and y |
+//! | movement | `x_px`, `z_px` of a projection: the sample is seen that much further right and down, see [`scan::Shifts`] |
 //! | directions | x to the right along columns, y down along rows, z along detector rows; slice z is detector row z |
 //! | angle | radians inside, degrees at the edges; the ray of detector coordinate t (pixels right of the axis) holds the points with `x cos(theta) - y sin(theta) = t`, y down |
 //! | line integral | `-ln((projection - dark) / (flat - dark))`, no unit |

@@ -11,13 +11,19 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use crate::config::{AlignMethod, Config, ReconstructConfig, VolumeFormat};
+use crate::center::AxisFit;
+use crate::config::{
+    Acquisition, AlignMethod, Config, ReconstructConfig, ScanConfig, VolumeFormat,
+};
 use crate::correct::lock;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::io::volume;
-use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
-use crate::reconstruct::{Reconstructor, SliceJob};
+use crate::pipeline::geometry::ScanGeometry;
+use crate::pipeline::reconstruct_scan::{Motion, ScanJob};
+use crate::reconstruct::Reconstructor;
+use crate::reconstruct::acquisition::{Field, is_full_turn};
+use crate::reconstruct::geometry::Grid;
 use crate::scan::Scan;
 
 pub use reading::{Reading, Scratch};
@@ -80,6 +86,14 @@ pub struct ScanPlan {
     pub reference: Option<String>,
     /// Detector rows that become slices.
     pub rows: Range<usize>,
+    /// The same as rows of the binned detector, whose row 0 begins at detector row `rows.start % binning`.
+    pub slices: Range<usize>,
+    /// Rows and columns averaged in groups.
+    pub binning: usize,
+    /// What is seen of a slice, before the binning.
+    pub field: Field,
+    /// Whether half acquisition is still to be decided by the axis.
+    pub may_be_half: bool,
     /// Columns and rows of a slice.
     pub slice: [usize; 2],
     /// Where counts become line integrals, and why there.
@@ -184,85 +198,191 @@ pub fn memory_cap(config: &Config) -> Result<u64> {
     Ok((free / 4 * 3).max(512 << 20))
 }
 
-/// The grid of a slice for a detector `n_cols` wide: square, cut by `crop`.
+/// The grid of a slice that is `field` wide: square, binned, cut by `crop`.
 ///
 /// # Errors
-/// [`Error::Config`] when the crop leaves the slice.
-pub fn slice_grid(config: &ReconstructConfig, n_cols: usize) -> Result<Grid> {
-    let grid = Grid::square(n_cols);
+/// [`Error::Config`] when the crop leaves the slice, or the binning leaves nothing.
+pub fn slice_grid(config: &ReconstructConfig, field: Field) -> Result<Grid> {
+    let (width, b) = (field.width, config.binning);
+    if width / b < 2 {
+        return Err(Error::config(
+            "reconstruct.binning",
+            b,
+            format!("a slice of this scan is {width} px wide"),
+        ));
+    }
+    let grid = Grid::square(width / b);
     match config.crop_ranges()? {
         None => Ok(grid),
-        Some([x, y]) if x.end <= n_cols && y.end <= n_cols => Ok(grid.crop(&x, &y)),
+        Some([x, y]) if x.end <= width && y.end <= width => {
+            // every voxel that the crop touches
+            let binned =
+                |range: Range<usize>| range.start / b..range.end.div_ceil(b).min(width / b);
+            Ok(grid.crop(&binned(x), &binned(y)))
+        }
         Some(_) => Err(Error::config(
             "reconstruct.crop",
             &config.crop,
-            format!("a slice of this scan is {n_cols} x {n_cols} voxels"),
+            format!("a slice of this scan is {width} x {width} px"),
         )),
     }
 }
 
+/// What is seen of a slice, as far as it is known before the axis was found.
+///
+/// # Errors
+/// [`Error::Config`] for a malformed crop.
+pub fn field_before_the_axis(
+    config: &ReconstructConfig,
+    angles_rad: &[f64],
+    n_cols: usize,
+) -> Result<Field> {
+    let crop = config.crop_ranges()?;
+    let needed = crop.map_or(0, |[x, y]| x.end.max(y.end));
+    let mode = config.acquisition;
+    Ok(Field::before_the_axis(mode, angles_rad, n_cols, needed))
+}
+
+/// Detector rows `rows` as rows of the binned detector; what is left at the end is left out.
+///
+/// # Errors
+/// [`Error::Config`] when the binning leaves nothing.
+pub fn binned_rows(rows: &Range<usize>, binning: usize) -> Result<Range<usize>> {
+    if rows.len() < binning {
+        return Err(Error::config(
+            "reconstruct.binning",
+            binning,
+            format!("there are {} detector rows", rows.len()),
+        ));
+    }
+    let start = rows.start / binning;
+    Ok(start..start + rows.len() / binning)
+}
+
+/// Which rows a slab needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowsNeeded {
+    /// Rows and columns averaged in groups.
+    pub binning: usize,
+    /// Whether rows are interpolated between, so that those they come from are held beside them.
+    pub moved: bool,
+    /// Rows beyond the slab that are needed for it, above and below together.
+    pub halo: usize,
+}
+
 /// Memory of correcting and reconstructing slabs of one scan `[angle, row, col]`, beside the reconstructor's scratch:
 /// rows of one slab are corrected while the one before is reconstructed and the one before that is written.
-///
-/// `moved`: the scan is put on the grid of another, so rows are held beside the interpolated ones.
 #[must_use]
 pub fn reconstruct_need(
     shape: [usize; 3],
     grid: &Grid,
     volume_rows: usize,
     format: VolumeFormat,
-    moved: bool,
+    reading: RowsNeeded,
 ) -> SlabNeed {
     let [n_angles, _, n_cols] = shape;
-    let sinogram = (n_angles * n_cols * 4) as u64;
+    let b = reading.binning;
+    let sinogram = (n_angles * (n_cols / b) * 4) as u64;
     let slice = (grid.n_x * grid.n_y * 4) as u64;
-    let (copies, halo) = if moved {
-        (3, 2 * HALO_ROWS as u64)
+    let (copies, halo) = if reading.moved {
+        (3, 3 * reading.halo as u64)
     } else {
         (1, 0)
+    };
+    // a slab of binned rows is averaged from as many rows of the detector as the slab has slices, at least one group
+    let fine = if b == 1 {
+        (0, 0)
+    } else {
+        let row = (n_angles * n_cols * 4) as u64;
+        (b as u64 * row, row)
     };
     SlabNeed {
         fixed: crate::correct::fixed_bytes(shape)
             + volume::writer_bytes(format, [volume_rows, grid.n_y, grid.n_x])
-            + halo * sinogram,
-        per_slice: (copies + 1) * sinogram + 2 * slice,
+            + halo * sinogram
+            + fine.0,
+        per_slice: (copies + 1) * sinogram + 2 * slice + fine.1,
     }
 }
 
-/// A slab of one scan that is reconstructed for itself, on `device`.
+/// A slab of a scan `[angle, row, col]` that is reconstructed for itself, on `device`, as `geometry` (not yet binned) says.
 ///
 /// # Errors
 /// [`Error::Memory`]; those of [`Reconstructor::new`].
 pub fn single_slab(
     config: &Config,
-    shape: [usize; 3],
-    angles_rad: &[f64],
+    geometry: &ScanGeometry,
+    motion: &Motion,
     pixel_size_um: Option<f64>,
     device: &Device,
 ) -> Result<Slab> {
+    let shape = [geometry.angles_rad.len(), geometry.n_rows, geometry.n_cols];
     let rows = config.reconstruct.row_range(shape[1])?;
-    let grid = slice_grid(&config.reconstruct, shape[2])?;
-    let need = reconstruct_need(shape, &grid, rows.len(), config.run.format, false);
-    let reconstructor = reconstructor(config, shape[2], angles_rad, grid, device)?;
-    need.slab_under(memory_cap(config)?, rows.len(), "reconstructing", |rows| {
-        reconstructor.scratch_bytes(rows)
-            + crate::correct::scratch_bytes(shape, rows, &config.correct, pixel_size_um)
-    })
+    let slices = binned_rows(&rows, config.reconstruct.binning)?;
+    let need = SlabOf {
+        config,
+        geometry,
+        motion,
+        moved: false,
+        pixel_size_um,
+        device,
+    };
+    Ok(need
+        .slab(slices.len(), memory_cap(config)?, "reconstructing")?
+        .0)
 }
 
-/// The reconstructor of an unmoved scan, asked here for its memory only.
-fn reconstructor(
-    config: &Config,
-    n_cols: usize,
-    angles_rad: &[f64],
-    grid: Grid,
-    device: &Device,
-) -> Result<Reconstructor> {
-    let rays = rays(angles_rad, InPlaneMotion::default());
-    Reconstructor::new(
-        SliceJob::new(n_cols, rays, grid, &config.reconstruct, 1.0),
-        device,
-    )
+/// What the height of a slab of one scan depends on.
+struct SlabOf<'a> {
+    config: &'a Config,
+    /// Not yet binned.
+    geometry: &'a ScanGeometry,
+    motion: &'a Motion,
+    /// The motion is found later.
+    moved: bool,
+    pixel_size_um: Option<f64>,
+    device: &'a Device,
+}
+
+impl SlabOf<'_> {
+    /// The slab, and why counts are not corrected where slices are made.
+    fn slab(&self, n_slices: usize, cap: u64, what: &str) -> Result<(Slab, Option<String>)> {
+        let config = &self.config.reconstruct;
+        let b = config.binning;
+        let shape = [
+            self.geometry.angles_rad.len(),
+            self.geometry.n_rows,
+            self.geometry.n_cols,
+        ];
+        let grid = slice_grid(config, self.geometry.field)?;
+        let geometry = self.geometry.binned(0, b);
+        let heights = geometry.heights(self.motion);
+        let (above, below) = heights.spread(geometry.n_rows, geometry.n_cols);
+        let reading = RowsNeeded {
+            binning: b,
+            moved: self.moved || heights.is_interpolated(),
+            halo: 2 * HALO_ROWS + (below - above).ceil() as usize,
+        };
+        let need = reconstruct_need(shape, &grid, n_slices, self.config.run.format, reading);
+        let job = ScanJob {
+            geometry: &geometry,
+            slices: 0..n_slices,
+            slab: 1,
+            grid,
+            motion: *self.motion,
+            config,
+            scale: 1.0,
+            meter: None,
+        };
+        // asked for its memory only
+        let reconstructor = Reconstructor::new(job.slice_job(), self.device)?;
+        let slab = need.slab_under(cap, n_slices, what, |rows| {
+            let correct = &self.config.correct;
+            reconstructor.scratch_bytes(rows)
+                + crate::correct::scratch_bytes(shape, rows.max(b), correct, self.pixel_size_um)
+        })?;
+        Ok((slab, reconstructor.off_device()))
+    }
 }
 
 /// Voxels of the volume per voxel of its pilot.
@@ -277,7 +397,8 @@ pub fn pilot_binning(shape: [usize; 3], cap: u64) -> usize {
 }
 
 impl Plan {
-    /// Plans the series `config` with its `scans` opened (same order as `config.scan`).
+    /// Plans the series `config` with its `scans` opened (same order as `config.scan`), before any axis was found:
+    /// slices are taken to be as wide as the detector where half acquisition depends on the axis.
     ///
     /// # Errors
     /// [`Error::Memory`], [`Error::Config`], [`Error::Shape`] when a scan does not fit its reference.
@@ -285,8 +406,51 @@ impl Plan {
     /// # Panics
     /// When `scans` are fewer than `config.scan`.
     pub fn new(config: &Config, scans: &[Scan], device: &Device) -> Result<Plan> {
+        let guesses: Vec<Guess> = config
+            .scan
+            .iter()
+            .zip(scans)
+            .map(|(scan, opened)| Guess::new(config, scan, opened))
+            .collect::<Result<_>>()?;
+        Self::with(config, scans, &guesses, device)
+    }
+
+    /// As [`Plan::new`], with the axis of every scan (same order as `config.scan`).
+    ///
+    /// # Errors
+    /// As for [`Plan::new`].
+    ///
+    /// # Panics
+    /// When `scans` or `axes` are fewer than `config.scan`.
+    pub fn with_axes(
+        config: &Config,
+        scans: &[Scan],
+        axes: &[AxisFit],
+        device: &Device,
+    ) -> Result<Plan> {
+        let known: Vec<Guess> = scans
+            .iter()
+            .zip(axes)
+            .map(|(scan, axis)| {
+                let rows = config.reconstruct.row_range(scan.n_rows())?;
+                Ok(Guess {
+                    geometry: ScanGeometry::of_scan(scan, axis, &rows, &config.reconstruct)?,
+                    may_be_half: false,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Self::with(config, scans, &known, device)
+    }
+
+    fn with(config: &Config, scans: &[Scan], guesses: &[Guess], device: &Device) -> Result<Plan> {
         let cap = memory_cap(config)?;
         let order = order_of_work(config)?;
+        // one width for all, or no volume would fit its reference
+        let half_width = guesses
+            .iter()
+            .filter(|guess| guess.geometry.field.half)
+            .map(|guess| guess.geometry.field.width)
+            .max();
         let mut plan = Plan {
             device: device.describe(),
             threads: rayon::current_num_threads(),
@@ -299,8 +463,12 @@ impl Plan {
         };
         for index in order {
             let scan = &scans[index];
+            let mut guess = guesses[index].clone();
+            if let Some(width) = half_width {
+                guess.geometry.field.width = width;
+            }
             let reference = config.reference_of(&config.scan[index]).map(str::to_string);
-            let planned = plan_scan(config, index, scan, reference.clone(), cap, device)?;
+            let planned = plan_scan(config, index, scan, &guess, reference.clone(), cap, device)?;
             if let Some(reference) = reference {
                 let other = plan
                     .scans
@@ -308,12 +476,12 @@ impl Plan {
                     .find(|other| other.name == reference)
                     .expect("the order of work puts references first");
                 check_pair(&planned, other)?;
-                let voxels = (planned.rows.len() * planned.slice[0] * planned.slice[1]) as u64;
+                let voxels = (planned.slices.len() * planned.slice[0] * planned.slice[1]) as u64;
                 plan.differences.push(DifferencePlan {
                     target: planned.name.clone(),
                     reference,
                     slab: difference_slab(
-                        [planned.rows.len(), planned.slice[1], planned.slice[0]],
+                        [planned.slices.len(), planned.slice[1], planned.slice[0]],
                         config,
                         cap,
                         &format!("the difference of {}", planned.name),
@@ -380,36 +548,77 @@ pub fn lock_band(n_scans: usize, shape: [usize; 2], cap: u64) -> Result<(usize, 
     Ok((band, peak))
 }
 
+/// The geometry of a scan as far as it is known.
+#[derive(Clone)]
+struct Guess {
+    geometry: ScanGeometry,
+    may_be_half: bool,
+}
+
+impl Guess {
+    /// From an axis given by hand, else from the detector alone.
+    fn new(config: &Config, scan: &ScanConfig, opened: &Scan) -> Result<Guess> {
+        let rows = config.reconstruct.row_range(opened.n_rows())?;
+        let center = config.center_of(scan);
+        let middle = (opened.n_cols() as f64 - 1.0) / 2.0;
+        let axis = AxisFit {
+            axis_px: center.value.unwrap_or(middle),
+            slope_px_per_row: center.value.map_or(0.0, |_| center.slope),
+            middle_row: (opened.n_rows() as f64 - 1.0) / 2.0,
+            ..AxisFit::default()
+        };
+        let mut geometry = ScanGeometry::of_scan(opened, &axis, &rows, &config.reconstruct)?;
+        let open = center.value.is_none() && is_full_turn(&opened.angles_rad);
+        if center.value.is_none() {
+            geometry.field =
+                field_before_the_axis(&config.reconstruct, &opened.angles_rad, opened.n_cols())?;
+        }
+        Ok(Guess {
+            geometry,
+            may_be_half: open && config.reconstruct.acquisition == Acquisition::Auto,
+        })
+    }
+}
+
 fn plan_scan(
     config: &Config,
     index: usize,
     scan: &Scan,
+    guess: &Guess,
     reference: Option<String>,
     cap: u64,
     device: &Device,
 ) -> Result<ScanPlan> {
     let name = config.scan[index].name.clone();
     let rows = config.reconstruct.row_range(scan.n_rows())?;
-    let grid = slice_grid(&config.reconstruct, scan.n_cols())?;
-    let shape = [rows.len(), grid.n_y, grid.n_x];
-    let full = [scan.n_angles(), scan.n_rows(), scan.n_cols()];
-    let need = reconstruct_need(
-        full,
-        &grid,
-        rows.len(),
-        config.run.format,
-        reference.is_some(),
-    );
-    let reconstructor = reconstructor(config, scan.n_cols(), &scan.angles_rad, grid, device)?;
+    let binning = config.reconstruct.binning;
+    let slices = binned_rows(&rows, binning)?;
+    let grid = slice_grid(&config.reconstruct, guess.geometry.field)?;
+    let need = SlabOf {
+        config,
+        geometry: &guess.geometry,
+        motion: &Motion::default(),
+        moved: reference.is_some(),
+        pixel_size_um: scan.pixel_size_um,
+        device,
+    };
+    let (slab, off_device) = need.slab(slices.len(), cap, &format!("reconstructing {name}"))?;
     let Slab {
         rows: slab,
         peak_bytes,
-    } = need.slab_under(cap, rows.len(), &format!("reconstructing {name}"), |rows| {
-        reconstructor.scratch_bytes(rows)
-            + crate::correct::scratch_bytes(full, rows, &config.correct, scan.pixel_size_um)
-    })?;
-    let reason = reconstructor
-        .off_device()
+    } = slab;
+    // of the detector rows that are read at a time
+    let read = if binning == 1 {
+        slab
+    } else {
+        (slab / binning).max(1) * binning
+    };
+    let reason = off_device
+        .or_else(|| {
+            let half = guess.geometry.field.half;
+            half.then(|| "half acquisition is blended there".into())
+        })
+        .or_else(|| (binning > 1).then(|| "rows are binned there".into()))
         .or_else(|| crate::correct::line_integrals::off_device(scan, &config.correct));
     let corrections = match reason {
         Some(reason) => format!("on the CPU ({reason})"),
@@ -418,31 +627,36 @@ fn plan_scan(
         }
         None => "on the GPU, one upload of counts".to_string(),
     };
-    let binning = if config.align.method == AlignMethod::None {
+    let pilot = if config.align.method == AlignMethod::None {
         1
     } else {
-        pilot_binning(shape, cap)
+        pilot_binning([slices.len(), grid.n_y, grid.n_x], cap)
     };
-    let mut reads = reads_of(config, scan, &rows, slab);
+    let mut reads = reads_of(config, scan, &rows, read);
     if reference.is_some() && config.align.method != AlignMethod::None {
         // two pilots, row group by row group
-        let groups = (0..rows.len() / binning)
-            .map(|k| rows.start + k * binning..rows.start + (k + 1) * binning);
+        let group = pilot * binning;
+        let groups =
+            (0..rows.len() / group).map(|k| rows.start + k * group..rows.start + (k + 1) * group);
         reads.extend(groups.map(|rows| (rows, 2)));
     }
     Ok(ScanPlan {
         corrections,
         index,
         layout: scan.layout.clone(),
-        shape: full,
+        shape: [scan.n_angles(), scan.n_rows(), scan.n_cols()],
         reference,
         slice: [grid.n_x, grid.n_y],
         slab,
         peak_bytes,
         reading: reading::plan(config, scan, &reads, &config.series.output),
-        volume_bytes: (rows.len() * grid.n_x * grid.n_y * 4) as u64,
-        pilot_binning: binning,
+        volume_bytes: (slices.len() * grid.n_x * grid.n_y * 4) as u64,
+        pilot_binning: pilot,
         rows,
+        slices,
+        binning,
+        field: guess.geometry.field,
+        may_be_half: guess.may_be_half,
         name,
     })
 }
@@ -498,11 +712,11 @@ pub fn difference_slab(shape: [usize; 3], config: &Config, cap: u64, what: &str)
 }
 
 fn check_pair(target: &ScanPlan, reference: &ScanPlan) -> Result<()> {
-    if target.slice != reference.slice || target.rows != reference.rows {
+    if target.slice != reference.slice || target.slices != reference.slices {
         return Err(Error::Shape {
             what: format!("volume of {} against its reference {} [z, y, x]", target.name, reference.name),
-            expected: vec![reference.rows.len(), reference.slice[1], reference.slice[0]],
-            found: vec![target.rows.len(), target.slice[1], target.slice[0]],
+            expected: vec![reference.slices.len(), reference.slice[1], reference.slice[0]],
+            found: vec![target.slices.len(), target.slice[1], target.slice[0]],
             hint: "scans of a series need the same detector size; cut them with reconstruct.rows and reconstruct.crop"
                 .into(),
         });
@@ -599,12 +813,34 @@ impl fmt::Display for Plan {
                 scan.rows.end,
                 scan.slice[0],
                 scan.slice[1],
-                scan.rows.len().div_ceil(scan.slab),
+                scan.slices.len().div_ceil(scan.slab),
                 scan.slab,
                 human_bytes(scan.peak_bytes),
                 human_bytes(scan.volume_bytes)
             )?;
             writeln!(f, "         {}", scan.reading)?;
+            if scan.field.half {
+                writeln!(
+                    f,
+                    "         half acquisition: what lies beyond the axis is seen once, the slice is up to {} px wide",
+                    scan.field.width
+                )?;
+            }
+            if scan.may_be_half {
+                writeln!(
+                    f,
+                    "         a full turn: if the axis is found near the edge (half acquisition), slices are up to {cols2} x {cols2}, \
+                     and memory and disk are planned anew",
+                    cols2 = 2 * cols / scan.binning
+                )?;
+            }
+            if scan.binning > 1 {
+                writeln!(
+                    f,
+                    "         rows and columns averaged in groups of {}",
+                    scan.binning
+                )?;
+            }
         }
         for difference in &self.differences {
             writeln!(

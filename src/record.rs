@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+use crate::progress::{Meter, Work};
 
 /// `run.json`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -33,8 +37,50 @@ pub struct RunRecord {
     pub lock: Option<crate::correct::lock::LockRecord>,
     /// Wall time per stage \[s\], in order.
     pub stages: Vec<(String, f64)>,
+    /// Where the time went, by kind of work, the report left out.
+    pub work: Vec<WorkRecord>,
     /// Everything that a person should read.
     pub warnings: Vec<String>,
+}
+
+/// One kind of work.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkRecord {
+    /// What was done; `all else` is what was not measured.
+    pub name: String,
+    /// Wall time \[s\].
+    pub seconds: f64,
+    /// Share of the run.
+    pub share: f64,
+    /// Bytes through it per second, where that says something.
+    pub bytes_per_s: Option<f64>,
+    /// Voxel updates per second, for reconstruction.
+    pub updates_per_s: Option<f64>,
+}
+
+impl WorkRecord {
+    /// Everything that `meter` measured of a run that took `wall`.
+    #[must_use]
+    pub fn all(meter: &Meter, wall: Duration) -> Vec<WorkRecord> {
+        let rest = Work {
+            name: "all else".into(),
+            time: wall.saturating_sub(meter.total()),
+            ..Work::default()
+        };
+        let record = |work: Work| {
+            let seconds = work.time.as_secs_f64();
+            let rate = |count: u64| (count > 0 && seconds > 0.0).then(|| count as f64 / seconds);
+            WorkRecord {
+                seconds,
+                share: seconds / wall.as_secs_f64().max(1e-9),
+                bytes_per_s: rate(work.bytes),
+                updates_per_s: rate(work.updates),
+                name: work.name,
+            }
+        };
+        meter.work().into_iter().chain([rest]).map(record).collect()
+    }
 }
 
 /// One input file.
@@ -61,6 +107,8 @@ pub struct ScanRecord {
     pub layout: String,
     /// Projections used.
     pub n_angles: usize,
+    /// Numbers of the projections left out, counted from 0 in the file: by hand, or for their light.
+    pub left_out: Vec<usize>,
     /// Detector rows.
     pub n_rows: usize,
     /// Detector columns.

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use ndarray::{Array2, Array3, ArrayView3};
 use serde::{Deserialize, Serialize};
@@ -77,6 +79,32 @@ pub struct Monitor {
     pub source: String,
 }
 
+/// How the sample moved during a scan: one entry per projection, in the order of the angles.
+///
+/// A point at height z and at the detector coordinate t from the axis is seen at column `axis + t + x_px` and row
+/// `z + z_px`: positive is to the right and down on the detector.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Shifts {
+    /// To the right \[px\].
+    pub x_px: Vec<f64>,
+    /// Down \[px\].
+    pub z_px: Vec<f64>,
+}
+
+impl Shifts {
+    /// Those of the projections `used`.
+    ///
+    /// # Panics
+    /// For a projection that there is not.
+    #[must_use]
+    pub fn of(&self, used: &[usize]) -> Shifts {
+        Shifts {
+            x_px: used.iter().map(|&k| self.x_px[k]).collect(),
+            z_px: used.iter().map(|&k| self.z_px[k]).collect(),
+        }
+    }
+}
+
 /// One scan, opened but not read: which frames are projections, flats and darks, at which angles.
 pub struct Scan {
     /// The file or folder given by the user.
@@ -87,6 +115,12 @@ pub struct Scan {
     pub projections: Box<dyn FrameStack>,
     /// Frames of [`Scan::projections`] used, in the order of the file, one per entry of `angles_rad`.
     pub projection_frames: Vec<usize>,
+    /// Number of each projection used among the projections of the file, counted from 0.
+    pub projection_numbers: Vec<usize>,
+    /// Numbers of the projections of the file that are left out, as the user said or because they hold no picture.
+    pub left_out: Vec<usize>,
+    /// Movement of the sample during the scan, where a table of it was given.
+    pub shifts: Option<Shifts>,
     /// Stack that holds the flats.
     pub flats: Option<Box<dyn FrameStack>>,
     /// Groups of flats in [`Scan::flats`]; empty when there are none.
@@ -109,6 +143,32 @@ pub struct Scan {
     pub warnings: Vec<String>,
     /// Files that belong to the scan, for the run record.
     pub files: Vec<PathBuf>,
+    /// Time spent in the reader.
+    pub clock: ReadClock,
+}
+
+/// What reading took so far: wall time and bytes decoded.
+#[derive(Debug, Default)]
+pub struct ReadClock {
+    nanos: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl ReadClock {
+    fn add(&self, time: Duration, bytes: u64) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Time and bytes so far.
+    #[must_use]
+    pub fn so_far(&self) -> (Duration, u64) {
+        (
+            Duration::from_nanos(self.nanos.load(Ordering::Relaxed)),
+            self.bytes.load(Ordering::Relaxed),
+        )
+    }
 }
 
 /// The copy, or the stack itself where there was no room for one.
@@ -161,6 +221,32 @@ impl Scan {
         Ok(self)
     }
 
+    /// Leaves out the projections `indices` (of those used), with their angles and shifts.
+    pub fn leave_out(&mut self, indices: &[usize]) {
+        if indices.is_empty() {
+            return;
+        }
+        let kept: Vec<usize> = (0..self.n_angles())
+            .filter(|k| !indices.contains(k))
+            .collect();
+        self.left_out
+            .extend(indices.iter().map(|&k| self.projection_numbers[k]));
+        self.left_out.sort_unstable();
+        for groups in [&mut self.flat_groups, &mut self.dark_groups] {
+            for group in groups {
+                let before = |&&k: &&usize| (k as f64) < group.at_projection;
+                group.at_projection -= indices.iter().filter(before).count() as f64;
+            }
+        }
+        self.projection_frames = kept.iter().map(|&k| self.projection_frames[k]).collect();
+        self.projection_numbers = kept.iter().map(|&k| self.projection_numbers[k]).collect();
+        self.angles_rad = kept.iter().map(|&k| self.angles_rad[k]).collect();
+        self.shifts = self.shifts.take().map(|shifts| shifts.of(&kept));
+        if let Some(monitor) = &mut self.monitor {
+            monitor.projections = kept.iter().map(|&k| monitor.projections[k]).collect();
+        }
+    }
+
     /// Number of projections.
     #[must_use]
     pub fn n_angles(&self) -> usize {
@@ -197,7 +283,10 @@ impl Scan {
         for (block, frames) in self.projection_frames.chunks(block_len).enumerate() {
             crate::stop::check()?;
             let counts = &mut counts[..frames.len() * frame_len];
+            let started = Instant::now();
             self.projections.read(frames, rows.clone(), counts)?;
+            let bytes = frames.len() as u64 * self.projections.decoded_bytes(rows.clone());
+            self.clock.add(started.elapsed(), bytes);
             let view = ArrayView3::from_shape((frames.len(), rows.len(), self.n_cols()), counts)
                 .expect("the buffer was cut to this shape");
             consume(block * block_len, view)?;
@@ -217,6 +306,10 @@ pub trait SinogramSource: Sync {
     fn n_cols(&self) -> usize;
     /// Angle of each projection \[rad\].
     fn angles_rad(&self) -> &[f64];
+    /// Movement of the sample during the scan, where it is known; the line integrals are as they were measured.
+    fn shifts(&self) -> Option<&Shifts> {
+        None
+    }
     /// Fully corrected line integrals of `rows`, `[row, angle, col]`.
     ///
     /// # Errors

@@ -10,13 +10,14 @@ use tomodelta::center::AxisFit;
 use tomodelta::config::{Config, DeviceChoice, ReconstructMethod, StripeMethod};
 use tomodelta::correct::{CorrectedScan, CorrectionCounts};
 use tomodelta::gpu::Device;
+use tomodelta::pipeline::geometry::ScanGeometry;
 use tomodelta::pipeline::reconstruct_scan::{Motion, ScanJob};
 use tomodelta::pipeline::rows::{CountedScan, RowSource};
 use tomodelta::progress::Progress;
 use tomodelta::reconstruct::Reconstructor;
 use tomodelta::reconstruct::geometry::Grid;
 use tomodelta::reconstruct::self_test::{Case, worst};
-use tomodelta::scan::{FrameGroup, FrameStack, PixelType, Scan};
+use tomodelta::scan::{FrameGroup, FrameStack, PixelType, ReadClock, Scan};
 
 fn slab(case: &Case, device: &Device, axis_off_px: f64) -> Vec<f32> {
     let wanted = case.n_rows * case.n_angles * case.n_cols;
@@ -133,6 +134,9 @@ fn scan() -> Scan {
         layout: "memory".into(),
         projections: Box::new(Frames(projections)),
         projection_frames: (0..n_angles).collect(),
+        projection_numbers: (0..n_angles).collect(),
+        left_out: Vec::new(),
+        shifts: None,
         flats: Some(Box::new(Frames(flats))),
         flat_groups: group(2),
         darks: Some(Box::new(Frames(Array3::from_elem(
@@ -147,6 +151,7 @@ fn scan() -> Scan {
         monitor: None,
         warnings: Vec::new(),
         files: Vec::new(),
+        clock: ReadClock::default(),
     }
 }
 
@@ -156,15 +161,14 @@ fn slices(device: &Device, shift_z_px: f64, axis: f64) -> (Array3<f32>, Correcti
     config.correct.stripe.method = StripeMethod::None;
     config.reconstruct.method = ReconstructMethod::Fbp;
     let corrected = CorrectedScan::new(scan(), &config.correct).unwrap();
-    let angles = corrected.scan().angles_rad.clone();
     let axis = AxisFit {
         axis_px: axis,
         middle_row: 5.0,
         ..AxisFit::default()
     };
+    let geometry = ScanGeometry::new(&corrected, &axis, &(1..11), &config.reconstruct).unwrap();
     let job = ScanJob {
-        angles_rad: &angles,
-        n_cols: 96,
+        geometry: &geometry,
         slices: 1..11,
         slab: 4,
         grid: Grid::square(96),
@@ -172,9 +176,9 @@ fn slices(device: &Device, shift_z_px: f64, axis: f64) -> (Array3<f32>, Correcti
             shift_z_px,
             ..Motion::default()
         },
-        axis: &axis,
         config: &config.reconstruct,
         scale: 1.0,
+        meter: None,
     };
     let mut source = CountedScan::new(&corrected);
     let on_device = source.off_device().is_none();

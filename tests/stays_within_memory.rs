@@ -7,8 +7,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::{succeeds, text};
+use tomodelta::center::AxisFit;
 use tomodelta::config::{Config, DeviceChoice};
 use tomodelta::gpu::Device;
+use tomodelta::pipeline::geometry::ScanGeometry;
+use tomodelta::pipeline::reconstruct_scan::Motion;
 use tomodelta::{io, plan};
 
 /// Runs the program and returns the largest resident memory that it had \[bytes\].
@@ -50,17 +53,17 @@ fn slab_rows(scan: &Path, memory: &str) -> usize {
         .map(|(key, value)| (key.to_string(), format!("{value:?}")));
     let config = Config::load(None, &overrides).unwrap();
     let scan = io::open_scan(scan, &config.input, None).unwrap();
-    let shape = [scan.n_angles(), scan.n_rows(), scan.n_cols()];
+    let axis = AxisFit {
+        axis_px: (scan.n_cols() as f64 - 1.0) / 2.0,
+        ..AxisFit::default()
+    };
+    let rows = 0..scan.n_rows();
+    let geometry = ScanGeometry::of_scan(&scan, &axis, &rows, &config.reconstruct).unwrap();
     let device = Device::open(DeviceChoice::Cpu).unwrap();
-    plan::single_slab(
-        &config,
-        shape,
-        &scan.angles_rad,
-        scan.pixel_size_um,
-        &device,
-    )
-    .unwrap()
-    .rows
+    let motion = Motion::default();
+    plan::single_slab(&config, &geometry, &motion, scan.pixel_size_um, &device)
+        .unwrap()
+        .rows
 }
 
 fn same_bytes(a: &Path, b: &Path) -> bool {

@@ -8,9 +8,10 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::AxisFit;
-use crate::config::{ReconstructConfig, ReconstructMethod};
+use crate::config::{Acquisition, ReconstructConfig, ReconstructMethod};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
+use crate::reconstruct::acquisition::{Field, blend};
 use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
 use crate::reconstruct::{Reconstructor, SliceJob};
 use crate::scan::SinogramSource;
@@ -74,12 +75,18 @@ pub fn montage(
     }
     let n_cols = source.n_cols();
     let sinograms = source.sinograms(row..row + 1)?;
-    let shown = n_cols.min(TILE);
-    let first = (n_cols - shown) / 2;
+    let middle = candidates[candidates.len() / 2];
+    let angles_rad = source.angles_rad();
+    let field = Field::of_scan(Acquisition::Auto, angles_rad, n_cols, [middle; 2])
+        .unwrap_or_else(|_| Field::full(n_cols));
+    let mut rays = rays(angles_rad, InPlaneMotion::default());
+    field.weigh(angles_rad, &mut rays);
+    let shown = field.width.min(TILE);
+    let first = (field.width - shown) / 2;
     let job = SliceJob {
         n_cols,
-        rays: rays(source.angles_rad(), InPlaneMotion::default()),
-        grid: Grid::square(n_cols).crop(&(first..first + shown), &(first..first + shown)),
+        rays,
+        grid: Grid::square(field.width).crop(&(first..first + shown), &(first..first + shown)),
         config: ReconstructConfig {
             method: ReconstructMethod::Fbp,
             ..ReconstructConfig::default()
@@ -91,11 +98,15 @@ pub fn montage(
     let mut tiles = Vec::with_capacity(candidates.len());
     for &axis_px in candidates {
         let mut slice = Array3::zeros((1, shown, shown));
+        let mut sinograms = sinograms.clone();
+        if field.half {
+            blend(sinograms.view_mut(), &[axis_px], &[]);
+        }
         reconstructor.slab(sinograms.view(), &[axis_px], slice.view_mut())?;
         tiles.push(slice.slice_move(s![0, .., ..]));
     }
     let labels: Vec<String> = candidates.iter().map(|c| format!("axis {c:.2}")).collect();
-    write_tiles(&tiles, &labels, n_cols, LEAST_TILE, path)
+    write_tiles(&tiles, &labels, field.width, LEAST_TILE, path)
 }
 
 /// Writes square tiles of one size as one PNG, each below its label, on one grey scale; `n_cols` is the width of the slices

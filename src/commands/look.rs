@@ -11,6 +11,8 @@ use tomodelta::io;
 use tomodelta::plan::human_bytes;
 use tomodelta::reconstruct::self_test::self_test;
 
+use tomodelta::pipeline::steady::Steadied;
+
 use crate::cli::{Input, Shared, word};
 
 pub(crate) fn inspect(path: &Path, json: bool, input: &Input, shared: &Shared) -> Result<u8> {
@@ -70,8 +72,9 @@ pub(crate) fn center(
     let progress = super::progress(shared);
     super::threads(&config)?;
     let source = super::single::line_integrals(path, &config, &progress)?;
-    let fit =
-        source.for_axis(|source| center::find_at_rows(source, rows, &config.center, &progress))?;
+    let fit = source.for_axis(|source| {
+        tomodelta::pipeline::find_axis(source, rows, &config.center, &progress)
+    })?;
     if json {
         println!("{}", serde_json::to_string_pretty(&fit)?);
     } else {
@@ -98,7 +101,11 @@ pub(crate) fn center(
             .copied()
             .unwrap_or(fit.middle_row.round().max(0.0) as usize);
         let candidates = center::candidates(&fit, row as f64);
-        source.for_axis(|source| center::montage(source, row, &candidates, path))?;
+        source.for_axis(|source| {
+            let steadied = Steadied::new(source);
+            let source = steadied.as_ref().map_or(source, |source| source);
+            center::montage(source, row, &candidates, path)
+        })?;
     }
     Ok(if fit.agree { 0 } else { 3 })
 }

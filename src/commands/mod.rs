@@ -113,6 +113,7 @@ pub(crate) fn run(command: Command) -> Result<u8> {
             rows,
             crop,
             axis,
+            placement,
             method,
             filter,
             resume,
@@ -124,6 +125,7 @@ pub(crate) fn run(command: Command) -> Result<u8> {
                 rows,
                 crop,
                 axis,
+                placement,
                 method,
                 filter,
                 resume,
@@ -157,6 +159,7 @@ pub(crate) fn run(command: Command) -> Result<u8> {
             cols,
             rows,
             angles,
+            turn,
             seed,
             photons,
             artefacts,
@@ -168,6 +171,7 @@ pub(crate) fn run(command: Command) -> Result<u8> {
             options.cols = cols;
             options.rows = rows;
             options.angles = angles;
+            options.turn = turn;
             options.photons = photons;
             options.seed = seed.unwrap_or(options.seed);
             options.artefacts = artefacts.unwrap_or(options.artefacts);
@@ -278,18 +282,21 @@ fn threads(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Wall time per stage, with `-v`.
+/// Wall time per stage and where it went, with `-v`.
 fn times(shared: &Shared, progress: &Progress) {
     if shared.verbose > 0 {
         for (name, time) in progress.times() {
-            eprintln!("{:>9.2} s  {name}", time.as_secs_f64());
+            eprintln!("{:>10.2} s  {name}", time.as_secs_f64());
         }
+        eprint!("{}", progress.meter().table(progress.wall()));
     }
 }
 
 /// Opens the scan of a one-scan command with the flags in place.
 fn open(path: &std::path::Path, config: &Config) -> Result<tomodelta::scan::Scan> {
-    let scan = io::open_scan(path, &config.input, config.series.pixel_size_um)?;
+    let mut scan = io::open_scan(path, &config.input, config.series.pixel_size_um)?;
+    let mode = config.input.bad_projections.unwrap_or_default();
+    tomodelta::correct::screen::leave_out_bad(&mut scan, mode)?;
     for warning in &scan.warnings {
         log::warn!("{warning}");
     }

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tomodelta::Error;
+use tomodelta::center::AxisFit;
 use tomodelta::config::{AlignMethod, Config, FilterWindow, ReconstructMethod};
 use tomodelta::correct::CorrectedScan;
 use tomodelta::io;
 use tomodelta::io::npy::NpySinograms;
+use tomodelta::pipeline::geometry::ScanGeometry;
 use tomodelta::pipeline::output::{Existing, write_json};
 use tomodelta::pipeline::rows::{CountedScan, PlainSource};
 use tomodelta::pipeline::volumes;
@@ -17,7 +19,7 @@ use tomodelta::progress::Progress;
 use tomodelta::record::AlignmentRecord;
 use tomodelta::scan::SinogramSource;
 
-use crate::cli::{Input, Shared, quoted, word};
+use crate::cli::{Input, Placement, Shared, quoted, word};
 
 /// Line integrals, of a scan or from a file of them.
 pub(crate) enum LineIntegrals {
@@ -74,9 +76,14 @@ pub(crate) fn line_integrals(
         // a path on the command line is relative to where the user stands
         let (angles_rad, source) = io::angles::parse(spec, Path::new(""), config.input.angle_unit)?;
         log::info!("angles: {source}");
-        return Ok(LineIntegrals::Npy(io::npy::open_line_integrals(
-            path, angles_rad,
-        )?));
+        let npy = io::npy::open_line_integrals(path, angles_rad)?.without(&config.input.exclude)?;
+        return Ok(LineIntegrals::Npy(match &config.input.shifts {
+            None => npy,
+            Some(spec) => {
+                let (shifts, _) = io::shifts::load(spec, path, npy.n_projections())?;
+                npy.with_shifts(&shifts)
+            }
+        }));
     }
     Ok(LineIntegrals::Scan(Box::new(corrected(
         path, config, progress,
@@ -94,14 +101,17 @@ fn turned_integrals(
         return line_integrals(path, config, &session.progress);
     }
     let scan = super::open(path, config)?;
-    let shape = [scan.n_angles(), scan.n_rows(), scan.n_cols()];
-    let slab = plan::single_slab(
-        config,
-        shape,
-        &scan.angles_rad,
-        scan.pixel_size_um,
-        &session.device,
-    )?;
+    let all = config.reconstruct.row_range(scan.n_rows())?;
+    let middle = AxisFit {
+        axis_px: (scan.n_cols() as f64 - 1.0) / 2.0,
+        ..AxisFit::default()
+    };
+    let mut geometry = ScanGeometry::of_scan(&scan, &middle, &all, &config.reconstruct)?;
+    geometry.field =
+        plan::field_before_the_axis(&config.reconstruct, &scan.angles_rad, scan.n_cols())?;
+    let motion = pipeline::grid_motion(&config.reconstruct);
+    let pixel = scan.pixel_size_um;
+    let slab = plan::single_slab(config, &geometry, &motion, pixel, &session.device)?;
     let folder = output.parent().unwrap_or(Path::new(""));
     let reading = plan::single_reading(config, &scan, slab.rows, folder)?;
     log::info!("{}: {reading}", path.display());
@@ -152,6 +162,7 @@ pub(crate) struct ReconstructFlags {
     pub(crate) rows: Option<String>,
     pub(crate) crop: Option<String>,
     pub(crate) axis: Option<f64>,
+    pub(crate) placement: Placement,
     pub(crate) method: Option<ReconstructMethod>,
     pub(crate) filter: Option<FilterWindow>,
     pub(crate) resume: bool,
@@ -169,12 +180,14 @@ pub(crate) fn reconstruct(
         rows,
         crop,
         axis,
+        placement,
         method,
         filter,
         resume,
         overwrite,
     } = flags;
     let mut more = input.overrides();
+    more.extend(placement.overrides());
     let mut push =
         |key: &str, value: Option<String>| more.extend(value.map(|value| (key.to_string(), value)));
     push("reconstruct.rows", rows.as_ref().map(quoted));
@@ -197,23 +210,35 @@ pub(crate) fn reconstruct(
     super::refuse_existing(output, *overwrite)?;
     let source = turned_integrals(path, &config, output, &session)?;
     let integrals = source.as_source();
-    let shape = [
-        integrals.angles_rad().len(),
-        integrals.n_rows(),
-        integrals.n_cols(),
-    ];
+    let all = config.reconstruct.row_range(integrals.n_rows())?;
+    let motion = pipeline::grid_motion(&config.reconstruct);
+    let pixel = source.pixel_size_um(&config);
+    let of_axis =
+        |axis_px: &AxisFit| ScanGeometry::new(integrals, axis_px, &all, &config.reconstruct);
+    let slab = |geometry: &ScanGeometry| {
+        plan::single_slab(&config, geometry, &motion, pixel, &session.device)
+    };
     // fails on memory, or on the device, before the axis is searched
-    let slab = plan::single_slab(
-        &config,
-        shape,
-        integrals.angles_rad(),
-        source.pixel_size_um(&config),
-        &session.device,
+    let mut guess = of_axis(&AxisFit {
+        axis_px: (integrals.n_cols() as f64 - 1.0) / 2.0,
+        ..AxisFit::default()
+    })?;
+    let (angles, n_cols) = (integrals.angles_rad(), integrals.n_cols());
+    guess.field = plan::field_before_the_axis(&config.reconstruct, angles, n_cols)?;
+    slab(&guess)?;
+    let progress = &session.progress;
+    let axis = progress.meter().time("rotation axis", || {
+        let name = path.display().to_string();
+        source.for_axis(|integrals| certain_axis(&name, integrals, &config.center, progress))
+    })?;
+    let geometry = of_axis(&axis)?;
+    let slab = slab(&geometry)?;
+    for note in geometry.notes() {
+        log::info!("{note}");
+    }
+    let done = write_volume(
+        path, &source, &geometry, slab.rows, output, &config, &session,
     )?;
-    let name = path.display().to_string();
-    let axis = source
-        .for_axis(|integrals| certain_axis(&name, integrals, &config.center, &session.progress))?;
-    let done = write_volume(path, &source, &axis, slab.rows, output, &config, &session)?;
     super::times(shared, &session.progress);
     log::info!(
         "{}: {} (values {:.4} to {:.4}, mean {:.4}; {} slices with data)",
@@ -230,23 +255,19 @@ pub(crate) fn reconstruct(
 fn write_volume(
     path: &Path,
     source: &LineIntegrals,
-    axis: &tomodelta::center::AxisFit,
+    geometry: &ScanGeometry,
     slab: usize,
     output: &Path,
     config: &Config,
     session: &Session,
 ) -> Result<pipeline::reconstruct_scan::Reconstructed> {
-    let integrals = source.as_source();
-    let (angles, n_cols) = (integrals.angles_rad(), integrals.n_cols());
     let pixel = source.pixel_size_um(config);
     Ok(match source {
         LineIntegrals::Scan(scan) => {
-            let mut rows = CountedScan::new(scan);
+            let mut rows = CountedScan::new(scan).metered(session.progress.meter());
             let done = pipeline::reconstruct_one(
                 &mut rows,
-                angles,
-                n_cols,
-                axis,
+                geometry,
                 pixel,
                 slab,
                 output,
@@ -260,18 +281,13 @@ fn write_volume(
             );
             done
         }
-        LineIntegrals::Npy(npy) => pipeline::reconstruct_one(
-            &mut PlainSource(npy),
-            angles,
-            n_cols,
-            axis,
-            pixel,
-            slab,
-            output,
-            &[path.to_path_buf()],
-            config,
-            session,
-        )?,
+        LineIntegrals::Npy(npy) => {
+            let mut rows = PlainSource(npy);
+            let files = [path.to_path_buf()];
+            pipeline::reconstruct_one(
+                &mut rows, geometry, pixel, slab, output, &files, config, session,
+            )?
+        }
     })
 }
 

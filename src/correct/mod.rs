@@ -106,6 +106,7 @@ mod median;
 mod minus_log;
 mod outliers;
 mod phase;
+pub mod screen;
 mod sliding;
 mod spots;
 pub mod stripe;
@@ -125,7 +126,7 @@ use crate::config::{
     CorrectConfig, OutlierKind, PhaseMethod, StripeConfig, StripeMethod, ZingerConfig, ZingerDomain,
 };
 use crate::error::{Error, Result};
-use crate::scan::{Scan, SinogramSource, Sinograms};
+use crate::scan::{Scan, Shifts, SinogramSource, Sinograms};
 use bad_pixels::{fill_line, fill_lost_lines};
 use beam::Beam;
 pub use family::{Touched, out_of_family};
@@ -631,6 +632,10 @@ impl SinogramSource for CorrectedScan {
 
     fn angles_rad(&self) -> &[f64] {
         &self.scan.angles_rad
+    }
+
+    fn shifts(&self) -> Option<&Shifts> {
+        self.scan.shifts.as_ref()
     }
 
     fn sinograms(&self, rows: Range<usize>) -> Result<Sinograms> {

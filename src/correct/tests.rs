@@ -42,6 +42,7 @@ impl FrameStack for Frames {
     }
 }
 
+/// A scan of frames in memory; angles in steps of 0.01 rad.
 pub(super) fn scan(
     projections: Array3<f32>,
     flats: Option<Array3<f32>>,
@@ -62,6 +63,9 @@ pub(super) fn scan(
         dark_groups: group(&darks),
         projections: Box::new(Frames(projections)),
         projection_frames: (0..n_angles).collect(),
+        projection_numbers: (0..n_angles).collect(),
+        shifts: None,
+        left_out: Vec::new(),
         flats: flats.map(|frames| Box::new(Frames(frames)) as Box<dyn FrameStack>),
         darks: darks.map(|frames| Box::new(Frames(frames)) as Box<dyn FrameStack>),
         angles_rad: (0..n_angles).map(|i| i as f64 * 0.01).collect(),
@@ -71,6 +75,7 @@ pub(super) fn scan(
         start_time: None,
         warnings: Vec::new(),
         files: Vec::new(),
+        clock: crate::scan::ReadClock::default(),
     }
 }
 

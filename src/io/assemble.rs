@@ -7,7 +7,7 @@ use super::angles::{self, Angles};
 use super::monitor;
 use crate::config::InputConfig;
 use crate::error::{Error, Result};
-use crate::scan::{FrameGroup, FrameStack, Monitor, PixelType, Scan};
+use crate::scan::{FrameGroup, FrameStack, Monitor, PixelType, ReadClock, Scan};
 
 /// What a layout found, unjudged.
 pub(super) struct Parts {
@@ -114,6 +114,14 @@ pub(super) fn assemble(
         input.angle_unit,
     )?;
     warnings.extend(angles.warnings);
+    let shifts = match &input.shifts {
+        None => None,
+        Some(spec) => {
+            let (shifts, file) = super::shifts::load(spec, &path, n_projections)?;
+            files.push(file);
+            Some(shifts.of(&used))
+        }
+    };
 
     let monitor = match &input.monitor {
         None => None,
@@ -167,6 +175,14 @@ pub(super) fn assemble(
         path,
         layout: layout.into(),
         projection_frames: used.iter().map(|&i| keys.projections[i]).collect(),
+        left_out: {
+            let mut left_out = input.exclude.clone();
+            left_out.sort_unstable();
+            left_out.dedup();
+            left_out
+        },
+        projection_numbers: used,
+        shifts,
         flats: boxed(flat_stack, &flat_groups),
         flat_groups,
         darks: boxed(dark_stack, &dark_groups),
@@ -179,6 +195,7 @@ pub(super) fn assemble(
         start_time,
         warnings,
         files,
+        clock: ReadClock::default(),
     })
 }
 
@@ -287,7 +304,8 @@ fn monitor_of(
     })
 }
 
-fn leave_out(n_projections: usize, exclude: &[usize]) -> Result<Vec<usize>> {
+/// The projections that are left.
+pub(super) fn leave_out(n_projections: usize, exclude: &[usize]) -> Result<Vec<usize>> {
     if let Some(beyond) = exclude.iter().find(|&&i| i >= n_projections) {
         return Err(Error::config(
             "input.exclude",

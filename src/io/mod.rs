@@ -12,6 +12,7 @@ mod nexus;
 pub mod npy;
 mod pixel_size;
 pub mod scratch;
+pub mod shifts;
 pub mod sinograms;
 mod tiff_folder;
 mod tiff_stack;

@@ -9,7 +9,7 @@ use ndarray::{Array2, Array3};
 use npyz::{DType, NpyHeader, Order};
 
 use crate::error::{Error, Result};
-use crate::scan::{SinogramSource, Sinograms};
+use crate::scan::{Shifts, SinogramSource, Sinograms};
 
 /// Line integrals of a `.npy` file, f32 or f64; nothing is read before it is asked for.
 #[derive(Debug)]
@@ -22,6 +22,9 @@ pub struct NpySinograms {
     width: Width,
     big_endian: bool,
     angles_rad: Vec<f64>,
+    /// Projections of the file that are used.
+    used: Vec<usize>,
+    shifts: Option<Shifts>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +115,8 @@ pub fn open_line_integrals(path: &Path, angles_rad: Vec<f64>) -> Result<NpySinog
         shape: [rows, angles, cols],
         width,
         big_endian,
+        used: (0..angles).collect(),
+        shifts: None,
         angles_rad,
     })
 }
@@ -146,6 +151,31 @@ pub(crate) fn read_header(reader: &mut (impl Read + Seek), path: &Path) -> Resul
 }
 
 impl NpySinograms {
+    /// Projections of the file.
+    #[must_use]
+    pub fn n_projections(&self) -> usize {
+        self.shape[1]
+    }
+
+    /// Leaves out the projections `exclude`, counted from 0 in the file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a projection that the file does not have, and when none is left.
+    pub fn without(mut self, exclude: &[usize]) -> Result<Self> {
+        let used = super::assemble::leave_out(self.shape[1], exclude)?;
+        self.angles_rad = used.iter().map(|&k| self.angles_rad[k]).collect();
+        self.shifts = self.shifts.map(|shifts| shifts.of(&used));
+        self.used = used;
+        Ok(self)
+    }
+
+    /// With the movement of the sample in each projection of the file.
+    #[must_use]
+    pub fn with_shifts(mut self, shifts: &Shifts) -> Self {
+        self.shifts = Some(shifts.of(&self.used));
+        self
+    }
+
     fn check(&self, rows: &Range<usize>) -> Result<()> {
         if rows.end <= self.shape[0] {
             return Ok(());
@@ -199,17 +229,27 @@ impl SinogramSource for NpySinograms {
         &self.angles_rad
     }
 
+    fn shifts(&self) -> Option<&Shifts> {
+        self.shifts.as_ref()
+    }
+
     fn sinograms(&self, rows: Range<usize>) -> Result<Sinograms> {
         self.check(&rows)?;
         let [_, angles, cols] = self.shape;
-        let mut sinograms = Array3::zeros((rows.len(), angles, cols));
+        let mut sinograms = Array3::zeros((rows.len(), self.used.len(), cols));
         let mut file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
         // Row by row, so that the bytes never take as much memory as the values.
         for (row, mut sinogram) in rows.zip(sinograms.outer_iter_mut()) {
             let values = sinogram
                 .as_slice_mut()
                 .expect("a fresh array is contiguous");
-            self.read(&mut file, row * angles * cols, values)?;
+            if self.used.len() == angles {
+                self.read(&mut file, row * angles * cols, values)?;
+                continue;
+            }
+            for (&angle, line) in self.used.iter().zip(values.chunks_exact_mut(cols)) {
+                self.read(&mut file, (row * angles + angle) * cols, line)?;
+            }
         }
         Ok(sinograms)
     }
@@ -217,14 +257,14 @@ impl SinogramSource for NpySinograms {
     fn projection(&self, angle: usize, rows: Range<usize>) -> Result<Array2<f32>> {
         self.check(&rows)?;
         let [_, angles, cols] = self.shape;
-        if angle >= angles {
+        let Some(&angle) = self.used.get(angle) else {
             return Err(Error::Shape {
                 what: format!("projection asked of {}", self.path.display()),
-                expected: vec![angles],
+                expected: vec![self.used.len()],
                 found: vec![angle],
                 hint: "ask for a projection that exists".into(),
             });
-        }
+        };
         let mut projection = Array2::zeros((rows.len(), cols));
         let mut file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
         for (row, mut line) in rows.zip(projection.outer_iter_mut()) {

@@ -5,24 +5,34 @@
 //! measure; at the end the report. Nothing holds a scan or a volume in memory: everything goes by slabs of the height
 //! that the plan chose.
 
+pub mod binned;
+pub mod geometry;
+#[cfg(test)]
+mod geometry_tests;
+pub mod heights;
 mod lock;
 pub mod output;
 pub mod pilot;
 pub mod reconstruct_scan;
 pub mod rows;
+pub mod steady;
 pub mod sweep;
 pub mod volumes;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde_json::json;
 
 use crate::center::{self, AxisFit};
-use crate::config::{CenterConfig, Config, ScanConfig, StripeMethod, VolumeFormat};
+use crate::config::{
+    CenterConfig, Config, GridConfig, ReconstructConfig, ScanConfig, StripeMethod, VolumeFormat,
+};
 use crate::correct::lock::{LockRecord, PixelMap};
+use crate::correct::screen::leave_out_bad;
 use crate::correct::{self, CorrectedScan, CorrectionCounts};
 use crate::difference;
 use crate::error::{Error, Result};
@@ -32,14 +42,20 @@ use crate::io::volume::{VolumeMeta, VoxelType};
 use crate::io::{self, volume};
 use crate::plan::{self, Plan, ScanPlan, slice_grid};
 use crate::progress::Progress;
-use crate::record::{AlignmentRecord, DifferenceRecord, InputRecord, RunRecord, ScanRecord};
+use crate::reconstruct::geometry::Grid;
+use crate::record::{
+    AlignmentRecord, DifferenceRecord, InputRecord, RunRecord, ScanRecord, WorkRecord,
+};
 use crate::report;
 use crate::scan::{Scan, SinogramSource};
+use binned::BinnedRows;
+use geometry::ScanGeometry;
 pub use lock::locked_alone;
 use output::{Existing, OutputFolder, read_json, write_json};
 use pilot::{Target, find_motion};
 use reconstruct_scan::{Motion, ScanJob};
 use rows::{CountedScan, RowSource};
+use steady::Steadied;
 
 /// What a run needs beside its config.
 pub struct Session {
@@ -93,6 +109,22 @@ pub fn attenuation_unit(pixel_size_um: Option<f64>) -> (f64, &'static str) {
     }
 }
 
+/// As [`center::find_at_rows`], on projections moved back where the movement of the sample is known.
+///
+/// # Errors
+/// Those of [`center::find_at_rows`].
+pub fn find_axis(
+    source: &dyn SinogramSource,
+    rows: &[usize],
+    config: &CenterConfig,
+    progress: &Progress,
+) -> Result<AxisFit> {
+    match Steadied::new(source) {
+        Some(steadied) => center::find_at_rows(&steadied, rows, config, progress),
+        None => center::find_at_rows(source, rows, config, progress),
+    }
+}
+
 /// The rotation axis, or the error that says what to pass when the methods disagree.
 ///
 /// # Errors
@@ -103,7 +135,7 @@ pub fn certain_axis(
     config: &CenterConfig,
     progress: &Progress,
 ) -> Result<AxisFit> {
-    let axis = center::find(source, config, progress)?;
+    let axis = find_axis(source, &[], config, progress)?;
     log::info!(
         "{name}: rotation axis {:.2} +- {:.2} px at row {:.0}, lean {:.5} px/row",
         axis.axis_px,
@@ -132,7 +164,7 @@ pub fn certain_axis(
 /// The first of any stage. What was finished before is kept.
 pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let scans = open_series(config)?;
+    let mut scans = open_series(config)?;
     let plan = Plan::new(config, &scans, &session.device)?;
     log::info!("plan:\n{plan}");
     if let Some(table) = &config.electrochemistry
@@ -141,7 +173,8 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
         log::warn!("the report will have no voltage: {problem}");
     }
     let folder = OutputFolder::claim(&config.series.output, session.existing)?;
-    let inputs = hash_inputs(config, &scans)?;
+    let meter = session.progress.meter();
+    let inputs = meter.time("hash inputs", || hash_inputs(config, &scans))?;
     keep_or_check_recipe(config, &inputs, &folder, session.existing)?;
     let mut record = RunRecord {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -160,14 +193,17 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
         plan: &plan,
         folder: &folder,
         finished: BTreeMap::new(),
+        bad: vec![Vec::new(); scans.len()],
         lock: None,
         touched: Vec::new(),
         warnings: Vec::new(),
     };
-    run.lock_series(&plan)?;
-    let axes = run.find_axes(&plan, &scans)?;
-    for (scan_plan, axis) in plan.scans.iter().zip(axes) {
-        run.scan(scan_plan, axis, &plan)?;
+    meter.time("look at every projection", || run.screen(&mut scans))?;
+    meter.time("lock the series", || run.lock_series(&plan))?;
+    let axes = meter.time("rotation axis", || run.find_axes(&plan, &scans))?;
+    let plan = plan_again(&plan, config, &scans, &axes, session)?;
+    for scan_plan in &plan.scans {
+        run.scan(scan_plan, axes[scan_plan.index].clone(), &plan)?;
         record.scans.push(scan_plan.name.clone());
         if let Some(reference) = &scan_plan.reference {
             record
@@ -184,8 +220,26 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
         .into_iter()
         .map(|(name, time)| (name, time.as_secs_f64()))
         .collect();
+    record.work = WorkRecord::all(meter, session.progress.wall());
     write_json(&folder.path().join("run.json"), &record)?;
     report::write(folder.path(), &session.progress)
+}
+
+/// The plan with the axes known: an axis near the edge makes slices wider, a leaning one needs more rows.
+fn plan_again(
+    plan: &Plan,
+    config: &Config,
+    scans: &[Scan],
+    axes: &[AxisFit],
+    session: &Session,
+) -> Result<Plan> {
+    let again = Plan::with_axes(config, scans, axes, &session.device)?;
+    let same = |a: &ScanPlan, b: &ScanPlan| a.field == b.field && a.slab == b.slab;
+    if plan.scans.iter().zip(&again.scans).all(|(a, b)| same(a, b)) {
+        return Ok(again);
+    }
+    log::info!("plan, with the axes found:\n{again}");
+    Ok(again)
 }
 
 /// One run of a series, while it goes on.
@@ -195,6 +249,8 @@ struct SeriesRun<'a> {
     plan: &'a Plan,
     folder: &'a OutputFolder,
     finished: BTreeMap<String, Finished>,
+    /// Projections of each scan that are left out for their light.
+    bad: Vec<Vec<usize>>,
     /// Pixels that answer wrongly in the whole series; `None` where nobody asked.
     lock: Option<(Arc<PixelMap>, LockRecord)>,
     /// What the corrections of each scan touched: name, counts, projections and columns.
@@ -207,13 +263,66 @@ struct SeriesRun<'a> {
 struct Finished {
     volume: PathBuf,
     valid_radius: f64,
+    /// Slices with data, from 0.
+    valid_z: Range<usize>,
+    pixel_size_um: Option<f64>,
+    /// Pixels per voxel.
+    magnification: f64,
+}
+
+/// A scan as it is reconstructed.
+struct Taken<'a> {
+    plan: &'a ScanPlan,
+    scan: &'a CorrectedScan,
+    /// Binned.
+    geometry: ScanGeometry,
+    grid: Grid,
+    /// Detector row of the first binned row, and the binning.
+    binned_from: (usize, usize),
+    /// Factor from attenuation per binned pixel to that of the volume.
+    scale: f64,
+    unit: &'static str,
+    voxel_size_um: Option<f64>,
+    /// Where the sample stands before anything is searched.
+    start: Motion,
+}
+
+/// Radius \[voxel\] within which the scan was measured and the mask leaves values, for a sample moved by `motion`.
+fn valid_radius(taken: &Taken<'_>, config: &Config, motion: &Motion) -> f64 {
+    let geometry = &taken.geometry;
+    let seen = geometry.seen_radius(&taken.plan.slices);
+    let seen = (seen - motion.shift_in_plane_px()) / motion.magnification;
+    match config.reconstruct.mask_radius {
+        share if share > 0.0 => seen.min(share * geometry.field.width as f64 / 2.0),
+        _ => seen,
+    }
 }
 
 impl SeriesRun<'_> {
+    /// Leaves out the projections of every scan that hold no picture.
+    fn screen(&mut self, scans: &mut [Scan]) -> Result<()> {
+        let stage =
+            self.session
+                .progress
+                .stage("looking at every projection", scans.len() as u64, "scans");
+        for (index, scan) in scans.iter_mut().enumerate() {
+            let own = &self.config.scan[index];
+            let mode = self.config.input_of(own).bad_projections;
+            let known = scan.warnings.len();
+            self.bad[index] = leave_out_bad(scan, mode.unwrap_or_default())?;
+            for warning in &scan.warnings[known..] {
+                log::warn!("{}: {warning}", own.name);
+            }
+            stage.inc(1);
+        }
+        Ok(())
+    }
+
     /// Opens and averages a scan of the series, locked to the others where the config asks for it; with `turn`, its frames
     /// are turned first where the plan says so.
     fn corrected(&self, index: usize, turn: bool) -> Result<CorrectedScan> {
-        let opened = open_one(self.config, &self.config.scan[index])?;
+        let mut opened = open_one(self.config, &self.config.scan[index])?;
+        opened.leave_out(&self.bad[index]);
         let planned = self.plan.scans.iter().find(|scan| scan.index == index);
         let opened = match planned {
             Some(planned) if turn => opened.turned(
@@ -230,10 +339,10 @@ impl SeriesRun<'_> {
         }
     }
 
-    /// Finds the axis of every scan before any long work, so that a doubt stops the run early. The averaged flats are
+    /// Finds the axis of every scan (in the order of the config) before any long work, so that a doubt stops the run early. The averaged flats are
     /// not kept: twenty scans of them are gigabytes.
     fn find_axes(&mut self, plan: &Plan, scans: &[Scan]) -> Result<Vec<AxisFit>> {
-        let mut axes = Vec::new();
+        let mut axes = vec![AxisFit::default(); scans.len()];
         for scan_plan in &plan.scans {
             for warning in &scans[scan_plan.index].warnings {
                 self.warnings.push(format!("{}: {warning}", scan_plan.name));
@@ -249,7 +358,7 @@ impl SeriesRun<'_> {
                 Existing::Resume => read_json(&axis_path).ok(),
                 _ => None,
             };
-            axes.push(match kept.map(|record| record.rotation_axis).or(found) {
+            axes[scan_plan.index] = match kept.map(|record| record.rotation_axis).or(found) {
                 Some(axis) => axis,
                 None => {
                     let corrected = self.corrected(scan_plan.index, true)?;
@@ -262,31 +371,90 @@ impl SeriesRun<'_> {
                     write_json(&axis_path, &axis)?;
                     axis
                 }
-            });
+            };
         }
         Ok(axes)
     }
 
+    /// How a scan is reconstructed, but for what is still to be searched.
+    fn taken<'a>(
+        &self,
+        plan: &'a ScanPlan,
+        scan: &'a CorrectedScan,
+        axis: &AxisFit,
+    ) -> Result<Taken<'a>> {
+        let config = &self.config.reconstruct;
+        let binned_from = (plan.rows.start % plan.binning, plan.binning);
+        let mut geometry = ScanGeometry::new(scan, axis, &plan.rows, config)?;
+        geometry.field = plan.field;
+        let pixel = scan.scan().pixel_size_um;
+        let start = grid_motion(config).magnified(self.magnification(plan, pixel)?);
+        let start = start.binned(plan.binning);
+        let voxel = pixel.map(|size| size * plan.binning as f64);
+        let (scale, unit) = attenuation_unit(voxel);
+        Ok(Taken {
+            plan,
+            scan,
+            geometry: geometry.binned(binned_from.0, binned_from.1),
+            grid: slice_grid(config, plan.field)?,
+            binned_from,
+            scale,
+            unit,
+            voxel_size_um: voxel.map(|size| size * start.magnification),
+            start,
+        })
+    }
+
+    /// Pixels of a scan per voxel of the volumes.
+    fn magnification(&self, plan: &ScanPlan, pixel_size_um: Option<f64>) -> Result<f64> {
+        let Some(reference) = &plan.reference else {
+            return Ok(self.config.reconstruct.grid.scale);
+        };
+        let other = &self.finished[reference];
+        let given = self.config.scan[plan.index].magnification;
+        let own = match (given, other.pixel_size_um, pixel_size_um) {
+            (Some(given), _, _) => given,
+            (None, Some(theirs), Some(ours)) => theirs / ours,
+            _ => 1.0,
+        };
+        if !(0.9..=1.1).contains(&own) {
+            return Err(Error::config(
+                "scan.magnification",
+                own,
+                format!(
+                    "{} and its reference {reference} have pixels of {:?} and {:?} um: more than a tenth apart cannot be put on one \
+                     grid; if they are equal in truth, give series.pixel_size_um",
+                    plan.name, pixel_size_um, other.pixel_size_um
+                ),
+            ));
+        }
+        if own != 1.0 {
+            log::info!("{}: seen {own:.5} times as large as {reference}", plan.name);
+        }
+        Ok(own * other.magnification)
+    }
+
     fn scan(&mut self, scan_plan: &ScanPlan, axis: AxisFit, plan: &Plan) -> Result<()> {
-        let scan = self.corrected(scan_plan.index, true)?;
+        let meter = self.session.progress.meter();
+        let scan = meter.time("flats and darks", || self.corrected(scan_plan.index, true))?;
         for warning in scan.warnings() {
             self.warnings.push(format!("{}: {warning}", scan_plan.name));
         }
         let name = &scan_plan.name;
         let scan_folder = self.folder.scan(name)?;
         let volume_path = scan_folder.join(volume::file_name("volume", self.config.run.format));
-        let valid_radius = valid_radius(&axis, scan_plan, self.config);
-        let (scale, unit) = attenuation_unit(scan.scan().pixel_size_um);
+        let taken = self.taken(scan_plan, &scan, &axis)?;
+        for note in taken.geometry.notes() {
+            log::info!("{name}: {note}");
+        }
 
         let mut alignment = None;
-        let mut motion = Motion::default();
+        let mut motion = taken.start;
         if let Some(reference) = &scan_plan.reference {
-            let (found, record) =
-                self.align(scan_plan, &scan, &axis, reference, scale, valid_radius)?;
+            let (found, record) = meter.time("align", || self.align(&taken, reference))?;
             motion = found;
             alignment = Some(record);
         }
-        let shift = motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px);
         let record_path = scan_folder.join("scan.json");
         let resumed =
             self.session.existing == Existing::Resume && volume::open(&volume_path).is_ok();
@@ -295,8 +463,7 @@ impl SeriesRun<'_> {
             log::info!("{name}: the volume is complete, kept");
             record
         } else {
-            let record =
-                self.reconstruct(scan_plan, &scan, &axis, motion, scale, unit, &volume_path)?;
+            let record = self.reconstruct(&taken, &axis, motion, &volume_path)?;
             write_json(&record_path, &record)?;
             record
         };
@@ -305,37 +472,29 @@ impl SeriesRun<'_> {
             record.corrections,
             [record.n_angles, record.n_cols],
         ));
+        let slices = &scan_plan.slices;
+        let geometry = &taken.geometry;
+        let heights = geometry.heights(&motion);
+        let covered = heights.covered(slices, geometry.n_rows, geometry.n_cols);
+        let finished = Finished {
+            volume: volume_path,
+            valid_radius: valid_radius(&taken, self.config, &motion),
+            valid_z: covered.start - slices.start..covered.end - slices.start,
+            pixel_size_um: scan.scan().pixel_size_um,
+            magnification: motion.magnification,
+        };
         if let (Some(reference), Some(alignment)) = (&scan_plan.reference, alignment) {
-            self.subtract(
-                scan_plan,
-                &volume_path,
-                reference,
-                &alignment,
-                motion,
-                valid_radius - shift,
-                plan,
-            )?;
+            meter.time("difference", || {
+                self.subtract(scan_plan, &finished, reference, &alignment, plan)
+            })?;
         }
-        self.finished.insert(
-            name.clone(),
-            Finished {
-                volume: volume_path,
-                valid_radius: valid_radius - shift,
-            },
-        );
+        self.finished.insert(name.clone(), finished);
         Ok(())
     }
 
     /// Finds how the scan is moved, or takes what an earlier run found.
-    fn align(
-        &mut self,
-        scan_plan: &ScanPlan,
-        scan: &CorrectedScan,
-        axis: &AxisFit,
-        reference: &str,
-        scale: f64,
-        valid_radius: f64,
-    ) -> Result<(Motion, AlignmentRecord)> {
+    fn align(&mut self, taken: &Taken<'_>, reference: &str) -> Result<(Motion, AlignmentRecord)> {
+        let scan_plan = taken.plan;
         let path = self
             .folder
             .difference(&scan_plan.name)?
@@ -344,10 +503,8 @@ impl SeriesRun<'_> {
             && let Ok(record) = read_json::<AlignmentRecord>(&path)
         {
             self.warn(&scan_plan.name, &record.warnings);
-            return Ok((
-                Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]),
-                record,
-            ));
+            let found = Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]);
+            return Ok((taken.start.followed_by(found), record));
         }
         let other = self
             .finished
@@ -355,21 +512,26 @@ impl SeriesRun<'_> {
             .expect("references come first")
             .clone();
         let volume = volume::open(&other.volume)?;
-        let pilots = scan.with_stripes(match self.config.correct.stripe.method {
-            // rings stand still between the scans and would pull the shift towards zero, so pilots lose them too,
-            // by the cheapest method that does it
-            StripeMethod::None => StripeMethod::None,
-            _ => StripeMethod::Sorting,
-        });
+        let pilots = taken
+            .scan
+            .with_stripes(match self.config.correct.stripe.method {
+                // rings stand still between the scans and would pull the shift towards zero, so pilots lose them too,
+                // by the cheapest method that does it
+                StripeMethod::None => StripeMethod::None,
+                _ => StripeMethod::Sorting,
+            });
+        let still = Motion::default().magnified(taken.start.magnification);
         let target = Target {
             scan: &pilots,
-            axis,
-            rows: scan_plan.rows.clone(),
-            grid: slice_grid(&self.config.reconstruct, scan_plan.shape[2])?,
+            geometry: &taken.geometry,
+            binned_from: taken.binned_from,
+            slices: scan_plan.slices.clone(),
+            grid: taken.grid,
             config: &self.config.reconstruct,
-            scale,
-            valid_radius: valid_radius.min(other.valid_radius),
+            scale: taken.scale,
+            valid_radius: valid_radius(taken, self.config, &still).min(other.valid_radius),
             slab: scan_plan.slab,
+            start: taken.start,
         };
         let (motion, mut record) = find_motion(
             volume.as_ref(),
@@ -406,43 +568,44 @@ impl SeriesRun<'_> {
 
     fn reconstruct(
         &mut self,
-        scan_plan: &ScanPlan,
-        scan: &CorrectedScan,
+        taken: &Taken<'_>,
         axis: &AxisFit,
         motion: Motion,
-        scale: f64,
-        unit: &str,
         volume_path: &Path,
     ) -> Result<ScanRecord> {
+        let (scan_plan, scan) = (taken.plan, taken.scan);
         let name = &scan_plan.name;
-        let grid = slice_grid(&self.config.reconstruct, scan_plan.shape[2])?;
+        let grid = taken.grid;
         let meta = VolumeMeta {
-            shape: [scan_plan.rows.len(), grid.n_y, grid.n_x],
+            shape: [scan_plan.slices.len(), grid.n_y, grid.n_x],
             voxel_type: VoxelType::F32,
-            unit: unit.to_string(),
-            voxel_size_um: scan.scan().pixel_size_um,
-            first_row: scan_plan.rows.start,
+            unit: taken.unit.to_string(),
+            voxel_size_um: taken.voxel_size_um,
+            first_row: scan_plan.slices.start,
             provenance: provenance(
                 self.config,
                 name,
                 &[
                     ("rotation_axis", json!(axis)),
                     ("motion", json!(motion.shift_voxel())),
+                    ("magnification", json!(motion.magnification)),
+                    ("field", json!(scan_plan.field)),
                 ],
             ),
         };
         let job = ScanJob {
-            angles_rad: scan.angles_rad(),
-            n_cols: SinogramSource::n_cols(scan),
-            slices: scan_plan.rows.clone(),
+            geometry: &taken.geometry,
+            slices: scan_plan.slices.clone(),
             slab: scan_plan.slab,
             grid,
             motion,
-            axis,
             config: &self.config.reconstruct,
-            scale,
+            scale: taken.scale,
+            meter: Some(self.session.progress.meter()),
         };
-        let mut source = CountedScan::new(scan);
+        let mut counted = CountedScan::new(scan).metered(self.session.progress.meter());
+        let (first, binning) = taken.binned_from;
+        let mut source = BinnedRows::new(&mut counted, first, binning, scan_plan.slab);
         let title = format!("reconstructing {name}");
         let format = self.config.run.format;
         let done = reconstruct_into(
@@ -463,19 +626,19 @@ impl SeriesRun<'_> {
             .clone()
             .or_else(|| scan.scan().start_time.clone());
         record.charge_mah_cm2 = scan_config.charge_mah_cm2;
-        record.corrections = source.corrections().clone();
+        record.corrections = counted.corrections().clone();
         record.value_range = done.range;
-        record.unit = unit.to_string();
-        record
-            .reconstruction
-            .insert("method".into(), json!(done.method));
-        record
-            .reconstruction
-            .insert("device".into(), json!(self.session.device.describe()));
-        record.reconstruction.insert(
-            "slices_with_data".into(),
+        record.unit = taken.unit.to_string();
+        let mut say = |key: &str, value| record.reconstruction.insert(key.into(), value);
+        say("method", json!(done.method));
+        say("device", json!(self.session.device.describe()));
+        say(
+            "slices_with_data",
             json!([done.covered.start, done.covered.end]),
         );
+        say("half_acquisition", json!(scan_plan.field.half));
+        say("binning", json!(binning));
+        say("levelled", json!(taken.geometry.is_levelled()));
         record.warnings.extend(scan.warnings().iter().cloned());
         Ok(record)
     }
@@ -491,11 +654,9 @@ impl SeriesRun<'_> {
     fn subtract(
         &mut self,
         scan_plan: &ScanPlan,
-        volume_path: &Path,
+        target: &Finished,
         reference: &str,
         alignment: &AlignmentRecord,
-        motion: Motion,
-        valid_radius: f64,
         plan: &Plan,
     ) -> Result<()> {
         let name = &scan_plan.name;
@@ -516,8 +677,6 @@ impl SeriesRun<'_> {
             .iter()
             .find(|d| &d.target == name)
             .map_or(1, |d| d.slab);
-        let rows = &scan_plan.rows;
-        let covered = rows::covered_slices(rows, motion.shift_z_px, scan_plan.shape[1]);
         let context = difference::Context {
             target: name,
             reference,
@@ -526,8 +685,9 @@ impl SeriesRun<'_> {
             charge_mah_cm2: self.config.scan[scan_plan.index].charge_mah_cm2,
             format: self.config.run.format,
             slab,
-            valid_radius: valid_radius.min(other.valid_radius),
-            valid_z: covered.start - rows.start..covered.end - rows.start,
+            valid_radius: target.valid_radius.min(other.valid_radius),
+            valid_z: target.valid_z.start.max(other.valid_z.start)
+                ..target.valid_z.end.min(other.valid_z.end),
             overwrite: self.session.existing != Existing::Refuse,
             provenance: provenance(
                 self.config,
@@ -540,7 +700,7 @@ impl SeriesRun<'_> {
             progress: &self.session.progress,
         };
         let (reference_volume, target_volume) =
-            (volume::open(&other.volume)?, volume::open(volume_path)?);
+            (volume::open(&other.volume)?, volume::open(&target.volume)?);
         let record = difference::run(
             reference_volume.as_ref(),
             target_volume.as_ref(),
@@ -552,22 +712,15 @@ impl SeriesRun<'_> {
     }
 }
 
-/// Radius around the axis within which every ray of every angle was measured and the mask leaves values \[px\].
+/// The motion that the config puts the grid at, in detector pixels.
 #[must_use]
-pub fn valid_radius(axis: &AxisFit, scan_plan: &ScanPlan, config: &Config) -> f64 {
-    let width = scan_plan.shape[2] as f64;
-    let ends = [scan_plan.rows.start as f64, scan_plan.rows.end as f64 - 1.0];
-    let reach = ends
-        .map(|row| axis.at(row).min(width - 1.0 - axis.at(row)))
-        .into_iter()
-        .fold(f64::INFINITY, f64::min);
-    // an axis far off the middle means a sample that fits on one side of it: then the whole slice is seen
-    let whole = (width - 1.0) / 2.0;
-    let reach = if reach < 0.75 * whole { whole } else { reach };
-    match config.reconstruct.mask_radius {
-        share if share > 0.0 => reach.min(share * width / 2.0),
-        _ => reach,
-    }
+pub fn grid_motion(config: &ReconstructConfig) -> Motion {
+    let GridConfig {
+        shift,
+        rotation,
+        scale,
+    } = &config.grid;
+    Motion::from_alignment(*shift, *rotation).magnified(*scale)
 }
 
 /// The part of `scan.json` that the input alone decides.
@@ -587,6 +740,7 @@ pub fn scan_record(name: &str, scan: &Scan, axis: AxisFit) -> ScanRecord {
         angle_source: scan.angle_source.clone(),
         pixel_size_um: scan.pixel_size_um,
         rotation_axis: axis,
+        left_out: scan.left_out.clone(),
         warnings: scan.warnings.clone(),
         ..ScanRecord::default()
     }
@@ -751,15 +905,14 @@ fn changed_input(old: &[InputRecord], new: &[InputRecord]) -> Option<PathBuf> {
         .map(|now| PathBuf::from(&now.path))
 }
 
-/// One scan to one volume: the `reconstruct` command. `files` are what the scan was read from.
+/// One scan to one volume: the `reconstruct` command; `geometry` is that of the source, before any binning, and `files` are
+/// what the scan was read from.
 ///
 /// # Errors
 /// Those of every stage, and [`Error::OutputExists`].
 pub fn reconstruct_one(
     source: &mut dyn RowSource,
-    angles_rad: &[f64],
-    n_cols: usize,
-    axis: &AxisFit,
+    geometry: &ScanGeometry,
     pixel_size_um: Option<f64>,
     slab: usize,
     output: &Path,
@@ -767,35 +920,43 @@ pub fn reconstruct_one(
     config: &Config,
     session: &Session,
 ) -> Result<reconstruct_scan::Reconstructed> {
+    let b = config.reconstruct.binning;
     let rows = config.reconstruct.row_range(source.n_rows())?;
-    let grid = slice_grid(&config.reconstruct, n_cols)?;
-    let (scale, unit) = attenuation_unit(pixel_size_um);
+    let slices = plan::binned_rows(&rows, b)?;
+    let grid = slice_grid(&config.reconstruct, geometry.field)?;
+    let motion = grid_motion(&config.reconstruct).binned(b);
+    let pixel = pixel_size_um.map(|size| size * b as f64);
+    let (scale, unit) = attenuation_unit(pixel);
     let meta = VolumeMeta {
-        shape: [rows.len(), grid.n_y, grid.n_x],
+        shape: [slices.len(), grid.n_y, grid.n_x],
         voxel_type: VoxelType::F32,
         unit: unit.to_string(),
-        voxel_size_um: pixel_size_um,
-        first_row: rows.start,
+        voxel_size_um: pixel.map(|size| size * motion.magnification),
+        first_row: slices.start,
         provenance: provenance(
             config,
             &output.display().to_string(),
-            &[("rotation_axis", json!(axis))],
+            &[
+                ("rotation_axis", json!(geometry.axis)),
+                ("field", json!(geometry.field)),
+            ],
         ),
     };
+    let binned = geometry.binned(rows.start % b, b);
+    let mut source = BinnedRows::new(source, rows.start % b, b, slab);
     let job = ScanJob {
-        angles_rad,
-        n_cols,
-        slices: rows.clone(),
+        geometry: &binned,
+        slices,
         slab,
         grid,
-        motion: Motion::default(),
-        axis,
+        motion,
         config: &config.reconstruct,
         scale,
+        meter: Some(session.progress.meter()),
     };
     let format = config.run.format;
     reconstruct_into(
-        source,
+        &mut source,
         &job,
         &meta,
         output,
@@ -841,10 +1002,14 @@ fn reconstruct_into(
         }
         None => None,
     };
+    let meter = session.progress.meter();
     let done = job.run(source, &session.device, &stage, from, |z, slices, state| {
-        writer.write(z, slices, json!(state))
+        let started = Instant::now();
+        writer.write(z, slices, json!(state))?;
+        meter.add("write", started.elapsed(), 4 * slices.len() as u64, 0);
+        Ok(())
     })?;
-    writer.finish()?;
+    meter.time("write", || writer.finish())?;
     Ok(done)
 }
 

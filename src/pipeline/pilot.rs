@@ -10,18 +10,18 @@ use std::ops::Range;
 use ndarray::{Array3, Axis, s};
 
 use crate::align::{self, PilotPair};
-use crate::center::{AxisFit, MethodAnswers};
 use crate::config::{AlignConfig, AlignMethod, ReconstructConfig, ReconstructMethod};
 use crate::correct::CorrectedScan;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::io::volume::VolumeReader;
+use crate::pipeline::binned::BinnedRows;
+use crate::pipeline::geometry::ScanGeometry;
 use crate::pipeline::reconstruct_scan::{Motion, ScanJob};
-use crate::pipeline::rows::RowSource;
+use crate::pipeline::rows::{CountedScan, RowSource};
 use crate::progress::{Progress, Stage};
 use crate::reconstruct::geometry::Grid;
 use crate::record::AlignmentRecord;
-use crate::scan::{SinogramSource, Sinograms};
 
 /// Full-resolution blocks are at most this wide \[voxel\] ...
 const BLOCK_WIDTH: usize = 384;
@@ -29,71 +29,6 @@ const BLOCK_WIDTH: usize = 384;
 const BLOCK_SLICES: usize = 24;
 /// Heights at which blocks are taken.
 const BLOCK_HEIGHTS: usize = 3;
-
-/// A scan whose rows and columns are averaged in groups of `binning`, for pilots and previews.
-pub struct BinnedRows<'a> {
-    scan: &'a CorrectedScan,
-    first_row: usize,
-    n_rows: usize,
-    binning: usize,
-}
-
-impl<'a> BinnedRows<'a> {
-    /// Binned row k is the mean of rows `rows.start + k * binning ..` of `scan`; a rest is left out.
-    #[must_use]
-    pub fn new(scan: &'a CorrectedScan, rows: &Range<usize>, binning: usize) -> Self {
-        BinnedRows {
-            scan,
-            first_row: rows.start,
-            n_rows: rows.len() / binning,
-            binning,
-        }
-    }
-}
-
-impl RowSource for BinnedRows<'_> {
-    fn n_rows(&self) -> usize {
-        self.n_rows
-    }
-
-    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
-        let b = self.binning;
-        if b == 1 {
-            // in one read: a frame stored as one compressed chunk is decoded once, not once for each row
-            let rows = self.first_row + rows.start..self.first_row + rows.end;
-            return Ok(self.scan.slab(rows)?.0);
-        }
-        let n_cols = self.scan.n_cols() / b;
-        let mut out = Array3::<f32>::zeros((rows.len(), self.scan.angles_rad().len(), n_cols));
-        for (k, row) in rows.enumerate() {
-            let first = self.first_row + row * b;
-            let (fine, _) = self.scan.slab(first..first + b)?;
-            let scale = 1.0 / (b * b) as f32;
-            ndarray::Zip::indexed(out.index_axis_mut(Axis(0), k).rows_mut()).par_for_each(
-                |angle, mut line| {
-                    for (col, value) in line.iter_mut().enumerate() {
-                        *value = fine.slice(s![.., angle, col * b..(col + 1) * b]).sum() * scale;
-                    }
-                },
-            );
-        }
-        Ok(out)
-    }
-}
-
-/// The same axis seen by rows and columns averaged in groups of `binning`, the first row being `first_row`.
-#[must_use]
-pub fn binned_axis(axis: &AxisFit, first_row: usize, binning: usize) -> AxisFit {
-    let b = binning as f64;
-    let middle = (b - 1.0) / 2.0;
-    AxisFit {
-        axis_px: (axis.at(first_row as f64 + middle) - middle) / b,
-        slope_px_per_row: axis.slope_px_per_row,
-        middle_row: 0.0,
-        methods: std::collections::BTreeMap::<String, MethodAnswers>::new(),
-        ..axis.clone()
-    }
-}
 
 /// Means of `binning`^3 voxels of a volume, read slab by slab; NaN counts as 0.
 ///
@@ -125,10 +60,12 @@ pub fn bin_volume(volume: &dyn VolumeReader, binning: usize) -> Result<Array3<f3
 pub struct Target<'a> {
     /// The scan, with the corrections that pilots get.
     pub scan: &'a CorrectedScan,
-    /// Its axis.
-    pub axis: &'a AxisFit,
-    /// Detector rows that become slices.
-    pub rows: Range<usize>,
+    /// How it was taken, after the binning that the config asks for.
+    pub geometry: &'a ScanGeometry,
+    /// Detector row and binning of the geometry's first row.
+    pub binned_from: (usize, usize),
+    /// Rows of the geometry that become slices.
+    pub slices: Range<usize>,
     /// Grid of the slices.
     pub grid: Grid,
     /// `[reconstruct]`
@@ -139,6 +76,8 @@ pub struct Target<'a> {
     pub valid_radius: f64,
     /// Slices of a pilot at a time.
     pub slab: usize,
+    /// Where the sample stands before anything is searched.
+    pub start: Motion,
 }
 
 impl Target<'_> {
@@ -151,7 +90,7 @@ impl Target<'_> {
         progress: &Progress,
         name: &str,
     ) -> Result<Array3<f32>> {
-        let n_slices = self.rows.len() / binning;
+        let n_slices = self.slices.len() / binning;
         let fine = self.grid.binned(binning);
         let b = binning as f64;
         let grid = Grid {
@@ -160,24 +99,25 @@ impl Target<'_> {
             step: 1.0,
             ..fine
         };
-        let axis = binned_axis(self.axis, self.rows.start, binning);
-        let config = ReconstructConfig {
-            method: ReconstructMethod::Fbp,
-            ..self.config.clone()
-        };
+        let first_row = self.slices.start % binning;
+        let first_slice = self.slices.start / binning;
+        let geometry = self.geometry.binned(first_row, binning);
+        let config = self.fbp();
         let job = ScanJob {
-            angles_rad: self.scan.angles_rad(),
-            n_cols: self.scan.n_cols() / binning,
-            slices: 0..n_slices,
+            geometry: &geometry,
+            slices: first_slice..first_slice + n_slices,
             slab: self.slab,
             grid,
             motion: motion.binned(binning),
-            axis: &axis,
             config: &config,
             scale: self.scale / b,
+            meter: None,
         };
         let stage = progress.stage(name, n_slices as u64, "slices");
-        let mut source = BinnedRows::new(self.scan, &self.rows, binning);
+        let (detector_row, own_binning) = self.binned_from;
+        let mut scan = CountedScan::new(self.scan);
+        let mut rows = BinnedRows::new(&mut scan, detector_row, own_binning, self.slab);
+        let mut source = BinnedRows::new(&mut rows, first_row, binning, self.slab);
         collect(&job, &mut source, device, &stage)
     }
 
@@ -190,26 +130,30 @@ impl Target<'_> {
         device: &Device,
         progress: &Progress,
     ) -> Result<Array3<f32>> {
-        let all = 0..SinogramSource::n_rows(self.scan);
-        let rows = self.rows.start + slices.start..self.rows.start + slices.end;
-        let config = ReconstructConfig {
-            method: ReconstructMethod::Fbp,
-            ..self.config.clone()
-        };
+        let rows = self.slices.start + slices.start..self.slices.start + slices.end;
+        let config = self.fbp();
         let job = ScanJob {
-            angles_rad: self.scan.angles_rad(),
-            n_cols: self.scan.n_cols(),
+            geometry: self.geometry,
             slices: rows.clone(),
             slab: self.slab,
             grid,
             motion,
-            axis: self.axis,
             config: &config,
             scale: self.scale,
+            meter: None,
         };
         let stage = progress.stage("refining the alignment", rows.len() as u64, "slices");
-        let mut source = BinnedRows::new(self.scan, &all, 1);
+        let (detector_row, binning) = self.binned_from;
+        let mut scan = CountedScan::new(self.scan);
+        let mut source = BinnedRows::new(&mut scan, detector_row, binning, self.slab);
         collect(&job, &mut source, device, &stage)
+    }
+
+    fn fbp(&self) -> ReconstructConfig {
+        ReconstructConfig {
+            method: ReconstructMethod::Fbp,
+            ..self.config.clone()
+        }
     }
 }
 
@@ -262,24 +206,30 @@ pub fn find_motion(
             method: if given { "given" } else { "none" }.into(),
             ..AlignmentRecord::default()
         };
-        return Ok((Motion::from_alignment(shift, rotation[2]), record));
+        let motion = target
+            .start
+            .followed_by(Motion::from_alignment(shift, rotation[2]));
+        return Ok((motion, record));
     }
     let radius = |b: usize, motion: &Motion| {
-        let shift = motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px);
+        let shift = motion.shift_in_plane_px();
         // two pixels of the rim carry the edge of the field of view, which does not move with the sample
         ((target.valid_radius - shift) / b as f64 - 2.0).max(2.0)
     };
-    let still = Motion::default();
+    let start = target.start;
     let reference_pilot = bin_volume(reference, binning)?;
-    let first = target.pilot(binning, still, device, progress, "pilot of the moved scan")?;
+    let first = target.pilot(binning, start, device, progress, "pilot of the moved scan")?;
     let mut pair = PilotPair {
         reference: reference_pilot,
         target: first,
         binning,
-        radius: radius(binning, &still),
+        radius: radius(binning, &start),
     };
     let mut record = align::register(&pair, config)?;
-    let mut motion = Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]);
+    let mut motion = start.followed_by(Motion::from_alignment(
+        record.shift_voxel,
+        record.rotation_deg[2],
+    ));
     // on the reference grid only interpolation-free residuals are left
     pair.target = target.pilot(
         binning,
@@ -314,8 +264,9 @@ pub fn find_motion(
             progress,
         )?;
     }
-    record.shift_voxel = motion.shift_voxel();
-    record.rotation_deg = [0.0, 0.0, motion.in_plane.rotation_rad.to_degrees()];
+    let found = motion.relative_to(start);
+    record.shift_voxel = found.shift_voxel();
+    record.rotation_deg = [0.0, 0.0, found.in_plane.rotation_rad.to_degrees()];
     Ok((motion, record))
 }
 
@@ -337,7 +288,7 @@ fn refine(
     device: &Device,
     progress: &Progress,
 ) -> Result<Motion> {
-    let n_slices = target.rows.len();
+    let n_slices = target.slices.len();
     let height = BLOCK_SLICES.min(n_slices);
     let (width_x, width_y) = (
         BLOCK_WIDTH.min(target.grid.n_x),
@@ -364,9 +315,7 @@ fn refine(
             reference: own,
             target: target.block(slices, grid, motion, device, progress)?,
             binning: 1,
-            radius: target.valid_radius
-                - motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px)
-                - 2.0,
+            radius: target.valid_radius - motion.shift_in_plane_px() - 2.0,
         };
         let found = align::register(&pair, &fine)?;
         if found.confidence < config.min_confidence {

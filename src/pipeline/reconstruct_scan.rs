@@ -3,30 +3,44 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::mpsc;
+use std::time::Instant;
 
 use ndarray::{Array3, ArrayView3, s};
 use serde::{Deserialize, Serialize};
 
-use crate::center::AxisFit;
 use crate::config::ReconstructConfig;
 use crate::correct::line_integrals::{CountSlab, Touched};
 use crate::error::Result;
 use crate::gpu::Device;
+use crate::pipeline::geometry::ScanGeometry;
 use crate::pipeline::rows::{RowSource, RowState, ShiftedRows};
-use crate::progress::Stage;
-use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
+use crate::progress::{Meter, Stage};
+use crate::reconstruct::acquisition::blend;
+use crate::reconstruct::geometry::{Grid, InPlaneMotion};
 use crate::reconstruct::{Reconstructor, SliceJob};
 use crate::record::ValueRange;
 use crate::scan::Sinograms;
 use crate::stop;
 
 /// How the sample of a scan stands against its reference: in the slice plane, and along the height.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Motion {
     /// In the slice plane.
     pub in_plane: InPlaneMotion,
     /// Slice z of the reference is row z + this \[px\].
     pub shift_z_px: f64,
+    /// Pixels of this scan per voxel of the reference; acts about the axis and the middle row, before the shift.
+    pub magnification: f64,
+}
+
+impl Default for Motion {
+    fn default() -> Self {
+        Motion {
+            in_plane: InPlaneMotion::default(),
+            shift_z_px: 0.0,
+            magnification: 1.0,
+        }
+    }
 }
 
 impl Motion {
@@ -40,24 +54,60 @@ impl Motion {
                 rotation_rad: turn_deg.to_radians(),
             },
             shift_z_px: shift_voxel[2],
+            magnification: 1.0,
         }
     }
 
     /// This motion after a `residual` was found on a volume that was already put on the grid with this one.
     ///
-    /// A point p of the reference was found at R' p + d there, which stands at R (R' p + d) + s in the scan.
+    /// A point p of the reference was found at m' R' p + d there, which stands at m R (m' R' p + d) + s in the scan.
     #[must_use]
     pub fn followed_by(self, residual: Motion) -> Motion {
         let (sin, cos) = self.in_plane.rotation_rad.sin_cos();
         let (dx, dy) = (residual.in_plane.shift_x_px, residual.in_plane.shift_y_px);
+        let m = self.magnification;
         Motion {
             in_plane: InPlaneMotion {
-                shift_x_px: self.in_plane.shift_x_px + cos * dx - sin * dy,
-                shift_y_px: self.in_plane.shift_y_px + sin * dx + cos * dy,
+                shift_x_px: self.in_plane.shift_x_px + m * (cos * dx - sin * dy),
+                shift_y_px: self.in_plane.shift_y_px + m * (sin * dx + cos * dy),
                 rotation_rad: self.in_plane.rotation_rad + residual.in_plane.rotation_rad,
             },
-            shift_z_px: self.shift_z_px + residual.shift_z_px,
+            shift_z_px: self.shift_z_px + m * residual.shift_z_px,
+            magnification: m * residual.magnification,
         }
+    }
+
+    /// The same motion but for its scale.
+    #[must_use]
+    pub fn magnified(self, magnification: f64) -> Motion {
+        Motion {
+            magnification,
+            ..self
+        }
+    }
+
+    /// The motion that gives this one when it follows `start`.
+    #[must_use]
+    pub fn relative_to(&self, start: Motion) -> Motion {
+        let m = start.magnification;
+        let (sin, cos) = start.in_plane.rotation_rad.sin_cos();
+        let dx = (self.in_plane.shift_x_px - start.in_plane.shift_x_px) / m;
+        let dy = (self.in_plane.shift_y_px - start.in_plane.shift_y_px) / m;
+        Motion {
+            in_plane: InPlaneMotion {
+                shift_x_px: cos * dx + sin * dy,
+                shift_y_px: -sin * dx + cos * dy,
+                rotation_rad: self.in_plane.rotation_rad - start.in_plane.rotation_rad,
+            },
+            shift_z_px: (self.shift_z_px - start.shift_z_px) / m,
+            magnification: self.magnification / m,
+        }
+    }
+
+    /// Length of the shift in the slice plane \[px\].
+    #[must_use]
+    pub fn shift_in_plane_px(&self) -> f64 {
+        self.in_plane.shift_x_px.hypot(self.in_plane.shift_y_px)
     }
 
     /// `[x, y, z]` \[voxel\]
@@ -81,16 +131,15 @@ impl Motion {
                 ..self.in_plane
             },
             shift_z_px: self.shift_z_px * scale,
+            magnification: self.magnification,
         }
     }
 }
 
 /// What to reconstruct of a scan; lengths in pixels of the rows that the source gives.
 pub struct ScanJob<'a> {
-    /// Angle of each projection \[rad\].
-    pub angles_rad: &'a [f64],
-    /// Detector columns.
-    pub n_cols: usize,
+    /// How the scan was taken.
+    pub geometry: &'a ScanGeometry,
     /// Slices, as rows of the reference.
     pub slices: Range<usize>,
     /// Slices at a time.
@@ -99,15 +148,30 @@ pub struct ScanJob<'a> {
     pub grid: Grid,
     /// Motion against the reference.
     pub motion: Motion,
-    /// Rotation axis of this scan.
-    pub axis: &'a AxisFit,
     /// `[reconstruct]`
     pub config: &'a ReconstructConfig,
     /// Multiplies attenuation per pixel.
     pub scale: f64,
+    /// What counts the time; `None` for pilots, which belong to the alignment.
+    pub meter: Option<&'a Meter>,
 }
 
 impl ScanJob<'_> {
+    /// What one slice takes.
+    #[must_use]
+    pub fn slice_job(&self) -> SliceJob {
+        let geometry = self.geometry;
+        let config = geometry.field.widen(self.config, geometry.n_cols);
+        let rays = geometry.rays(&self.motion);
+        SliceJob::new(geometry.n_cols, rays, self.grid, &config, self.scale)
+    }
+
+    /// Why the line integrals are wanted on the host.
+    fn off_device(&self) -> Option<String> {
+        let half = self.geometry.field.half;
+        half.then(|| "half acquisition is blended on the CPU".into())
+    }
+
     /// Reconstructs slab by slab; `consume` gets the index of the first slice (0 at `slices.start`), the slices, and how
     /// far the job is with them. Slices above or below the detector are NaN.
     ///
@@ -125,13 +189,12 @@ impl ScanJob<'_> {
         from: Option<JobState>,
         consume: impl FnMut(usize, ArrayView3<'_, f32>, &JobState) -> Result<()> + Send,
     ) -> Result<Reconstructed> {
-        let rays = rays(self.angles_rad, self.motion.in_plane);
-        let job = SliceJob::new(self.n_cols, rays, self.grid, self.config, self.scale);
-        let mut reconstructor = Reconstructor::new(job, device)?;
+        let mut reconstructor = Reconstructor::new(self.slice_job(), device)?;
         let mut state = from.unwrap_or_else(|| JobState::start(&self.slices));
         source.restore(&state.rows);
         stage.inc(state.slices as u64);
-        let mut rows = ShiftedRows::new(source, self.motion.shift_z_px);
+        let heights = self.geometry.heights(&self.motion);
+        let mut rows = ShiftedRows::new(source, heights, self.geometry.n_cols);
         let method = reconstructor.describe();
         let slab_rows = self.slab.min(self.slices.len()).max(1);
         let mut slabs: VecDeque<Range<usize>> = (self.slices.start + state.slices..self.slices.end)
@@ -139,8 +202,10 @@ impl ScanJob<'_> {
             .map(|start| start..(start + slab_rows).min(self.slices.end))
             .collect();
         let first = match slabs.front() {
-            Some(slices) => first_counts(&mut reconstructor, &mut rows, slices)?,
-            None => None,
+            Some(slices) if self.off_device().is_none() => {
+                first_counts(&mut reconstructor, &mut rows, slices)?
+            }
+            _ => None,
         };
         if first.is_some() {
             slabs.pop_front();
@@ -148,7 +213,8 @@ impl ScanJob<'_> {
         let (to_reconstruct, prepared) = mpsc::sync_channel(0);
         let (to_consume, finished) = mpsc::sync_channel(0);
         let mut rows = std::thread::scope(|scope| {
-            let producer = scope.spawn(move || prepare(rows, first, slabs, &to_reconstruct));
+            let producer =
+                scope.spawn(move || prepare(rows, first, slabs, self.meter, &to_reconstruct));
             let consumer = scope.spawn(move || consume_all(&finished, consume));
             let worked =
                 self.reconstruct(&mut reconstructor, prepared, &to_consume, &mut state, stage);
@@ -162,6 +228,11 @@ impl ScanJob<'_> {
             // where the consumer failed, the work ended because of that
             consumed.and(worked).map(|()| rows)
         })?;
+        if let Some(meter) = self.meter {
+            for spent in reconstructor.spent() {
+                meter.add(spent.name, spent.time, 0, spent.updates);
+            }
+        }
         rows.touched(Touched {
             clipped: state.clipped,
             zingers: state.zingers,
@@ -199,14 +270,19 @@ impl ScanJob<'_> {
                 volume.fill(f32::NAN);
             }
             if !covered.is_empty() {
+                let heights = self.geometry.heights(&self.motion);
                 let axis_px: Vec<f64> = covered
                     .clone()
-                    .map(|z| self.axis.at(z as f64 + self.motion.shift_z_px))
+                    .map(|z| self.geometry.axis.at(heights.row(z as f64)))
                     .collect();
                 let part = covered.start - slices.start..covered.end - slices.start;
                 let out = volume.slice_mut(s![part.clone(), .., ..]);
                 match load {
-                    Load::Integrals(sinograms) => {
+                    Load::Integrals(mut sinograms) => {
+                        if self.geometry.field.half {
+                            let x_px = heights.shifts.map_or(&[][..], |shifts| &shifts.x_px);
+                            blend(sinograms.view_mut(), &axis_px, x_px);
+                        }
                         reconstructor.slab(sinograms.view(), &axis_px, out)?;
                     }
                     Load::Counts(counts) => {
@@ -286,8 +362,18 @@ fn count(rows: &mut ShiftedRows<'_>, slices: Range<usize>) -> Result<Prepared> {
     })
 }
 
-fn correct(rows: &mut ShiftedRows<'_>, slices: Range<usize>) -> Result<Prepared> {
+fn correct(
+    rows: &mut ShiftedRows<'_>,
+    slices: Range<usize>,
+    meter: Option<&Meter>,
+) -> Result<Prepared> {
+    let (started, before) = (Instant::now(), rows.in_source());
     let slab = rows.slab(slices.clone())?;
+    if let Some(meter) = meter {
+        let in_source = rows.in_source().saturating_sub(before);
+        let own = started.elapsed().saturating_sub(in_source);
+        meter.add("place rows", own, 4 * slab.sinograms.len() as u64, 0);
+    }
     Ok(Prepared {
         slices,
         covered: slab.covered,
@@ -301,6 +387,7 @@ fn prepare<'a>(
     mut rows: ShiftedRows<'a>,
     first: Option<Prepared>,
     slabs: VecDeque<Range<usize>>,
+    meter: Option<&Meter>,
     to: &mpsc::SyncSender<Result<Prepared>>,
 ) -> ShiftedRows<'a> {
     let on_device = first.is_some();
@@ -310,7 +397,7 @@ fn prepare<'a>(
     for slices in slabs {
         let slab = stop::check().and_then(|()| match on_device {
             true => count(&mut rows, slices),
-            false => correct(&mut rows, slices),
+            false => correct(&mut rows, slices, meter),
         });
         let failed = slab.is_err();
         if to.send(slab).is_err() || failed {
@@ -410,19 +497,27 @@ mod tests {
 
     #[test]
     fn motions_compose_as_points_move() {
-        let first = Motion::from_alignment([2.0, -1.0, 3.0], 10.0);
-        let residual = Motion::from_alignment([0.5, 0.25, -0.5], -2.0);
+        let first = Motion::from_alignment([2.0, -1.0, 3.0], 10.0).magnified(1.02);
+        let residual = Motion::from_alignment([0.5, 0.25, -0.5], -2.0).magnified(0.99);
         let apply = |m: &Motion, p: [f64; 2]| {
             let (sin, cos) = m.in_plane.rotation_rad.sin_cos();
+            let s = m.magnification;
             [
-                cos * p[0] - sin * p[1] + m.in_plane.shift_x_px,
-                sin * p[0] + cos * p[1] + m.in_plane.shift_y_px,
+                s * (cos * p[0] - sin * p[1]) + m.in_plane.shift_x_px,
+                s * (sin * p[0] + cos * p[1]) + m.in_plane.shift_y_px,
             ]
         };
         let both = first.followed_by(residual);
+        let again = both.relative_to(first);
+        assert!(
+            (again.shift_voxel()[0] - 0.5).abs() < 1e-12
+                && (again.shift_voxel()[1] - 0.25).abs() < 1e-12
+        );
         let point = [7.0, 11.0];
         let (one, two) = (apply(&both, point), apply(&first, apply(&residual, point)));
         assert!((one[0] - two[0]).abs() < 1e-12 && (one[1] - two[1]).abs() < 1e-12);
-        assert!((both.shift_z_px - 2.5).abs() < 1e-12);
+        // z: 1.02 (0.99 z - 0.5) + 3
+        assert!((both.shift_z_px - 2.49).abs() < 1e-12);
+        assert!((both.magnification - 1.02 * 0.99).abs() < 1e-12);
     }
 }

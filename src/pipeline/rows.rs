@@ -1,21 +1,25 @@
 //! Sinogram rows on the height grid of the reference.
 //!
-//! Slice z of the reference grid is row z + shift of a moved scan. Where that is no whole number, rows are
-//! interpolated once, before the reconstruction (which is linear and acts on each row alone, so this equals
+//! Slice z of the reference grid is row z + shift of a moved scan ([`Heights`] says it in full). Where that is no whole
+//! number, rows are interpolated once, before the reconstruction (which is linear and acts on each row alone, so this equals
 //! interpolating the slices, but nothing is interpolated in x and y). The kernel is a Lanczos window of three lobes
 //! (Duchon 1979, J. Appl. Meteorol. 18:1016), corrected to sum 1 and to stand exactly at the wanted height: cut off
 //! after three lobes it would stand up to 0.02 rows beside. It keeps 79 % (one half between two rows) to 100 % of the noise power
 //! of a row, where linear interpolation would keep 50 %.
 
 use std::ops::Range;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
-use ndarray::{Array3, Axis, s};
+use ndarray::{Array3, ArrayView1, ArrayView3, ArrayViewMut1, ArrayViewMut2, Axis, s};
 use serde::{Deserialize, Serialize};
 
 use crate::correct::line_integrals::{CountSlab, Touched};
 use crate::correct::{CorrectedScan, CorrectionCounts};
 use crate::error::Result;
+use crate::pipeline::heights::Heights;
 use crate::plan::HALO_ROWS;
+use crate::progress::Meter;
 use crate::scan::{SinogramSource, Sinograms};
 
 /// What a source has counted, so that a resumed run counts nothing twice.
@@ -67,6 +71,7 @@ pub trait RowSource: Send {
 /// A corrected scan that adds up what its corrections touched.
 pub struct CountedScan<'a> {
     scan: &'a CorrectedScan,
+    meter: Option<&'a Meter>,
     state: RowState,
 }
 
@@ -76,6 +81,7 @@ impl<'a> CountedScan<'a> {
     pub fn new(scan: &'a CorrectedScan) -> Self {
         CountedScan {
             scan,
+            meter: None,
             state: RowState::default(),
         }
     }
@@ -87,11 +93,9 @@ impl<'a> CountedScan<'a> {
     }
 }
 
-impl RowSource for CountedScan<'_> {
-    fn n_rows(&self) -> usize {
-        SinogramSource::n_rows(self.scan)
-    }
-    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+impl<'a> CountedScan<'a> {
+    /// Corrected rows, each counted once.
+    fn counted(&mut self, rows: Range<usize>) -> Result<Sinograms> {
         let known = self.state.counted.clamp(rows.start, rows.end);
         let (new, counts) = self.scan.slab(known..rows.end)?;
         self.state.counts += counts;
@@ -109,6 +113,32 @@ impl RowSource for CountedScan<'_> {
         both.slice_mut(s![..old.dim().0, .., ..]).assign(&old);
         both.slice_mut(s![old.dim().0.., .., ..]).assign(&new);
         Ok(both)
+    }
+
+    /// Adds its time to `meter`: reading and correcting.
+    #[must_use]
+    pub fn metered(mut self, meter: &'a Meter) -> Self {
+        self.meter = Some(meter);
+        self
+    }
+}
+
+impl RowSource for CountedScan<'_> {
+    fn n_rows(&self) -> usize {
+        SinogramSource::n_rows(self.scan)
+    }
+    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+        let clock = &self.scan.scan().clock;
+        let (started, (read, bytes)) = (Instant::now(), clock.so_far());
+        let sinograms = self.counted(rows)?;
+        if let Some(meter) = self.meter {
+            let now = clock.so_far();
+            let reading = now.0.saturating_sub(read);
+            meter.add("read", reading, now.1 - bytes, 0);
+            let correcting = started.elapsed().saturating_sub(reading);
+            meter.add("correct", correcting, 4 * sinograms.len() as u64, 0);
+        }
+        Ok(sinograms)
     }
     fn state(&self) -> RowState {
         self.state.clone()
@@ -143,11 +173,13 @@ impl RowSource for PlainSource<'_> {
     }
 }
 
-/// Rows of a scan shifted in height, asked for in ascending slabs; overlapping rows are kept, not read again.
+/// Rows of a scan on the heights of slices, asked for in ascending slabs; overlapping rows are kept, not read again.
 pub struct ShiftedRows<'a> {
     source: &'a mut dyn RowSource,
-    shift: f64,
+    heights: Heights<'a>,
+    n_cols: usize,
     kept: Option<(usize, Sinograms)>,
+    in_source: Duration,
 }
 
 /// Part of a slab for which the scan has rows, and their line integrals.
@@ -159,19 +191,34 @@ pub struct ShiftedSlab {
 }
 
 impl<'a> ShiftedRows<'a> {
-    /// Slice z is taken from row `z + shift`.
-    pub fn new(source: &'a mut dyn RowSource, shift: f64) -> Self {
+    /// Slices stand where `heights` says; the source has `n_cols` columns.
+    pub fn new(source: &'a mut dyn RowSource, heights: Heights<'a>, n_cols: usize) -> Self {
         ShiftedRows {
             source,
-            shift,
+            heights,
+            n_cols,
             kept: None,
+            in_source: Duration::ZERO,
         }
+    }
+
+    /// Time that the source took so far.
+    #[must_use]
+    pub fn in_source(&self) -> Duration {
+        self.in_source
+    }
+
+    fn timed_rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+        let started = Instant::now();
+        let sinograms = self.source.rows(rows)?;
+        self.in_source += started.elapsed();
+        Ok(sinograms)
     }
 
     /// Why the rows of slices are not corrected on the GPU.
     #[must_use]
     pub fn off_device(&self) -> Option<String> {
-        if self.shift.fract() != 0.0 {
+        if self.heights.is_interpolated() {
             return Some("rows are interpolated in height on the CPU".into());
         }
         self.source.off_device()
@@ -182,11 +229,12 @@ impl<'a> ShiftedRows<'a> {
     /// # Errors
     /// Those of the source.
     pub fn counts(&mut self, slices: Range<usize>) -> Result<(Range<usize>, Option<CountSlab>)> {
-        let covered = covered_slices(&slices, self.shift, self.source.n_rows());
+        let n_rows = self.source.n_rows();
+        let covered = self.heights.covered(&slices, n_rows, self.n_cols);
         if covered.is_empty() {
             return Ok((covered, None));
         }
-        let row = |z: usize| (z as f64 + self.shift) as usize;
+        let row = |z: usize| self.heights.row(z as f64) as usize;
         let counts = self
             .source
             .counts(row(covered.start)..row(covered.end - 1) + 1)?;
@@ -214,38 +262,37 @@ impl<'a> ShiftedRows<'a> {
     /// # Errors
     /// Those of the source.
     pub fn slab(&mut self, slices: Range<usize>) -> Result<ShiftedSlab> {
-        let covered = covered_slices(&slices, self.shift, self.source.n_rows());
+        let n_rows = self.source.n_rows();
+        let covered = self.heights.covered(&slices, n_rows, self.n_cols);
         if covered.is_empty() {
             return Ok(ShiftedSlab {
                 covered,
                 sinograms: Array3::zeros((0, 0, 0)),
             });
         }
-        let whole = self.shift.floor();
-        let fraction = self.shift - whole;
-        let first = (covered.start as f64 + whole) as i64;
-        let last = ((covered.end - 1) as f64 + whole) as i64;
-        if fraction == 0.0 {
-            let rows = first as usize..last as usize + 1;
+        if let Some(shift) = self.heights.whole_shift() {
+            let rows =
+                (covered.start as i64 + shift) as usize..(covered.end as i64 + shift) as usize;
             return Ok(ShiftedSlab {
                 covered,
-                sinograms: self.source.rows(rows)?,
+                sinograms: self.timed_rows(rows)?,
             });
         }
-        let n_rows = self.source.n_rows() as i64;
-        let taps = lanczos_taps(fraction);
-        let low = (first - (HALO_ROWS as i64 - 1)).max(0) as usize;
-        let high = (last + HALO_ROWS as i64).min(n_rows - 1) as usize + 1;
+        let (above, below) = self.heights.spread(n_rows, self.n_cols);
+        let row = |z: usize, spread: f64| (self.heights.row(z as f64) + spread).floor() as i64;
+        let halo = HALO_ROWS as i64;
+        let low = (row(covered.start, above) - (halo - 1)).max(0) as usize;
+        let high = (row(covered.end - 1, below) + halo).min(n_rows as i64 - 1) as usize + 1;
         let window = self.window(low..high)?;
         let (_, angles, cols) = window.dim();
         let mut sinograms = Array3::<f32>::zeros((covered.len(), angles, cols));
-        ndarray::Zip::indexed(sinograms.axis_iter_mut(Axis(0))).par_for_each(|k, mut out| {
-            for (tap, &weight) in taps.iter().enumerate() {
-                // rows beyond the detector repeat its edge row
-                let row = (first + k as i64 + tap as i64 - (HALO_ROWS as i64 - 1))
-                    .clamp(0, n_rows - 1) as usize;
-                out.scaled_add(weight as f32, &window.index_axis(Axis(0), row - low));
-            }
+        let lines = Lines {
+            window: window.view(),
+            low,
+            n_rows,
+        };
+        ndarray::Zip::indexed(sinograms.axis_iter_mut(Axis(0))).par_for_each(|k, out| {
+            lines.slice(&self.heights, (covered.start + k) as f64, out);
         });
         self.kept = Some((low, window));
         Ok(ShiftedSlab { covered, sinograms })
@@ -254,16 +301,16 @@ impl<'a> ShiftedRows<'a> {
     /// Rows `rows`, as many as possible from those kept.
     fn window(&mut self, rows: Range<usize>) -> Result<Sinograms> {
         let Some((start, kept)) = self.kept.take() else {
-            return self.source.rows(rows);
+            return self.timed_rows(rows);
         };
         let end = start + kept.dim().0;
         if rows.start < start || rows.start >= end || rows.end <= end {
             drop(kept);
-            return self.source.rows(rows);
+            return self.timed_rows(rows);
         }
         let old = kept.slice(s![rows.start - start.., .., ..]).to_owned();
         drop(kept);
-        let new = self.source.rows(end..rows.end)?;
+        let new = self.timed_rows(end..rows.end)?;
         let (_, angles, cols) = new.dim();
         let mut window = Array3::zeros((rows.len(), angles, cols));
         window.slice_mut(s![..old.dim().0, .., ..]).assign(&old);
@@ -272,28 +319,95 @@ impl<'a> ShiftedRows<'a> {
     }
 }
 
-/// The slices of `slices` whose row `z + shift` lies on the detector.
-#[must_use]
-pub fn covered_slices(slices: &Range<usize>, shift: f64, n_rows: usize) -> Range<usize> {
-    let on_detector = |z: usize| {
-        let row = z as f64 + shift;
-        row >= -1e-9 && row <= n_rows as f64 - 1.0 + 1e-9
-    };
-    let start = slices
-        .clone()
-        .find(|&z| on_detector(z))
-        .unwrap_or(slices.end);
-    let end = slices
-        .clone()
-        .rev()
-        .find(|&z| on_detector(z))
-        .map_or(start, |z| z + 1);
-    start..end
+/// Rows of the detector from which lines of slices are interpolated.
+struct Lines<'a> {
+    window: ArrayView3<'a, f32>,
+    /// Detector row of the first of them.
+    low: usize,
+    n_rows: usize,
+}
+
+impl Lines<'_> {
+    /// All lines of slice `z`, `[angle, col]`.
+    fn slice(&self, heights: &Heights<'_>, z: f64, mut out: ArrayViewMut2<'_, f32>) {
+        let row = heights.row(z);
+        for (angle, line) in out.outer_iter_mut().enumerate() {
+            let (down, right) = heights.movement(angle);
+            match heights.lean {
+                None => self.level(angle, row + down, line),
+                Some(axis) => {
+                    // the row falls by the slope from one column to the next
+                    let slope = axis.slope_px_per_row;
+                    let first = row + down + slope * (axis.at(row) + right);
+                    self.leaning(angle, first, slope, line);
+                }
+            }
+        }
+    }
+
+    /// Line `row` of a projection; rows beyond the detector repeat its edge row.
+    fn level(&self, angle: usize, row: f64, mut out: ArrayViewMut1<'_, f32>) {
+        let whole = row.floor();
+        let fraction = row - whole;
+        if fraction == 0.0 {
+            out.assign(&self.line(angle, whole as i64));
+            return;
+        }
+        out.fill(0.0);
+        for (tap, weight) in lanczos_taps(fraction).into_iter().enumerate() {
+            let row = whole as i64 + tap as i64 - (HALO_ROWS as i64 - 1);
+            out.scaled_add(weight as f32, &self.line(angle, row));
+        }
+    }
+
+    /// The line that stands at row `first` in column 0 and `slope` rows higher with each further column.
+    fn leaning(&self, angle: usize, first: f64, slope: f64, mut out: ArrayViewMut1<'_, f32>) {
+        let table = leaning_taps();
+        let mut col = 0;
+        while col < out.len() {
+            let whole = (first - slope * col as f64).floor();
+            let lines: [_; 2 * HALO_ROWS] = std::array::from_fn(|tap| {
+                self.line(angle, whole as i64 + tap as i64 - (HALO_ROWS as i64 - 1))
+            });
+            // as long as the six rows stay the same
+            while col < out.len() {
+                let fraction = first - slope * col as f64 - whole;
+                if !(0.0..1.0).contains(&fraction) {
+                    break;
+                }
+                let taps = &table[(fraction * LEANING_STEPS as f64 + 0.5) as usize];
+                let mut sum = 0.0;
+                for (weight, line) in taps.iter().zip(&lines) {
+                    sum += weight * line[col];
+                }
+                out[col] = sum;
+                col += 1;
+            }
+        }
+    }
+
+    fn line(&self, angle: usize, row: i64) -> ArrayView1<'_, f32> {
+        let row = row.clamp(0, self.n_rows as i64 - 1) as usize - self.low;
+        self.window.slice(s![row, angle, ..])
+    }
+}
+
+/// Steps of the table of [`leaning_taps`]: a row is placed to half of one, 1.2e-4 of a row.
+const LEANING_STEPS: usize = 4096;
+
+/// [`lanczos_taps`] at every step of a row.
+fn leaning_taps() -> &'static [[f32; 2 * HALO_ROWS]] {
+    static TABLE: OnceLock<Vec<[f32; 2 * HALO_ROWS]>> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        (0..=LEANING_STEPS)
+            .map(|step| lanczos_taps(step as f64 / LEANING_STEPS as f64).map(|tap| tap as f32))
+            .collect()
+    })
 }
 
 /// Weights of rows -2..=3 around a position `fraction` past row 0: their sum is 1 and their centre of mass is `fraction`, so
 /// anything linear in height is met exactly.
-fn lanczos_taps(fraction: f64) -> [f64; 2 * HALO_ROWS] {
+pub(super) fn lanczos_taps(fraction: f64) -> [f64; 2 * HALO_ROWS] {
     let lobes = HALO_ROWS as f64;
     let sinc = |x: f64| {
         if x.abs() < 1e-12 {
@@ -353,7 +467,7 @@ mod tests {
 
     fn all(shift: f64, slab: usize, n_rows: usize) -> (Vec<(usize, f32)>, usize) {
         let mut ramp = Ramp { n_rows, read: 0 };
-        let mut rows = ShiftedRows::new(&mut ramp, shift);
+        let mut rows = ShiftedRows::new(&mut ramp, Heights::shifted(shift), 3);
         let mut values = Vec::new();
         for start in (0..n_rows).step_by(slab) {
             let slab = rows.slab(start..(start + slab).min(n_rows)).unwrap();

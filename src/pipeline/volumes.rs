@@ -14,6 +14,7 @@ use crate::config::{AlignMethod, Config};
 use crate::difference;
 use crate::error::{Error, Result};
 use crate::io::volume::{self, VolumeMeta, VolumeReader};
+use crate::pipeline::heights::Heights;
 use crate::pipeline::output::{Existing, OutputFolder};
 use crate::pipeline::pilot::bin_volume;
 use crate::pipeline::reconstruct_scan::Motion;
@@ -88,7 +89,7 @@ pub fn difference(
     }
     let [n_z, n_y, n_x] = shape;
     let shift = motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px);
-    let covered = super::rows::covered_slices(&(0..n_z), motion.shift_z_px, n_z);
+    let covered = Heights::shifted(motion.shift_z_px).covered(&(0..n_z), n_z, n_x);
     let slab = plan::difference_slab(shape, config, cap, "the difference")?.rows;
     let name = |path: &Path| {
         path.file_name()
@@ -198,7 +199,7 @@ impl VolumeReader for MovedVolume {
         let high = ((z.end as f64 - 1.0 + whole + 2.0).clamp(0.0, n_z as f64 - 1.0)) as usize + 1;
         let window = self.inner.read(low..high)?;
         let mut out = Array3::<f32>::from_elem((z.len(), n_y, n_x), f32::NAN);
-        let covered = super::rows::covered_slices(&z, shift, n_z);
+        let covered = Heights::shifted(shift).covered(&z, n_z, 1);
         ndarray::Zip::indexed(out.axis_iter_mut(Axis(0))).par_for_each(|k, mut slice| {
             if !covered.contains(&(z.start + k)) {
                 return;

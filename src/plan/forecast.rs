@@ -81,7 +81,7 @@ pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -
             None => config.center.heights * config.center.rows_per_height,
         };
         correct += (rows + asked as f64) * unit.correct;
-        reconstruct += rows * unit.reconstruct;
+        reconstruct += scan_plan.slices.len() as f64 * unit.reconstruct;
         read += unit.read * scan_plan.reading.decoded_bytes as f64;
         if let Some(copy) = &scan_plan.reading.scratch {
             read += 2.0 * copy.bytes as f64 / COPY;
@@ -138,8 +138,9 @@ fn seconds_per_slice(
     scan: &Scan,
     device: &Device,
 ) -> Result<f64> {
-    let [n_angles, _, n_cols] = plan.shape;
-    let grid = slice_grid(&config.reconstruct, n_cols)?;
+    let n_angles = plan.shape[0];
+    let n_cols = plan.shape[2] / plan.binning;
+    let grid = slice_grid(&config.reconstruct, plan.field)?;
     let make = |grid: Grid, method: ReconstructMethod| {
         let mut config = config.reconstruct.clone();
         config.method = method;

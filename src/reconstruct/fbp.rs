@@ -16,6 +16,7 @@ mod rows;
 pub(crate) mod simd;
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use ndarray::{ArrayView3, ArrayViewMut3, Axis, s};
 use rayon::prelude::*;
@@ -70,18 +71,19 @@ impl CpuFbp {
         })
     }
 
-    /// Slices `[z, y, x]` of sinograms `[row, angle, col]`; the shapes were checked by the caller.
+    /// Slices `[z, y, x]` of sinograms `[row, angle, col]`; the shapes were checked by the caller. Gives the time of the filter.
     pub(crate) fn slab(
         &mut self,
         sinograms: ArrayView3<'_, f32>,
         axis_px: &[f64],
         mut out: ArrayViewMut3<'_, f32>,
-    ) {
+    ) -> Duration {
+        let mut filtering = Duration::ZERO;
         let mut start = 0;
         while start < axis_px.len() {
             let slices = interleaved(self.level, axis_px.len() - start);
             let end = (start + slices).min(axis_px.len());
-            self.group(
+            filtering += self.group(
                 sinograms.slice(s![start..end, .., ..]),
                 &axis_px[start..end],
                 out.slice_mut(s![start..end, .., ..]),
@@ -89,6 +91,7 @@ impl CpuFbp {
             );
             start = end;
         }
+        filtering
     }
 
     /// Host memory beside the arguments of a slab of `rows` \[bytes\].
@@ -129,18 +132,21 @@ impl CpuFbp {
         axis_px: &[f64],
         mut out: ArrayViewMut3<'_, f32>,
         slices: usize,
-    ) {
+    ) -> Duration {
         let multipliers: Vec<_> = axis_px
             .iter()
             .map(|&axis| self.filter.plan.multiplier(axis))
             .collect();
         let (stride, angles) = (self.filter.stride(slices), self.block_angles(slices));
         let mut block = std::mem::take(&mut self.block);
+        let mut filtering = Duration::ZERO;
         for first in (0..self.rays.len()).step_by(angles) {
             let n = angles.min((self.rays.len() - first).next_multiple_of(ANGLES));
             let samples = block.at_least(n * stride);
+            let started = Instant::now();
             self.filter
                 .block(sinograms, &multipliers, first, slices, samples);
+            filtering += started.elapsed();
             let samples = &block.as_slice()[..n * stride];
             tiles(out.view_mut()).into_par_iter().for_each_init(
                 Buffer::default,
@@ -158,6 +164,7 @@ impl CpuFbp {
             );
         }
         self.block = block;
+        filtering
     }
 
     /// Adds a block of filtered angles, the first of which is `first`, to the voxels of one tile.

@@ -72,11 +72,14 @@ struct Workspace {
 impl Fourier {
     /// Why this method cannot do the job, if so.
     pub(crate) fn misfit(job: &SliceJob) -> Option<String> {
-        (job.grid.step > 1.0).then(|| {
-            format!(
-                "a voxel of {} px is wider than a pixel; use fbp or auto, or bin the projections",
-                job.grid.step
-            )
+        Self::misfit_above(MAX_PIXELS_PER_VOXEL, job)
+    }
+
+    /// The same for an engine that takes voxels of at most so many pixels.
+    pub(crate) fn misfit_above(most: f64, job: &SliceJob) -> Option<String> {
+        let pixels = pixels_per_voxel(job);
+        (pixels > most).then(|| {
+            format!("a voxel of {pixels} px is wider than a pixel; use fbp or auto, or bin the projections")
         })
     }
 
@@ -103,6 +106,8 @@ impl Fourier {
             transform_length(job.grid.n_y),
         );
         let per_bin = job.grid.step / plan.n_fft as f64;
+        // frequencies that a grid of these voxels does not carry: none, but for a magnified grid
+        let carried = plan.n_fft as f64 / 2.0 / pixels_per_voxel(job) + 1e-6;
         let lines = job
             .rays
             .iter()
@@ -111,6 +116,7 @@ impl Fourier {
                 Line::new(
                     ray.cos * per_bin * grid.0 as f64,
                     -ray.sin * per_bin * grid.1 as f64,
+                    carried as usize + 1,
                 )
             })
             .collect();
@@ -381,6 +387,25 @@ pub(crate) fn middle(grid: &Grid) -> (f64, f64) {
         grid.x0 + (grid.n_x / 2) as f64 * grid.step,
         grid.y0 - (grid.n_y / 2) as f64 * grid.step,
     )
+}
+
+/// A voxel may be this many pixels wide: what lies beyond its Nyquist frequency is then left out.
+const MAX_PIXELS_PER_VOXEL: f64 = 1.1;
+
+/// Width of a voxel, the magnification of the scan included.
+fn pixels_per_voxel(job: &SliceJob) -> f64 {
+    let scale = job
+        .rays
+        .iter()
+        .map(|ray| ray.cos.hypot(ray.sin))
+        .fold(0.0, f64::max);
+    let pixels = job.grid.step * scale;
+    // rays of a scan that is not magnified are of length 1 but for rounding
+    if (pixels - 1.0).abs() < 1e-12 {
+        1.0
+    } else {
+        pixels
+    }
 }
 
 /// Columns of the half grid whose mirror image falls onto another: (from, to), both counted with the margin.

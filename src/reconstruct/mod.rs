@@ -1,5 +1,6 @@
 //! From line integrals to slices.
 
+pub mod acquisition;
 pub mod backproject;
 mod fbp;
 pub mod filter;
@@ -14,6 +15,7 @@ pub mod self_test;
 pub(crate) mod tests;
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use ndarray::{ArrayView3, ArrayViewMut3};
 
@@ -72,7 +74,21 @@ pub struct Reconstructor {
     n_x: usize,
     n_y: usize,
     filter: String,
+    /// Voxels inside the mask, times the angles.
+    updates_per_slice: u64,
     engine: Engine,
+    spent: Vec<Spent>,
+}
+
+/// What a part of the reconstruction took so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spent {
+    /// Which part.
+    pub name: &'static str,
+    /// Wall time.
+    pub time: Duration,
+    /// Voxel updates; the Fourier method is credited with those of back-projection.
+    pub updates: u64,
 }
 
 /// What does the work.
@@ -109,8 +125,43 @@ impl Reconstructor {
                 "{:?} filter, cutoff {}",
                 job.config.filter, job.config.cutoff
             ),
+            updates_per_slice: updates_per_slice(&job),
             engine,
+            spent: Vec::new(),
         })
+    }
+
+    /// What every part took so far.
+    #[must_use]
+    pub fn spent(&self) -> &[Spent] {
+        &self.spent
+    }
+
+    fn spend(&mut self, rows: usize, time: Duration, filtering: Option<Duration>) {
+        let name = match &self.engine {
+            Engine::Fbp(_) => "back-project",
+            Engine::Gpu(_) => "reconstruct on the GPU",
+            Engine::Fourier(_) => "Fourier reconstruction",
+        };
+        let updates = self.updates_per_slice * rows as u64;
+        let rest = time.saturating_sub(filtering.unwrap_or_default());
+        for (name, time, updates) in filtering
+            .map(|time| ("filter", time, 0))
+            .into_iter()
+            .chain([(name, rest, updates)])
+        {
+            match self.spent.iter_mut().find(|spent| spent.name == name) {
+                Some(spent) => {
+                    spent.time += time;
+                    spent.updates += updates;
+                }
+                None => self.spent.push(Spent {
+                    name,
+                    time,
+                    updates,
+                }),
+            }
+        }
     }
 
     /// Slices `[z, y, x]` of sinograms `[row, angle, col]`; `axis_px` is the rotation axis of each row.
@@ -131,11 +182,14 @@ impl Reconstructor {
         )?;
         check("slices [z, y, x]", &[rows, self.n_y, self.n_x], out.shape())?;
         check_axes(axis_px)?;
+        let started = Instant::now();
+        let mut filtering = None;
         match &mut self.engine {
-            Engine::Fbp(fbp) => fbp.slab(sinograms, axis_px, out),
+            Engine::Fbp(fbp) => filtering = Some(fbp.slab(sinograms, axis_px, out)),
             Engine::Gpu(fbp) => fbp.slab(sinograms, axis_px, out)?,
             Engine::Fourier(fourier) => fourier.slab(sinograms, axis_px, out),
         }
+        self.spend(rows, started.elapsed(), filtering);
         Ok(())
     }
 
@@ -161,10 +215,13 @@ impl Reconstructor {
         out: ArrayViewMut3<'_, f32>,
     ) -> Result<Touched> {
         check_axes(axis_px)?;
-        match &mut self.engine {
-            Engine::Gpu(engine) => engine.slab_of_counts(slab, axis_px, out),
-            Engine::Fbp(_) | Engine::Fourier(_) => Err(no_gpu()),
-        }
+        let started = Instant::now();
+        let touched = match &mut self.engine {
+            Engine::Gpu(engine) => engine.slab_of_counts(slab, axis_px, out)?,
+            Engine::Fbp(_) | Engine::Fourier(_) => return Err(no_gpu()),
+        };
+        self.spend(axis_px.len(), started.elapsed(), None);
+        Ok(touched)
     }
 
     /// Why counts are not corrected where the slices are made, if so.
@@ -217,6 +274,15 @@ fn check_axes(axis_px: &[f64]) -> Result<()> {
             "the rotation axis must be a detector column",
         )),
     }
+}
+
+/// Voxels that the mask leaves, times the projections.
+fn updates_per_slice(job: &SliceJob) -> u64 {
+    let grid = &job.grid;
+    let voxels: usize = (0..grid.n_y)
+        .map(|y| inside(grid, job.mask_radius_px, y, 0, grid.n_x).len())
+        .sum();
+    voxels as u64 * job.rays.len() as u64
 }
 
 /// Which of the `n_x` voxels from `x` on in row `y` of the slice stand within `radius` of the axis, counted from `x`.

@@ -161,7 +161,7 @@ impl GpuEngine {
     /// [`Error::Gpu`] when not even the smallest cut fits.
     pub fn new(gpu: Arc<Gpu>, job: &SliceJob) -> Result<Self> {
         let plan = FilterPlan::new(job)?;
-        let fourier = match (job.config.method, Fourier::misfit(job)) {
+        let fourier = match (job.config.method, Fourier::misfit_above(1.0, job)) {
             (ReconstructMethod::Fourier, Some(misfit)) => {
                 return Err(Error::config("reconstruct.method", "fourier", misfit));
             }

@@ -243,6 +243,7 @@ fn write_run(folder: &Path, n: usize, format: VolumeFormat) {
             ("reconstructing pristine".into(), 12.5),
             ("difference".into(), 1.25),
         ],
+        work: Vec::new(),
         warnings: vec!["half-stripped: an example of a warning".into()],
     };
     json(&folder.join("run.json"), &run);

@@ -12,13 +12,6 @@ use crate::error::Result;
 use crate::phantom::Projector;
 use crate::progress::Progress;
 
-/// Angle of every projection \[degrees\], both ends included.
-pub(super) fn angles_deg(series: &Series) -> Vec<f64> {
-    (0..series.n_angles)
-        .map(|k| 180.0 * k as f64 / (series.n_angles - 1) as f64)
-        .collect()
-}
-
 /// Every frame in the order in which it is taken: darks, flats, projections, flats.
 pub(super) fn jobs(series: &Series) -> Vec<FrameJob> {
     let frames = |kind, indices: std::ops::Range<usize>, time: fn(f64) -> f64, n: usize| {
@@ -119,10 +112,7 @@ impl<'a> Camera<'a> {
             scan,
             source,
             detector: Detector::new(series.detector, shape, series.seed, index),
-            angles_rad: angles_deg(series)
-                .into_iter()
-                .map(f64::to_radians)
-                .collect(),
+            angles_rad: series.angles_rad(),
         }
     }
 
@@ -275,6 +265,6 @@ mod tests {
                 .iter()
                 .all(|job| job.kind == FrameKind::Flat && job.time == 1.0 && job.index >= 20)
         );
-        assert_eq!(angles_deg(&series)[12], 180.0);
+        assert_eq!(series.angles_deg()[12], 180.0);
     }
 }

@@ -50,6 +50,20 @@ pub enum Preset {
     Large,
 }
 
+/// Over which angles a scan is taken, and where its axis stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Turn {
+    /// 180 degrees, the axis in the middle.
+    Half,
+    /// 360 degrees, the axis in the middle.
+    Full,
+    /// 360 degrees, the axis near the left edge: the sample is wider than the detector (half acquisition).
+    OffsetLeft,
+    /// The same near the right edge.
+    OffsetRight,
+}
+
 /// How scans are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -73,8 +87,10 @@ pub struct Options {
     pub cols: Option<usize>,
     /// Detector rows.
     pub rows: Option<usize>,
-    /// Projections over 180 degrees, both ends included.
+    /// Projections, both ends of the turn included.
     pub angles: Option<usize>,
+    /// Half or full turn, and where the axis stands.
+    pub turn: Turn,
     /// Photons per pixel and frame in the open beam.
     pub photons: Option<f64>,
     /// Blur of scintillator and lens, one sigma \[px\].
@@ -103,6 +119,7 @@ impl Options {
             cols: None,
             rows: None,
             angles: None,
+            turn: Turn::Half,
             photons: None,
             blur_px: None,
             noise: true,

@@ -3,9 +3,11 @@
 use super::cell::Cell;
 use super::detector::DetectorPlan;
 use super::truth::Truth;
-use super::{Format, Options, Preset};
+use super::{Format, Options, Preset, Turn};
+use crate::config::Acquisition;
 use crate::error::{Error, Result};
 use crate::phantom::{Motion, Phantom, PhantomScan};
+use crate::reconstruct::acquisition::Field;
 
 /// One scan of a series.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,12 +35,16 @@ pub struct Series {
     pub preset: Preset,
     /// Everything random follows from it.
     pub seed: u64,
-    /// Projections per scan, over 180 degrees with both ends.
+    /// Projections per scan, over [`Series::turn_deg`] with both ends.
     pub n_angles: usize,
+    /// 180 or 360 degrees.
+    pub turn_deg: f64,
     /// Detector rows.
     pub n_rows: usize,
     /// Detector columns.
     pub n_cols: usize,
+    /// Columns and rows of a slice: those of the detector, or more where the axis stands near its edge.
+    pub slice_cols: usize,
     /// Size of a pixel \[um\].
     pub pixel_size_um: f64,
     /// Flats before and again after the projections.
@@ -75,6 +81,9 @@ impl Series {
     /// [`Error::Config`] for sizes, photons or motions that make no scan.
     pub fn plan(options: &Options) -> Result<Series> {
         let ([angles, rows, cols], n_flats, n_darks) = size(options.preset);
+        let full_turn = options.turn != Turn::Half;
+        // steps as long as those of a half turn
+        let angles = if full_turn { 2 * angles - 1 } else { angles };
         let n_angles = within("angles", options.angles.unwrap_or(angles), 3, 1_000_000)?;
         let n_rows = within("rows", options.rows.unwrap_or(rows), 16, 65_535)?;
         let n_cols = within("cols", options.cols.unwrap_or(cols), 32, 65_535)?;
@@ -114,15 +123,30 @@ impl Series {
             ));
         }
         let scans = scans(options, [n_rows, n_cols])?;
+        let offset = matches!(options.turn, Turn::OffsetLeft | Turn::OffsetRight);
+        if full_turn && options.preset == Preset::Large {
+            return Err(Error::config(
+                "turn",
+                format!("{:?}", options.turn),
+                "the large scan is taken over a half turn only; choose another preset",
+            ));
+        }
+        let slice_cols = if offset {
+            offset_width(&scans, [n_rows, n_cols])
+        } else {
+            n_cols
+        };
         let cell = (options.preset != Preset::Large)
-            .then(|| Cell::new([n_rows, n_cols], options.seed, options.truncated));
+            .then(|| Cell::new([n_rows, slice_cols], options.seed, options.truncated));
         Ok(Series {
             preset: options.preset,
             seed: options.seed,
             n_angles,
+            turn_deg: if full_turn { 360.0 } else { 180.0 },
             n_rows,
             n_cols,
-            pixel_size_um: (1000.0 * FIELD_UM / n_cols as f64).round() / 1000.0,
+            slice_cols,
+            pixel_size_um: (1000.0 * FIELD_UM / slice_cols as f64).round() / 1000.0,
             n_flats,
             n_darks,
             blur_px,
@@ -136,6 +160,20 @@ impl Series {
     #[must_use]
     pub fn middle_row(&self) -> f64 {
         (self.n_rows as f64 - 1.0) / 2.0
+    }
+
+    /// Angle of every projection \[degrees\], both ends included.
+    #[must_use]
+    pub fn angles_deg(&self) -> Vec<f64> {
+        (0..self.n_angles)
+            .map(|k| self.turn_deg * k as f64 / (self.n_angles - 1) as f64)
+            .collect()
+    }
+
+    /// The same \[rad\].
+    #[must_use]
+    pub fn angles_rad(&self) -> Vec<f64> {
+        self.angles_deg().into_iter().map(f64::to_radians).collect()
     }
 
     /// Pixel size \[cm\].
@@ -183,6 +221,7 @@ impl Series {
             self.n_rows,
             self.n_cols,
         );
+        ideal.angles_rad = self.angles_rad();
         ideal.axis_px = plan.axis_px;
         ideal.slope_px_per_row = plan.slope_px_per_row;
         ideal.length_per_px = self.pixel_cm();
@@ -207,6 +246,21 @@ fn within(key: &str, value: usize, low: usize, high: usize) -> Result<usize> {
             format!("must lie between {low} and {high}"),
         ))
     }
+}
+
+/// Width of the slices that scans with these axes tell; see [`Field`].
+fn offset_width(scans: &[ScanPlan], [n_rows, n_cols]: [usize; 2]) -> usize {
+    let half = (n_rows as f64 - 1.0) / 2.0;
+    let full_turn: Vec<f64> = (0..360).map(|k| f64::from(k).to_radians()).collect();
+    scans
+        .iter()
+        .map(|scan| {
+            let ends = [-half, half].map(|row| scan.axis_px + scan.slope_px_per_row * row);
+            Field::of_scan(Acquisition::Half, &full_turn, n_cols, ends)
+                .map_or(n_cols, |field| field.width)
+        })
+        .max()
+        .unwrap_or(n_cols)
 }
 
 /// Names, formats, stages and motions.
@@ -240,6 +294,13 @@ fn scans(options: &Options, [n_rows, n_cols]: [usize; 2]) -> Result<Vec<ScanPlan
         0.05 * n_cols as f64,
         0.25 * n_rows as f64,
     ];
+    let last = n_cols as f64 - 1.0;
+    // an offset scan sees a tenth of the detector from both sides
+    let middle = match options.turn {
+        Turn::Half | Turn::Full => last / 2.0,
+        Turn::OffsetLeft => 0.1 * last,
+        Turn::OffsetRight => 0.9 * last,
+    };
     let mut out = Vec::with_capacity(table.len());
     for (index, &(name, format, stage, (shift, turn), offset)) in table.iter().enumerate() {
         let later = index > 0;
@@ -282,12 +343,13 @@ fn scans(options: &Options, [n_rows, n_cols]: [usize; 2]) -> Result<Vec<ScanPlan
                 shift,
                 rotation_rad: turn.to_radians(),
             },
-            axis_px: (n_cols as f64 - 1.0) / 2.0 + offset * small,
+            axis_px: middle + offset * small,
             // the large scan gets its speed from an upright axis
             slope_px_per_row: if options.preset == Preset::Large {
                 0.0
             } else {
-                0.004 - 0.0007 * index as f64
+                // so little that row r can be taken to look at height r everywhere: less than one row at the edge
+                (0.004 - 0.0007 * index as f64) * (256.0 / n_cols as f64).min(1.0)
             },
         });
     }

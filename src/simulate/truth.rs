@@ -22,6 +22,9 @@ pub struct Truth {
     pub seed: u64,
     /// `[angles, rows, cols]` of every scan.
     pub shape: [usize; 3],
+    /// Columns and rows of a slice, where they are more than the detector's (the axis near its edge); 0: the detector's.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub slice_cols: usize,
     /// Size of a pixel \[um\].
     pub pixel_size_um: f64,
     /// Names of the scans.
@@ -44,6 +47,11 @@ pub struct Truth {
     pub mass_attenuation_cm2_g: f64,
     /// The scans after the first, compared with the first.
     pub scans: Vec<ScanTruth>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// One later scan against the first.
@@ -104,6 +112,11 @@ impl Truth {
                 .unwrap_or_default(),
             seed: series.seed,
             shape: [series.n_angles, series.n_rows, series.n_cols],
+            slice_cols: if series.slice_cols == series.n_cols {
+                0
+            } else {
+                series.slice_cols
+            },
             pixel_size_um: series.pixel_size_um,
             names: series.scans.iter().map(|scan| scan.name.clone()).collect(),
             axis_px: series
@@ -172,7 +185,7 @@ impl ScanTruth {
 
 impl GrainTruth {
     fn of(series: &Series, sign: i8, grain: &Object) -> GrainTruth {
-        let middle = (series.n_cols as f64 - 1.0) / 2.0;
+        let middle = (series.slice_cols as f64 - 1.0) / 2.0;
         let [x, y, z] = grain.centre;
         GrainTruth {
             sign,

@@ -9,7 +9,6 @@ use rust_hdf5::{H5Dataset, H5File, VarLenUnicode};
 
 use super::Format;
 use super::detector::{FrameJob, FrameKind};
-use super::frames::angles_deg;
 use super::papers::start_of;
 use super::series::{ScanPlan, Series};
 use crate::error::{Error, Result};
@@ -125,7 +124,7 @@ impl NxTomo {
 
         let sample = group(&entry, "sample", "NXsample")?;
         sample.write_vlen_strings("name", &[scan.name.as_str()])?;
-        let angles = angles_deg(series);
+        let angles = series.angles_deg();
         let per_frame: Vec<f64> = jobs
             .iter()
             .map(|job| match job.kind {
@@ -213,7 +212,8 @@ impl TiffFolder {
             let path = partial.join(folder);
             fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;
         }
-        let text: String = angles_deg(series)
+        let text: String = series
+            .angles_deg()
             .iter()
             .map(|angle| format!("{angle:.6}\n"))
             .collect();

@@ -70,12 +70,14 @@ pub(crate) struct Line {
     du: f64,
     du_fixed: i64,
     dv_fixed: i64,
+    /// Samples that the grid carries; the others are passed over.
+    n_k: usize,
     /// The line was mirrored: its samples are to be conjugated.
     pub(crate) mirrored: bool,
 }
 
 impl Line {
-    pub(crate) fn new(du: f64, dv: f64) -> Self {
+    pub(crate) fn new(du: f64, dv: f64, n_k: usize) -> Self {
         let mirrored = du < 0.0;
         let (du, dv) = if mirrored { (-du, -dv) } else { (du, dv) };
         let fixed = |step: f64| (step * 2.0_f64.powi(BITS as i32)).round() as i64;
@@ -83,6 +85,7 @@ impl Line {
             du,
             du_fixed: fixed(du),
             dv_fixed: fixed(dv),
+            n_k,
             mirrored,
         }
     }
@@ -201,6 +204,7 @@ fn spread_stripe(
     let reach = WIDTH as i64 / 2;
     let columns = (cells.len() / stripe.stride) as i64;
     for (line, samples) in lines.iter().zip(samples.chunks_exact(n_k)) {
+        let samples = &samples[..n_k.min(line.n_k)];
         // samples that may reach the stripe; those that do not are clipped below
         let low = (stripe.first - reach - 1) as f64 / line.du.max(1e-300);
         let high = (stripe.first + columns + reach) as f64 / line.du.max(1e-300);

@@ -16,6 +16,7 @@ use crate::config::{ReconstructConfig, ReconstructMethod};
 use crate::gpu::Device;
 
 mod accuracy;
+mod acquisition;
 mod against_definition;
 mod goldens;
 mod properties;

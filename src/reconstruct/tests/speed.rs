@@ -63,8 +63,9 @@ fn back_projection_per_core() {
                 let mut job = job(n, &half_turn(n_angles));
                 job.mask_radius_px = None;
                 let mut engine = CpuFbp::with_level(&job, level).unwrap();
-                let seconds =
-                    cpu_seconds(3, || engine.slab(sinograms.view(), &axes, out.view_mut()));
+                let seconds = cpu_seconds(3, || {
+                    engine.slab(sinograms.view(), &axes, out.view_mut());
+                });
                 let updates = (n_angles * n * n * rows) as f64;
                 println!(
                     "{n_angles} x {n}, {:8} {rows:2} rows: {:.3} CPU-s per slice, {:.2} updates/ns",
