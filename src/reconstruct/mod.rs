@@ -1,4 +1,13 @@
 //! From line integrals to slices.
+//!
+//! Two methods on the CPU, both the same sum: filtered back-projection, whose work grows with projections x voxels, and the Fourier
+//! method, which evaluates it by a non-uniform FFT to 2e-5 of the peak. `auto` takes the Fourier method where it is the faster one: not for
+//! small crops, nor for voxels wider than a pixel. CPU seconds per slice on one core with AVX-512 (filter included, slabs of 32 and 4):
+//!
+//! | projections x columns | back-projection | Fourier |
+//! |---|---|---|
+//! | 1501 x 1024 | 0.157 | 0.057 |
+//! | 3001 x 2048 | not run (1.26 at the same rate) | 0.223 |
 
 pub mod acquisition;
 pub mod backproject;
