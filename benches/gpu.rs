@@ -1,43 +1,212 @@
-//! Checks every kernel against its twin and times it: `cargo bench --bench gpu -- [gpu|gpu:N] [SIDExPROJECTIONS]...`
+//! Checks every kernel against its twin and times all of them and their variants:
+//! `cargo bench --bench gpu -- [gpu|gpu:N] [SIDExPROJECTIONS]... [whole:SIDExPROJECTIONSxSLICES]... [seconds:N]`
 //!
 //! Not criterion: each number comes from the clock of the GPU over a whole step of the reconstruction, and beside it
-//! stands the wall time from memory to memory. One JSON object goes to stdout, the table to stderr.
+//! stands the wall time from memory to memory. `whole` makes slices from counts in memory for at most `seconds` per method and says
+//! so where that was not the whole scan. A part that fails is reported and does not stop the others. One JSON object goes to
+//! stdout, the table to stderr.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use tomodelta::config::{DeviceChoice, RunConfig};
-use tomodelta::gpu::{Device, list};
-use tomodelta::reconstruct::self_test::self_test;
+use serde_json::{Value, json};
+use tomodelta::config::{DeviceChoice, GpuKernel, RunConfig};
+use tomodelta::gpu::{Device, Gpu, list};
+use tomodelta::reconstruct::self_test::throughput::{copy_gb_per_s, rate, whole};
+use tomodelta::reconstruct::self_test::{Kind, self_test};
 
-fn size(text: &str) -> Option<(usize, usize)> {
-    let (side, projections) = text.split_once('x')?;
-    Some((
-        side.parse().ok().filter(|&n| n > 0)?,
-        projections.parse().ok().filter(|&n| n > 0)?,
-    ))
+const VARIANTS: [Kind; 6] = [
+    Kind::Fbp(GpuKernel::Plain),
+    Kind::Fbp(GpuKernel::Wide),
+    Kind::Fbp(GpuKernel::Half),
+    Kind::Fbp(GpuKernel::Texture),
+    Kind::Fbp(GpuKernel::TextureHalf),
+    Kind::Fourier,
+];
+
+/// What was asked for.
+struct Wanted {
+    choice: DeviceChoice,
+    sizes: Vec<(usize, usize)>,
+    wholes: Vec<[usize; 3]>,
+    seconds: f64,
 }
 
-fn run() -> Result<bool, String> {
-    let mut choice = DeviceChoice::Gpu(None);
-    let mut sizes = Vec::new();
+fn numbers(text: &str) -> Option<Vec<usize>> {
+    text.split('x')
+        .map(|part| part.parse().ok().filter(|&n| n > 0))
+        .collect()
+}
+
+fn wanted() -> Result<Wanted, String> {
+    let mut wanted = Wanted {
+        choice: DeviceChoice::Gpu(None),
+        sizes: Vec::new(),
+        wholes: Vec::new(),
+        seconds: 45.0,
+    };
     // cargo adds --bench
     for argument in std::env::args()
         .skip(1)
         .filter(|argument| !argument.starts_with("--"))
     {
-        if let Some(size) = size(&argument) {
-            sizes.push(size);
+        let unknown = || {
+            format!(
+                "{argument} is neither gpu, gpu:N, a size such as 1024x1501, whole:2048x3001x2048 nor seconds:45"
+            )
+        };
+        if let Some(size) = argument.strip_prefix("whole:") {
+            let size = numbers(size).and_then(|size| size.try_into().ok());
+            wanted.wholes.push(size.ok_or_else(unknown)?);
+        } else if let Some(seconds) = argument.strip_prefix("seconds:") {
+            wanted.seconds = seconds.parse().map_err(|_| unknown())?;
+        } else if let Some(&[side, projections]) = numbers(&argument).as_deref() {
+            wanted.sizes.push((side, projections));
         } else {
             let config = RunConfig {
                 device: argument.clone(),
                 ..RunConfig::default()
             };
-            choice = config.device_choice().map_err(|_| {
-                format!("{argument} is neither gpu, gpu:N nor a size such as 1024x1501")
-            })?;
+            wanted.choice = config.device_choice().map_err(|_| unknown())?;
         }
     }
-    for adapter in list() {
+    Ok(wanted)
+}
+
+/// What was found, and whether all parts came to their end.
+#[derive(Default)]
+struct Found {
+    parts: Vec<Value>,
+    failed: bool,
+}
+
+impl Found {
+    /// Keeps what a part found, or says why it failed.
+    fn keep<T: serde::Serialize>(
+        &mut self,
+        what: &str,
+        part: tomodelta::error::Result<T>,
+        show: impl FnOnce(&T),
+    ) -> Option<T> {
+        match part {
+            Ok(part) => {
+                show(&part);
+                self.parts.push(json!({ "part": what, "found": &part }));
+                Some(part)
+            }
+            Err(error) => {
+                eprintln!("  {what}: FAILED, {error}");
+                self.parts
+                    .push(json!({ "part": what, "error": error.to_string() }));
+                self.failed = true;
+                None
+            }
+        }
+    }
+}
+
+fn goal(what: &str, found: f64, wanted: f64, unit: &str, less_is_better: bool) {
+    let reached = if less_is_better {
+        found <= wanted
+    } else {
+        found >= wanted
+    };
+    eprintln!(
+        "  {what}: {found:.1} {unit}, goal {} {wanted:.1}: {}",
+        if less_is_better {
+            "at most"
+        } else {
+            "at least"
+        },
+        if reached { "reached" } else { "MISSED" }
+    );
+}
+
+fn measure(gpu: &Arc<Gpu>, wanted: &Wanted) -> Found {
+    let mut found = Found::default();
+    let checks = self_test(gpu, &[]);
+    if let Some(report) = found.keep("checks", checks, |report| eprint!("{report}")) {
+        found.failed |= !report.passed();
+    }
+    let copy = found.keep("copy", copy_gb_per_s(gpu), |rate| {
+        eprintln!("  copies of a buffer: {rate:.0} GB/s read and written");
+    });
+    let (mut best_gups, mut best_filter): (f64, f64) = (0.0, 0.0);
+    for &(n, n_angles) in &wanted.sizes {
+        for kind in VARIANTS {
+            let part = rate(gpu, n, n_angles, kind);
+            if let Some(rate) = found.keep(&format!("{kind:?} {n}x{n_angles}"), part, |rate| {
+                eprintln!("  {rate}");
+            }) {
+                // the goal is one of single precision
+                if matches!(kind, Kind::Fbp(GpuKernel::Plain | GpuKernel::Wide)) {
+                    best_gups = best_gups.max(rate.backproject_gups.unwrap_or(0.0));
+                    best_filter = best_filter.max(rate.filter_gb_per_s.unwrap_or(0.0));
+                }
+            }
+        }
+    }
+    let mut times = Vec::new();
+    for &size in &wanted.wholes {
+        for kind in [
+            Kind::Fourier,
+            Kind::Fbp(GpuKernel::Plain),
+            Kind::Fbp(GpuKernel::Wide),
+        ] {
+            let part = whole(gpu, size, kind, wanted.seconds);
+            if let Some(whole) = found.keep(&format!("whole {kind:?} {size:?}"), part, |whole| {
+                eprintln!("  {whole}");
+            }) {
+                times.push((kind, size, whole.whole_seconds));
+            }
+        }
+    }
+    eprintln!("goals, set for an H200:");
+    if !wanted.sizes.is_empty() {
+        goal(
+            "back-projection in single precision",
+            best_gups,
+            1000.0,
+            "GUPS",
+            false,
+        );
+        if let Some(copy) = copy {
+            goal(
+                "filter against copies",
+                100.0 * best_filter / copy,
+                60.0,
+                "%",
+                false,
+            );
+        }
+    }
+    let best = |fourier: bool| {
+        let of = times.iter().filter(|(kind, size, _)| {
+            (*kind == Kind::Fourier) == fourier && *size == [2048, 3001, 2048]
+        });
+        of.map(|(_, _, seconds)| *seconds).min_by(f64::total_cmp)
+    };
+    for (what, fourier, seconds) in [("fbp", false, 40.0), ("fourier", true, 10.0)] {
+        match best(fourier) {
+            Some(found) => goal(
+                &format!("3001 x 2048 x 2048 by {what}"),
+                found,
+                seconds,
+                "s",
+                true,
+            ),
+            None => eprintln!(
+                "  3001 x 2048 x 2048 by {what}: not measured (give whole:2048x3001x2048)"
+            ),
+        }
+    }
+    found
+}
+
+fn run() -> Result<bool, String> {
+    let wanted = wanted()?;
+    let adapters = list();
+    for adapter in &adapters {
         eprintln!(
             "gpu:{} {} ({}, {}), {:?}",
             adapter.number, adapter.name, adapter.backend, adapter.driver, adapter.kind
@@ -48,16 +217,17 @@ fn run() -> Result<bool, String> {
             adapter.features.join(", ")
         );
     }
-    let Device::Gpu(gpu) = Device::open(choice).map_err(|error| error.to_string())? else {
-        return Err("cpu has no kernels to test; give gpu or gpu:N".into());
+    let Device::Gpu(gpu) = Device::open(wanted.choice).map_err(|error| error.to_string())? else {
+        return Err("there are no kernels to test; give gpu or gpu:N".into());
     };
-    let report = self_test(&gpu, &sizes).map_err(|error| error.to_string())?;
-    eprint!("{report}");
+    eprintln!("{}", gpu.describe());
+    let found = measure(&gpu, &wanted);
+    let all = json!({ "device": gpu.describe(), "adapters": adapters, "parts": found.parts });
     println!(
         "{}",
-        serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?
+        serde_json::to_string_pretty(&all).map_err(|error| error.to_string())?
     );
-    Ok(report.passed())
+    Ok(!found.failed)
 }
 
 fn main() -> ExitCode {

@@ -23,7 +23,7 @@ struct RampFilterParams {
     n_left: u32,        // column 0 stands here in the extended row
     upsample: u32,
     n_out: u32,
-    row_stride: u32,    // n_out + 3
+    row_stride: u32,    // n_out + 3 or more
     block: u32,         // size of the blocks that a global pass splits or joins
 }
 
@@ -40,6 +40,7 @@ const THREADS: u32 = 256u;
 @group(0) @binding(6) var<storage, read_write> lines: array<vec2<f32>>;   // [row, pair, n_fft]
 @group(0) @binding(7) var<storage, read_write> fine_lines: array<vec2<f32>>;   // [row, phase, pair, n_fft]
 @group(0) @binding(8) var<storage, read_write> filtered: array<vec4<f32>>;     // [row / 4, angle, sample]
+@group(0) @binding(9) var<storage, read_write> filtered_half: array<vec2<u32>>;   // the same in half precision
 
 var<workgroup> line: array<vec2<f32>, LOCAL>;
 
@@ -235,5 +236,32 @@ fn gather_filtered(@builtin(global_invocation_id) id: vec3<u32>) {
     filtered[row + id.x] = re;
     if 2u * id.y + 1u < params.n_angles {
         filtered[row + params.row_stride + id.x] = im;
+    }
+}
+
+// x: sample of the stored row, y: pair, z: group of four detector rows
+@compute @workgroup_size(256)
+fn gather_filtered_half(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= params.row_stride {
+        return;
+    }
+    var re = vec4<f32>();
+    var im = vec4<f32>();
+    // sample m is stored at m + 1: one zero before and two behind let the back-projection clamp instead of branch
+    if id.x >= 1u && id.x <= params.n_out {
+        let m = id.x - 1u;
+        let phase = m % params.upsample;
+        let at = m / params.upsample;
+        for (var lane = 0u; lane < 4u; lane += 1u) {
+            let source = ((4u * id.z + lane) * params.upsample + phase) * params.n_pairs + id.y;
+            let value = fine_lines[source * params.n_fft + at];
+            re[lane] = value.x;
+            im[lane] = value.y;
+        }
+    }
+    let row = (id.z * params.n_angles + 2u * id.y) * params.row_stride;
+    filtered_half[row + id.x] = vec2(pack2x16float(re.xy), pack2x16float(re.zw));
+    if 2u * id.y + 1u < params.n_angles {
+        filtered_half[row + params.row_stride + id.x] = vec2(pack2x16float(im.xy), pack2x16float(im.zw));
     }
 }

@@ -654,6 +654,8 @@ pub struct ReconstructConfig {
     /// A leaning axis mixes heights; where it does by more than this at the edge of the detector, rows are taken along
     /// the lean \[px\].
     pub level_above: f64,
+    /// How back-projection reads its samples on a GPU.
+    pub gpu_kernel: GpuKernel,
     /// Where the voxels stand.
     pub grid: GridConfig,
 }
@@ -672,6 +674,7 @@ impl Default for ReconstructConfig {
             acquisition: Acquisition::Auto,
             binning: 1,
             level_above: 1.0,
+            gpu_kernel: GpuKernel::Plain,
             grid: GridConfig::default(),
         }
     }
@@ -722,6 +725,22 @@ pub enum ReconstructMethod {
     Fbp,
     /// Gridding (non-uniform FFT).
     Fourier,
+}
+
+/// How back-projection reads its samples on a GPU. Which one is fastest differs between GPUs: `benches/gpu.sh` times all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum GpuKernel {
+    /// Single precision from buffers, four slices at once.
+    Plain,
+    /// The same with eight slices at once, bit for bit.
+    Wide,
+    /// Half precision from buffers: each sample is rounded to 2^-12.
+    Half,
+    /// Single precision from textures that the GPU interpolates, shares in steps of 1/256.
+    Texture,
+    /// Half precision from textures.
+    TextureHalf,
 }
 
 /// Window on the ramp filter.

@@ -51,6 +51,7 @@ fn backproject_layout() -> Layout {
         n_slices,
         start,
         u_max,
+        scale,
     })
 }
 

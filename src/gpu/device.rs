@@ -213,7 +213,8 @@ impl Gpu {
         let limits = adapter.limits();
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("tomodelta"),
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_features: adapter.features()
+                & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::FLOAT32_FILTERABLE),
             required_limits: limits.clone(),
             // few, large buffers: pools would only hold memory back
             memory_hints: wgpu::MemoryHints::MemoryUsage,

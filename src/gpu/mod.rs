@@ -10,6 +10,7 @@ mod buffer;
 mod device;
 mod kernel;
 mod staging;
+mod texture;
 mod timing;
 
 use crate::config::DeviceChoice;
@@ -19,6 +20,7 @@ pub use buffer::Readback;
 pub use device::{AdapterInfo, AdapterKind, AdapterLimits, Gpu, Ticket, list};
 pub use kernel::{Batch, Kernel};
 pub use staging::Staging;
+pub use texture::Texture;
 pub use timing::{Timer, Timing};
 
 /// A device that the stages run on.

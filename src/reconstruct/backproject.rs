@@ -7,8 +7,9 @@ use bytemuck::{Pod, Zeroable};
 use super::SliceJob;
 use super::filter::FilterPlan;
 use super::geometry::Grid;
+use crate::config::GpuKernel;
 use crate::error::Result;
-use crate::gpu::{Batch, Gpu, Kernel};
+use crate::gpu::{Batch, Gpu, Kernel, Texture};
 
 /// The shader.
 pub const SOURCE: &str = include_str!("../../shaders/backproject.wgsl");
@@ -45,6 +46,8 @@ pub struct BackprojectParams {
     pub start: u32,
     /// Largest coordinate that may be read, `n_out + 1`.
     pub u_max: f32,
+    /// Of the slices, 1 unless samples are stored in half precision.
+    pub scale: f32,
 }
 
 /// Where the voxels of a slice stand in the stored row of one ray.
@@ -80,7 +83,7 @@ impl BackprojectParams {
             n_rays: n_angles as u32,
             first_ray: 0,
             n_angles: n_angles as u32,
-            row_stride: plan.n_out as u32 + 3,
+            row_stride: plan.row_stride() as u32,
             n_x: grid.n_x as u32,
             n_y: y.len() as u32,
             y_first: y.start as u32,
@@ -89,6 +92,7 @@ impl BackprojectParams {
             n_slices: n_slices as u32,
             start: 1,
             u_max: (plan.n_out + 1) as f32,
+            scale: 1.0,
         }
     }
 
@@ -240,7 +244,8 @@ pub fn unpack_slices_cpu(
             for x in 0..n_x {
                 let inside = (span[0] as usize..span[1] as usize).contains(&x);
                 let value = slices[(slice / 4 * n_y + y) * n_x + x][slice % 4];
-                volume[(slice * n_y + y) * n_x + x] = if inside { value } else { 0.0 };
+                volume[(slice * n_y + y) * n_x + x] =
+                    if inside { value * params.scale } else { 0.0 };
             }
         }
     }
@@ -248,6 +253,7 @@ pub fn unpack_slices_cpu(
 
 /// The kernels.
 pub struct Backproject {
+    variant: GpuKernel,
     backproject: Kernel,
     unpack_slices: Kernel,
 }
@@ -257,14 +263,23 @@ impl Backproject {
     ///
     /// # Errors
     /// [`crate::Error::Gpu`] when the driver refuses a kernel.
-    pub fn new(gpu: &Gpu) -> Result<Self> {
+    pub fn new(gpu: &Gpu, variant: GpuKernel) -> Result<Self> {
+        let entry = match variant {
+            GpuKernel::Plain => "backproject",
+            GpuKernel::Wide => "backproject_wide",
+            GpuKernel::Half => "backproject_half",
+            GpuKernel::Texture | GpuKernel::TextureHalf => "backproject_texture",
+        };
         Ok(Backproject {
-            backproject: Kernel::new(gpu, SOURCE, "backproject")?,
+            variant,
+            backproject: Kernel::new(gpu, SOURCE, entry)?,
             unpack_slices: Kernel::new(gpu, SOURCE, "unpack_slices")?,
         })
     }
 
     /// Adds `rays` (a uniform buffer of [`MAX_RAYS`]) to `slices` of `n_groups`.
+    ///
+    /// `filtered` holds the samples that the variant reads; a `texture` is read in its place.
     ///
     /// # Errors
     /// [`crate::Error::Gpu`], see [`Batch::launch`].
@@ -275,19 +290,39 @@ impl Backproject {
         n_groups: usize,
         rays: &wgpu::Buffer,
         filtered: &wgpu::Buffer,
+        texture: Option<&Texture>,
         spans: &wgpu::Buffer,
         slices: &wgpu::Buffer,
     ) -> Result<()> {
-        batch.launch(
-            &self.backproject,
-            params,
-            &[(1, rays), (2, filtered), (3, spans), (4, slices)],
-            [
-                params.n_x.div_ceil(32),
-                (params.y_end - params.y_start).div_ceil(32),
-                n_groups as u32,
-            ],
-        )
+        let deep = match self.variant {
+            GpuKernel::Wide => n_groups.div_ceil(2),
+            _ => n_groups,
+        };
+        let groups = [
+            params.n_x.div_ceil(32),
+            (params.y_end - params.y_start).div_ceil(32),
+            deep as u32,
+        ];
+        let common = [(1, rays), (3, spans), (4, slices)];
+        let mut entries: Vec<wgpu::BindGroupEntry<'_>> = common
+            .iter()
+            .map(|&(binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        match texture {
+            Some(texture) => entries.extend(texture.entries(7, 8)),
+            None => entries.push(wgpu::BindGroupEntry {
+                binding: if self.variant == GpuKernel::Half {
+                    6
+                } else {
+                    2
+                },
+                resource: filtered.as_entire_binding(),
+            }),
+        }
+        batch.launch_with(&self.backproject, params, &entries, groups)
     }
 
     /// Takes `slices` apart into `volume`.

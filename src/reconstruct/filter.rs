@@ -180,6 +180,13 @@ impl FilterPlan {
         sinc(k as f64 / self.n_inverse() as f64)
     }
 
+    /// Samples of a stored row: a zero before, two behind, and more up to a multiple of 32, so that rows of half precision can
+    /// be copied into a texture (256 bytes).
+    #[must_use]
+    pub fn row_stride(&self) -> usize {
+        (self.n_out + 3).next_multiple_of(32)
+    }
+
     /// Length of the inverse transform.
     #[must_use]
     pub fn n_inverse(&self) -> usize {

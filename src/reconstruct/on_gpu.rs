@@ -27,7 +27,7 @@ use crate::correct::line_integrals::{CountSlab, LineIntegrals, Touched, check_sl
 use crate::error::{Error, Result};
 use crate::gpu::{Batch, Gpu, Readback, Staging, Ticket, Timer, Timing};
 use cut::{Cut, shares_memory};
-use fbp::FbpBack;
+use fbp::{FbpBack, is_half};
 use fourier::FourierBack;
 
 /// Reconstructs slabs of slices on a GPU; made once per scan.
@@ -139,7 +139,7 @@ impl Taken {
             bands: bands.collect::<Result<_>>()?,
             filter: match fourier {
                 true => RampFilterBuffers::forward(gpu, &params)?,
-                false => RampFilterBuffers::new(gpu, &params)?,
+                false => RampFilterBuffers::new(gpu, &params, is_half(job.config.gpu_kernel))?,
             },
             back: match fourier {
                 true => Back::Fourier(Box::new(FourierBack::new(gpu, job, plan, cut, &rows)?)),
@@ -324,10 +324,12 @@ impl GpuEngine {
         let gpu = Arc::clone(&self.gpu);
         let packs = axis_px.len().div_ceil(4);
         match &self.back {
-            Back::Fbp(_) => {
+            Back::Fbp(back) => {
+                let lift = back.lift();
                 let multiplier: Vec<[f32; 2]> = axis_px
                     .par_iter()
                     .flat_map_iter(|&axis| multipliers(&self.plan, axis))
+                    .map(|[re, im]| [re * lift, im * lift])
                     .collect();
                 gpu.write(&self.filter_buffers.multiplier, 0, &multiplier)?;
             }

@@ -38,7 +38,7 @@ pub struct RampFilterParams {
     pub upsample: u32,
     /// Samples kept.
     pub n_out: u32,
-    /// Samples stored, `n_out + 3`: a zero before and two behind.
+    /// Samples stored: a zero before, two or more behind.
     pub row_stride: u32,
     /// Size of the blocks that a global pass splits or joins.
     pub block: u32,
@@ -59,7 +59,7 @@ impl RampFilterParams {
             n_left: plan.n_left as u32,
             upsample: plan.upsample as u32,
             n_out: plan.n_out as u32,
-            row_stride: plan.n_out as u32 + 3,
+            row_stride: plan.row_stride() as u32,
             block: 0,
         }
     }
@@ -375,8 +375,9 @@ fn gather_cpu(
         }
         let stored =
             &mut filtered[(row / 4 * params.n_angles as usize + angle) * stride..][..stride];
-        for outside in [0, n_out + 1, n_out + 2] {
-            stored[outside][row % 4] = 0.0;
+        stored[0][row % 4] = 0.0;
+        for outside in &mut stored[n_out + 1..] {
+            outside[row % 4] = 0.0;
         }
         for m in (phase..n_out).step_by(upsample) {
             stored[m + 1][row % 4] = fine_line[m / upsample][part];
@@ -393,8 +394,9 @@ pub struct RampFilterBuffers {
     /// Spectra of pairs of rows `[row, pair, n_fft]`.
     pub lines: wgpu::Buffer,
     fine_lines: wgpu::Buffer,
-    /// Out, `[row / 4, angle, sample]`.
+    /// Out, `[row / 4, angle, sample]`, of 16 bytes, or of 8 in half precision.
     pub filtered: wgpu::Buffer,
+    half: bool,
 }
 
 impl RampFilterBuffers {
@@ -410,21 +412,26 @@ impl RampFilterBuffers {
             lines: gpu.storage::<Complex>("lines", lens.lines)?,
             fine_lines: gpu.storage::<Complex>("fine lines", 0)?,
             filtered: gpu.storage::<[f32; 4]>("filtered", 0)?,
+            half: false,
         })
     }
 
-    /// Allocates them for blocks no larger than `params`.
+    /// Allocates them for blocks no larger than `params`; `half`: filtered rows are stored in half precision.
     ///
     /// # Errors
     /// [`crate::Error::Gpu`] beyond a limit or when memory runs out.
-    pub fn new(gpu: &Gpu, params: &RampFilterParams) -> Result<Self> {
+    pub fn new(gpu: &Gpu, params: &RampFilterParams, half: bool) -> Result<Self> {
         let lens = params.lens();
         Ok(RampFilterBuffers {
             line_integrals: gpu.storage::<f32>("line integrals", lens.line_integrals)?,
             multiplier: gpu.storage::<Complex>("multiplier", lens.multiplier)?,
             lines: gpu.storage::<Complex>("lines", lens.lines)?,
             fine_lines: gpu.storage::<Complex>("fine lines", lens.fine_lines)?,
-            filtered: gpu.storage::<[f32; 4]>("filtered", lens.filtered)?,
+            filtered: match half {
+                false => gpu.storage::<[f32; 4]>("filtered", lens.filtered)?,
+                true => gpu.storage::<[u32; 2]>("filtered", lens.filtered)?,
+            },
+            half,
         })
     }
 }
@@ -441,6 +448,7 @@ pub struct RampFilter {
     inverse_local: Kernel,
     inverse_global: Kernel,
     gather_filtered: Kernel,
+    gather_filtered_half: Kernel,
 }
 
 impl RampFilter {
@@ -463,6 +471,7 @@ impl RampFilter {
             inverse_local: kernel("inverse_local")?,
             inverse_global: kernel("inverse_global")?,
             gather_filtered: kernel("gather_filtered")?,
+            gather_filtered_half: kernel("gather_filtered_half")?,
         })
     }
 
@@ -552,10 +561,14 @@ impl RampFilter {
                 [butterflies, pairs, phases],
             )?;
         }
+        let (kernel, binding) = match buffers.half {
+            false => (&self.gather_filtered, 8),
+            true => (&self.gather_filtered_half, 9),
+        };
         batch.launch(
-            &self.gather_filtered,
+            kernel,
             params,
-            &[(7, fine_lines), (8, &buffers.filtered)],
+            &[(7, fine_lines), (binding, &buffers.filtered)],
             [params.row_stride.div_ceil(256), pairs, rows / 4],
         )
     }

@@ -1,10 +1,11 @@
 //! Every kernel against its twin, and how fast it runs: `tomodelta devices --test`.
 
+pub mod kernels;
+pub mod throughput;
+
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytemuck::Zeroable;
-use ndarray::Array3;
 use serde::Serialize;
 
 use super::SliceJob;
@@ -14,14 +15,13 @@ use super::backproject::{
 };
 use super::filter::FilterPlan;
 use super::geometry::{Grid, InPlaneMotion, rays};
-use super::on_gpu::GpuEngine;
 use super::ramp_filter::{
     LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers, ramp_filter_cpu,
-    traffic_bytes,
 };
-use crate::config::{ReconstructConfig, ReconstructMethod};
+use crate::config::{GpuKernel, ReconstructConfig, ReconstructMethod};
 use crate::error::Result;
 use crate::gpu::Gpu;
+pub use throughput::{Kind, Rate};
 
 /// What a kernel was asked to do, on the GPU and on the CPU.
 #[derive(Debug, Clone)]
@@ -184,7 +184,7 @@ impl Case {
         let plan = FilterPlan::new(&job)?;
         let filter = RampFilter::new(gpu, &plan, self.local)?;
         let params = RampFilterParams::new(&plan, self.n_packs(), self.n_angles, filter.local);
-        let buffers = RampFilterBuffers::new(gpu, &params)?;
+        let buffers = RampFilterBuffers::new(gpu, &params, false)?;
         gpu.write(&buffers.line_integrals, 0, &self.line_integrals())?;
         gpu.write(&buffers.multiplier, 0, &self.multiplier(&plan))?;
         gpu.write(
@@ -198,7 +198,7 @@ impl Case {
         filter.launch(&mut batch, &params, &weights, &buffers)?;
         batch.submit();
 
-        let backproject = Backproject::new(gpu)?;
+        let backproject = Backproject::new(gpu, GpuKernel::Plain)?;
         let voxels = self.grid.n_x * self.grid.n_y;
         let spans = gpu.storage_from("spans", &spans(&self.grid, self.mask_radius_px))?;
         let slices = gpu.storage_from("slices", &vec![[f32::NAN; 4]; self.n_packs() * voxels])?;
@@ -231,6 +231,7 @@ impl Case {
                 self.n_packs(),
                 &rays,
                 &buffers.filtered,
+                None,
                 &spans,
                 &slices,
             )?;
@@ -298,7 +299,7 @@ pub fn worst(a: &[f32], b: &[f32]) -> f32 {
 /// A kernel against its twin.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
-    /// `ramp_filter` or `backproject`.
+    /// Name of the shader.
     pub kernel: String,
     /// Columns, projections, rows.
     pub size: [usize; 3],
@@ -308,27 +309,6 @@ pub struct Check {
     pub tolerance: f32,
     /// Whether it is within, and whether a shift of the axis by half a pixel is seen.
     pub passed: bool,
-}
-
-/// Speed at one size.
-#[derive(Debug, Clone, Serialize)]
-pub struct Rate {
-    /// Columns of the detector and side of the slice.
-    pub n: usize,
-    /// Projections.
-    pub n_angles: usize,
-    /// Slices reconstructed.
-    pub n_slices: usize,
-    /// Voxel updates (side^2 x projections x slices) per second of the back-projection kernel \[1e9/s\]; absent without a clock on the GPU.
-    pub backproject_gups: Option<f64>,
-    /// Bytes read and written per second by the kernels of the filter \[1e9/s\].
-    pub filter_gb_per_s: Option<f64>,
-    /// Share of the kernels' time that the filter takes.
-    pub filter_share: Option<f64>,
-    /// Voxel updates per second of wall time from memory to memory, upload, filter and download included \[1e9/s\].
-    pub wall_gups: f64,
-    /// Wall time \[s\].
-    pub wall_seconds: f64,
 }
 
 /// What [`self_test`] found.
@@ -357,7 +337,7 @@ impl std::fmt::Display for Report {
             let [cols, angles, rows] = check.size;
             writeln!(
                 f,
-                "  {:<12} {cols} columns x {angles} projections x {rows} rows: off by {:.2e}, {:.2e} allowed: {}",
+                "  {:<17} {cols} columns x {angles} projections x {rows} rows: off by {:.2e}, {:.2e} allowed: {}",
                 check.kernel,
                 check.worst,
                 check.tolerance,
@@ -365,28 +345,7 @@ impl std::fmt::Display for Report {
             )?;
         }
         for rate in &self.rates {
-            let kernel = match (
-                rate.backproject_gups,
-                rate.filter_gb_per_s,
-                rate.filter_share,
-            ) {
-                (Some(gups), Some(bytes), Some(share)) => {
-                    format!(
-                        "back-projection {gups:.2} GUPS, filter {bytes:.2} GB/s ({:.0} % of the kernels' time), ",
-                        100.0 * share
-                    )
-                }
-                _ => "no clock on the GPU, ".into(),
-            };
-            writeln!(
-                f,
-                "  {n} x {n} x {} projections: {kernel}{:.2} GUPS from memory to memory ({} slices in {:.2} s)",
-                rate.n_angles,
-                rate.wall_gups,
-                rate.n_slices,
-                rate.wall_seconds,
-                n = rate.n
-            )?;
+            writeln!(f, "  {rate}")?;
         }
         Ok(())
     }
@@ -408,10 +367,13 @@ pub fn self_test(gpu: &Arc<Gpu>, sizes: &[(usize, usize)]) -> Result<Report> {
     ] {
         checks.extend(check(gpu, &case)?);
     }
-    let rates = sizes
-        .iter()
-        .map(|&(n, n_angles)| rate(gpu, n, n_angles))
-        .collect::<Result<_>>()?;
+    checks.extend(kernels::checks(gpu)?);
+    let mut rates = Vec::new();
+    for &(n, n_angles) in sizes {
+        for kind in [Kind::Fbp(GpuKernel::Plain), Kind::Fourier] {
+            rates.push(throughput::rate(gpu, n, n_angles, kind)?);
+        }
+    }
     Ok(Report {
         device: gpu.describe(),
         checks,
@@ -459,70 +421,4 @@ pub fn check(gpu: &Gpu, case: &Case) -> Result<[Check; 2]> {
             volume_tolerance,
         ),
     ])
-}
-
-/// Times slabs of `n` x `n` slices.
-fn rate(gpu: &Arc<Gpu>, n: usize, n_angles: usize) -> Result<Rate> {
-    let case = Case {
-        mask_radius_px: None,
-        ..Case::new(n, n_angles, 4)
-    };
-    let mut fbp = GpuEngine::new(Arc::clone(gpu), &case.job())?;
-    let n_slices = 2 * fbp.rows_at_once();
-    let sinograms = Array3::from_shape_fn((n_slices, n_angles, n), |(row, angle, col)| {
-        ((row * 31 + angle * 17 + col * 7) % 101) as f32 / 101.0
-    });
-    let axes = vec![case.axis_px; n_slices];
-    let mut volume = Array3::zeros((n_slices, n, n));
-    // compiles, allocates and warms up
-    fbp.slab(
-        sinograms.slice(ndarray::s![..4, .., ..]),
-        &axes[..4],
-        volume.slice_mut(ndarray::s![..4, .., ..]),
-    )?;
-    let start = Instant::now();
-    fbp.slab(sinograms.view(), &axes, volume.view_mut())?;
-    let wall_seconds = start.elapsed().as_secs_f64();
-    let updates = (n * n) as f64 * n_angles as f64;
-    let (mut gups, mut bytes_per_s, mut share) = (None, None, None);
-    if gpu.has_timestamps() {
-        fbp.keep_timings();
-        let rows = fbp.rows_at_once();
-        fbp.slab(
-            sinograms.slice(ndarray::s![..rows, .., ..]),
-            &axes[..rows],
-            volume.slice_mut(ndarray::s![..rows, .., ..]),
-        )?;
-        let timings = fbp.take_timings();
-        let seconds = |wanted: bool| -> f64 {
-            timings
-                .iter()
-                .filter(|timing| (timing.kernel == "backproject") == wanted)
-                .map(|timing| timing.seconds)
-                .sum()
-        };
-        let (back, filter) = (seconds(true), seconds(false));
-        if back > 0.0 && filter > 0.0 {
-            gups = Some(updates * rows as f64 / back / 1e9);
-            bytes_per_s = Some(fbp.filter_traffic_bytes() as f64 / filter / 1e9);
-            share = Some(filter / (filter + back));
-        }
-    }
-    Ok(Rate {
-        n,
-        n_angles,
-        n_slices,
-        backproject_gups: gups,
-        filter_gb_per_s: bytes_per_s,
-        filter_share: share,
-        wall_gups: updates * n_slices as f64 / wall_seconds / 1e9,
-        wall_seconds,
-    })
-}
-
-impl GpuEngine {
-    /// What the filter reads and writes for [`GpuEngine::rows_at_once`] rows.
-    fn filter_traffic_bytes(&self) -> u64 {
-        self.filter_params().iter().map(traffic_bytes).sum()
-    }
 }

@@ -6,8 +6,9 @@ use std::time::Instant;
 use bytemuck::Zeroable;
 
 use super::{Cut, Runner};
+use crate::config::GpuKernel;
 use crate::error::Result;
-use crate::gpu::{Batch, Gpu};
+use crate::gpu::{Batch, Gpu, Texture};
 use crate::reconstruct::backproject::{
     Backproject, BackprojectParams, MAX_RAYS, RayConstants, TILE, ray_constants, spans,
 };
@@ -27,8 +28,31 @@ pub(super) struct FbpBack {
     spans: wgpu::Buffer,
     /// Rows of each band, and its sums `[group, y, x]`.
     bands: Vec<(Range<usize>, wgpu::Buffer)>,
+    /// Samples of a block, where the variant reads them from there.
+    texture: Option<Texture>,
+    /// Power of two that brings filtered rows to the middle of half precision.
+    lift: f32,
     /// Whether the length of a dispatch was measured.
     paced: bool,
+}
+
+/// Whether the variant reads half precision.
+pub(super) fn is_half(variant: GpuKernel) -> bool {
+    match variant {
+        GpuKernel::Half | GpuKernel::TextureHalf => true,
+        GpuKernel::Plain | GpuKernel::Wide | GpuKernel::Texture => false,
+    }
+}
+
+/// See [`FbpBack::lift`]: a filtered row is of the size of its line integrals times the arc and the unit, so these two are taken off.
+fn lift(job: &SliceJob, variant: GpuKernel) -> f32 {
+    let arc = job.rays.iter().map(|ray| ray.weight).sum::<f64>() / job.rays.len() as f64;
+    let size = arc * job.scale.abs();
+    if is_half(variant) && size.is_normal() {
+        2.0_f32.powi((-size.log2().floor()).clamp(-100.0, 100.0) as i32)
+    } else {
+        1.0
+    }
 }
 
 impl FbpBack {
@@ -41,7 +65,7 @@ impl FbpBack {
         cut: Cut,
         bands: &[Range<usize>],
     ) -> Result<Self> {
-        let grid = job.grid;
+        let (grid, variant) = (job.grid, job.config.gpu_kernel);
         let sums = bands.iter().map(|y| {
             let voxels = cut.packs * y.len() * grid.n_x;
             Ok((y.clone(), gpu.storage::<[f32; 4]>("slices", voxels)?))
@@ -56,11 +80,25 @@ impl FbpBack {
             bands: sums.collect::<Result<_>>()?,
             rays: rays.collect::<Result<_>>()?,
             spans: gpu.storage_from("spans", &spans(&grid, job.mask_radius_px))?,
-            kernels: Backproject::new(gpu)?,
+            kernels: Backproject::new(gpu, variant)?,
+            texture: match variant {
+                GpuKernel::Texture | GpuKernel::TextureHalf => {
+                    let angles = cut.angles.min(job.rays.len());
+                    let size = [cut.packs, angles, plan.row_stride()];
+                    Some(gpu.texture("filtered", size, is_half(variant))?)
+                }
+                GpuKernel::Plain | GpuKernel::Wide | GpuKernel::Half => None,
+            },
+            lift: lift(job, variant),
             plan: plan.clone(),
             grid,
             paced: false,
         })
+    }
+
+    /// What filtered rows are multiplied by.
+    pub(super) fn lift(&self) -> f32 {
+        self.lift
     }
 
     /// Adds the filtered rows of block `index` to the sums, in dispatches of at most `cut.updates`.
@@ -77,10 +115,20 @@ impl FbpBack {
         if index == 1 && !self.paced {
             runner.gpu.wait("back-projection")?;
         }
+        if let Some(texture) = &self.texture {
+            runner.run("texture", |batch| {
+                batch.copy_to_texture(filtered, texture, packs, n_angles);
+                Ok(())
+            })?;
+        }
         for (y, slices) in &self.bands {
             let mut params =
                 BackprojectParams::new(&self.grid, &self.plan, y.clone(), n_angles, 4 * packs);
             params.start = u32::from(index == 0);
+            if let Some(texture) = &self.texture {
+                // the last block may fill a part of it only
+                params.n_angles = texture.rows() as u32;
+            }
             let rows = rows_per_dispatch(&params, packs, cut.updates);
             for y_start in (0..params.n_y).step_by(rows as usize) {
                 params.y_start = y_start;
@@ -93,6 +141,7 @@ impl FbpBack {
                         packs,
                         &self.rays[index],
                         filtered,
+                        self.texture.as_ref(),
                         &self.spans,
                         slices,
                     )
@@ -120,7 +169,8 @@ impl FbpBack {
         volume: &wgpu::Buffer,
     ) -> Result<()> {
         let (y, slices) = &self.bands[index];
-        let params = BackprojectParams::new(&self.grid, &self.plan, y.clone(), 0, n_slices);
+        let mut params = BackprojectParams::new(&self.grid, &self.plan, y.clone(), 0, n_slices);
+        params.scale = 1.0 / self.lift;
         self.kernels
             .unpack(batch, &params, &self.spans, slices, volume)
     }

@@ -1,5 +1,6 @@
 use super::cut::BLOCK_BYTES;
 use super::*;
+use crate::config::GpuKernel;
 use crate::gpu::AdapterKind;
 use crate::gpu::for_tests as gpu;
 use crate::reconstruct::backproject::{MAX_RAYS, TILE};
@@ -341,4 +342,60 @@ fn the_method_is_chosen_by_cost_and_a_coarse_grid_is_refused_by_name() {
         panic!("voxels wider than a pixel")
     };
     assert!(error.to_string().contains("reconstruct.method"), "{error}");
+}
+
+#[test]
+fn the_variants_of_back_projection_differ_by_no_more_than_they_say() {
+    let Some(gpu) = gpu() else { return };
+    let case = Case::new(64, 90, 13);
+    let run = |variant: GpuKernel| -> Result<Array3<f32>> {
+        let mut job = case.job();
+        job.config.gpu_kernel = variant;
+        // 1 / cm for pixels of a micrometre: what is stored in half precision must not depend on the unit
+        job.scale = 1e4;
+        let mut engine = GpuEngine::new(Arc::clone(&gpu), &job)?;
+        let mut out = volume(&case);
+        engine.slab(sinograms(&case).view(), &case.axes(), out.view_mut())?;
+        Ok(out)
+    };
+    let plain = run(GpuKernel::Plain).unwrap();
+    assert!(
+        run(GpuKernel::Wide).unwrap() == plain,
+        "the same operations"
+    );
+    let reference = case.run_cpu().unwrap();
+    let filtered = reference
+        .filtered
+        .iter()
+        .fold(0.0f32, |most, v| most.max(v.abs()));
+    let peak = plain.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    // 4 standard deviations of a sum of n errors: half precision rounds to 2^-12 of the largest sample, a share in steps of 1/256
+    // errs by 1/512 of the difference of two neighbours, which is at most twice the largest sample
+    let sum = 4.0 * (case.n_angles as f32).sqrt() * filtered * 1e4;
+    for (variant, error) in [
+        (GpuKernel::Half, 2.0_f32.powi(-12)),
+        (GpuKernel::Texture, 2.0 / 512.0),
+        (GpuKernel::TextureHalf, 2.0 / 512.0 + 2.0_f32.powi(-12)),
+    ] {
+        let found = match run(variant) {
+            Ok(found) => found,
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    variant == GpuKernel::Texture && text.contains("float32-filterable"),
+                    "{text}"
+                );
+                continue;
+            }
+        };
+        let off = worst(found.as_slice().unwrap(), plain.as_slice().unwrap());
+        println!("{variant:?}: off by {:.1e} of the peak", off / peak);
+        assert!(off > 0.0, "{variant:?} reads what it says");
+        assert!(
+            off <= sum * error + 1e-5 * peak,
+            "{variant:?}: {off} > {}",
+            sum * error
+        );
+        assert!(sum * error < 0.5 * peak, "{variant:?}: the check is blind");
+    }
 }
