@@ -389,7 +389,7 @@ fn the_variants_of_back_projection_differ_by_no_more_than_they_say() {
             }
         };
         let off = worst(found.as_slice().unwrap(), plain.as_slice().unwrap());
-        println!("{variant:?}: off by {:.1e} of the peak", off / peak);
+        eprintln!("{variant:?}: off by {:.1e} of the peak", off / peak);
         assert!(off > 0.0, "{variant:?} reads what it says");
         assert!(
             off <= sum * error + 1e-5 * peak,
