@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 /// The commented default config.
 pub const DEFAULT_TOML: &str = include_str!("config/default.toml");
 
+/// The reference that stands for the scan before.
+pub const PREVIOUS: &str = "previous";
+
 /// What the user wants: the whole of `series.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -774,6 +777,8 @@ pub struct AlignConfig {
     pub rotation: Option<[f64; 3]>,
     /// Largest shift that is searched, as a share of each side of the volume.
     pub search: f64,
+    /// Largest tilt about x and y that `rigid` looks for \[degrees\]; memory is kept for it. 0: none.
+    pub max_tilt_deg: f64,
     /// Below this confidence (0 to 1) the run warns.
     pub min_confidence: f64,
 }
@@ -785,6 +790,7 @@ impl Default for AlignConfig {
             shift: None,
             rotation: None,
             search: 0.25,
+            max_tilt_deg: 0.5,
             min_confidence: 0.5,
         }
     }
@@ -810,11 +816,24 @@ pub struct DifferenceConfig {
     pub match_intensity: bool,
     /// Smoothing of both volumes before the subtraction: sigma of a Gaussian \[voxel\], 0: none.
     pub smooth_sigma: f64,
+    /// Median of the difference over a cube of this edge \[voxel\] instead, 0: none.
+    pub smooth_median: usize,
+    /// Where the noise comes from.
+    pub noise: NoiseSource,
+    /// Widen the threshold at edges of the reference by what unchanged edges leave in the difference.
+    pub edge_noise: bool,
+    /// Share of the slices on which the null difference is made; 0: as many as the noise needs.
+    pub null_share: f64,
     /// Change counts beyond this multiple of the noise.
     pub sigma: f64,
+    /// Share of false voxels among those that count as changed; given: `sigma` is not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fdr: Option<f64>,
     /// Change counts beyond this \[1/cm\] (1/px where the pixel size is unknown); given: `sigma` is not used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub absolute: Option<f64>,
+    /// Sums take in so many voxels around those beyond the threshold.
+    pub grow: usize,
     /// 6, 18 or 26 neighbours join a grain.
     pub connectivity: u8,
     /// Smaller grains are noise: dropped from the labels and from `grains.csv`, counted \[voxels\].
@@ -832,8 +851,14 @@ impl Default for DifferenceConfig {
         DifferenceConfig {
             match_intensity: true,
             smooth_sigma: 0.0,
+            smooth_median: 0,
+            noise: NoiseSource::Auto,
+            edge_noise: true,
+            null_share: 0.0,
             sigma: 5.0,
+            fdr: None,
             absolute: None,
+            grow: 1,
             connectivity: 26,
             min_grain_voxels: 8,
             radius: 0.95,
@@ -841,6 +866,18 @@ impl Default for DifferenceConfig {
             histogram_bins: 400,
         }
     }
+}
+
+/// Where the noise of a difference comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoiseSource {
+    /// The larger of the two.
+    Auto,
+    /// Even against odd projections of both scans.
+    Halves,
+    /// The unchanged voxels of the difference; no halves are reconstructed.
+    Voxels,
 }
 
 /// `[mass]`
@@ -857,6 +894,8 @@ pub struct MassConfig {
     pub molar_mass_g_mol: f64,
     /// Electrons per ion.
     pub valence: u32,
+    /// Relative uncertainty of charge and area together, for the error of the ratio.
+    pub charge_rel_err: f64,
 }
 
 impl Default for MassConfig {
@@ -868,6 +907,7 @@ impl Default for MassConfig {
             electrode_area_cm2: 0.0,
             molar_mass_g_mol: 22.990,
             valence: 1,
+            charge_rel_err: 0.01,
         }
     }
 }
@@ -971,7 +1011,8 @@ impl Config {
         center
     }
 
-    /// The scan that `scan` is compared with; `None` for the series' reference itself.
+    /// The scan that `scan` is compared with; `None` for the series' reference itself, and for the first scan where each is
+    /// compared with the previous one (`reference = "previous"`, unless a scan has that name).
     #[must_use]
     pub fn reference_of<'a>(&'a self, scan: &'a ScanConfig) -> Option<&'a str> {
         let common = if self.series.reference.is_empty() {
@@ -980,6 +1021,10 @@ impl Config {
             self.series.reference.as_str()
         };
         let reference = scan.reference.as_deref().unwrap_or(common);
+        if reference == PREVIOUS && self.scan.iter().all(|other| other.name != PREVIOUS) {
+            let place = self.scan.iter().position(|other| other.name == scan.name)?;
+            return Some(self.scan.get(place.checked_sub(1)?)?.name.as_str());
+        }
         (reference != scan.name).then_some(reference)
     }
 
@@ -1175,6 +1220,11 @@ impl Config {
         self.reconstruct.crop_ranges()?;
         within("align.search", self.align.search, 0.01, 0.5)?;
         within("align.min_confidence", self.align.min_confidence, 0.0, 1.0)?;
+        within("align.max_tilt_deg", self.align.max_tilt_deg, 0.0, 5.0)?;
+        if let Some([rx, ry, rz]) = self.align.rotation {
+            within("align.rotation", rx.hypot(ry), 0.0, 5.0)?;
+            within("align.rotation", rz, -360.0, 360.0)?;
+        }
         positive("difference.sigma", self.difference.sigma)?;
         within(
             "difference.smooth_sigma",
@@ -1185,6 +1235,38 @@ impl Config {
         if let Some(absolute) = self.difference.absolute {
             positive("difference.absolute", absolute)?;
         }
+        let median = self.difference.smooth_median;
+        if ![0, 3, 5, 7].contains(&median) {
+            return Err(Error::config(
+                "difference.smooth_median",
+                median,
+                "must be 0 (none), 3, 5 or 7 voxels",
+            ));
+        }
+        if median > 0 && self.difference.smooth_sigma > 0.0 {
+            return Err(Error::config(
+                "difference.smooth_median",
+                median,
+                "excludes difference.smooth_sigma: set one of the two to 0",
+            ));
+        }
+        within(
+            "difference.null_share",
+            self.difference.null_share,
+            0.0,
+            1.0,
+        )?;
+        if let Some(rate) = self.difference.fdr {
+            within("difference.fdr", rate, 1e-9, 0.5)?;
+            if self.difference.absolute.is_some() {
+                return Err(Error::config(
+                    "difference.fdr",
+                    rate,
+                    "excludes difference.absolute: leave one of the two out",
+                ));
+            }
+        }
+        within("difference.grow", self.difference.grow as f64, 0.0, 8.0)?;
         if ![6, 18, 26].contains(&self.difference.connectivity) {
             return Err(Error::config(
                 "difference.connectivity",
@@ -1210,6 +1292,7 @@ impl Config {
             within("mass.electrode_area_cm2", mass.electrode_area_cm2, 0.0, 1e6)?;
             positive("mass.molar_mass_g_mol", mass.molar_mass_g_mol)?;
             within("mass.valence", f64::from(mass.valence), 1.0, 8.0)?;
+            within("mass.charge_rel_err", mass.charge_rel_err, 0.0, 1.0)?;
         }
         self.run.memory_bytes()?;
         self.run.device_choice()?;
@@ -1657,6 +1740,35 @@ mod tests {
             (config.difference.sigma, config.run.device.as_str()),
             (4.0, "cpu")
         );
+    }
+
+    #[test]
+    fn the_previous_scan_can_be_the_reference() {
+        let scans = "[[scan]]\nname = \"a\"\npath = \"a\"\n[[scan]]\nname = \"b\"\npath = \"b\"\n[[scan]]\nname = \"c\"\npath = \"c\"\n";
+        let of = |text: &str| -> Vec<Option<String>> {
+            let config = parse(&format!("{text}{scans}"), "x", &[]).unwrap();
+            config.validate().unwrap();
+            config
+                .scan
+                .iter()
+                .map(|scan| config.reference_of(scan).map(str::to_string))
+                .collect()
+        };
+        let some = |name: &str| Some(name.to_string());
+        assert_eq!(
+            of("[series]\nreference = \"previous\"\n"),
+            [None, some("a"), some("b")]
+        );
+        assert_eq!(of(""), [None, some("a"), some("a")]);
+        // a scan of that name is meant by its name
+        let named = scans.replace("\"a\"", "\"previous\"");
+        let config = parse(
+            &format!("[series]\nreference = \"previous\"\n{named}"),
+            "x",
+            &[],
+        )
+        .unwrap();
+        assert_eq!(config.reference_of(&config.scan[2]), Some("previous"));
     }
 
     #[test]

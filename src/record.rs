@@ -160,8 +160,11 @@ pub struct ValueRange {
 pub struct AlignmentRecord {
     /// `[x, y, z]` \[voxel\]; x to the right and y down along the slice's columns and rows, z along the detector rows.
     pub shift_voxel: [f64; 3],
-    /// `[rx, ry, rz]` \[degrees\]; rz turns x towards y.
+    /// `[rx, ry, rz]` \[degrees\]: first the tilt, whose rotation vector is `[rx, ry, 0]` (rx turns y towards z, ry turns z
+    /// towards x), then rz, which turns x towards y.
     pub rotation_deg: [f64; 3],
+    /// One standard deviation of each \[degrees\]; 0 where it was not looked for or not believed.
+    pub rotation_err_deg: [f64; 3],
     /// One standard deviation of each shift \[voxel\].
     pub shift_err_voxel: [f64; 3],
     /// 0 (chance) to 1 (certain).
@@ -172,6 +175,14 @@ pub struct AlignmentRecord {
     pub residual_after: f64,
     /// Shift found at each of several heights: `[z, dx, dy, dz]`, relative to `shift_voxel`.
     pub per_height: Vec<[f64; 4]>,
+    /// Root mean square of what is left in each octant around the middle, over that of the whole: `[x < 0, x >= 0]` fastest, then y,
+    /// then z. Far from 1 in one of them: a rotation, a deformation, or change on one side.
+    pub per_octant: Vec<f64>,
+    /// Closure over three scans: the shift \[voxel\] that is found between this scan and another one of the same reference, both on the
+    /// grid of the reference. 0 where the three alignments agree.
+    pub closure_voxel: Option<[f64; 3]>,
+    /// The other scan.
+    pub closure_with: Option<String>,
     /// `translation`, `rigid`, `given` or `none`.
     pub method: String,
     /// Reference scan.
@@ -198,6 +209,13 @@ pub struct DifferenceRecord {
     pub offset: f64,
     /// Median over the slices of the noise of the difference (one standard deviation of a voxel).
     pub noise: f64,
+    /// Residue of unchanged edges, as a shift \[voxel\]: misalignment, and structure finer than the pixels. The threshold takes it in.
+    pub edge_residue_voxel: f64,
+    /// Median noise of the unchanged voxels over the noise that even and odd projections say, where those were compared: what
+    /// is beyond 1 are rings, misalignment, drift.
+    pub noise_excess: Option<f64>,
+    /// What the same rule finds in the null difference (even against odd projections of both scans).
+    pub null: Option<NullRecord>,
     /// Median over the slices of the threshold.
     pub threshold: f64,
     /// How the threshold was set.
@@ -236,6 +254,33 @@ pub struct DifferenceRecord {
     pub warnings: Vec<String>,
 }
 
+/// The null difference: half the difference of even and odd projections of the target less that of the reference, which is
+/// noise of the strength that the difference has, and no change.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NullRecord {
+    /// Slices that were sampled.
+    pub slices: u64,
+    /// Voxels measured in them.
+    pub voxels: u64,
+    /// Voxels beyond the threshold.
+    pub increase_voxels: u64,
+    /// Voxels beyond the threshold on the other side.
+    pub decrease_voxels: u64,
+    /// Voxels expected beyond the threshold on each side (normal distribution).
+    pub expected_by_noise: f64,
+    /// Grains of at least `difference.min_grain_voxels`; false by construction.
+    pub grains: u64,
+}
+
+/// `scans/<scan>/noise.json`: which slices `noise.ome.zarr` holds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NoiseRecord {
+    /// First and last (not included) slice of each group, in the order of the volume.
+    pub groups: Vec<[usize; 2]>,
+}
+
 /// Masses of a difference.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -252,6 +297,8 @@ pub struct MassRecord {
     pub faraday_ug: Option<f64>,
     /// Net over Faraday mass.
     pub ratio: Option<f64>,
+    /// Its uncertainty: that of the net mass (sum and mass attenuation) and that of the charge.
+    pub ratio_err: Option<f64>,
 }
 
 /// One row of `per_height.csv`, the columns in their order. A decrease is given as a positive number.

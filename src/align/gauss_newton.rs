@@ -29,20 +29,23 @@ const BLOCK: usize = 8;
 /// Residuals looked at for the median.
 const MEDIAN_SAMPLES: usize = 100_000;
 
-/// Parameters: shift x, y, z and the turn times the reach (so that all are lengths) \[pilot voxel\].
-type Vector = [f64; 4];
-type Matrix = [[f64; 4]; 4];
+/// Parameters: shift x, y, z, and the turn and the tilts about x and y times the reach (so that all are lengths) \[pilot voxel\].
+type Vector = [f64; N];
+type Matrix = [[f64; N]; N];
+/// Number of parameters.
+const N: usize = 6;
 
 /// Which parameters move.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Free {
     pub(crate) z: bool,
     pub(crate) turn: bool,
+    pub(crate) tilt: bool,
 }
 
 impl Free {
-    fn mask(self) -> [bool; 4] {
-        [true, true, self.z, self.turn]
+    fn mask(self) -> [bool; N] {
+        [true, true, self.z, self.turn, self.tilt, self.tilt]
     }
 }
 
@@ -50,7 +53,7 @@ impl Free {
 #[derive(Debug, Clone)]
 pub(crate) struct Refined {
     pub(crate) motion: RigidMotion,
-    /// One standard deviation of x, y, z \[pilot voxel\] and of the turn times the reach.
+    /// One standard deviation of x, y, z \[pilot voxel\] and of the turn and the tilts times the reach.
     pub(crate) errors: Vector,
     /// Share of the reference's gradient power along each parameter that the target has too: 1 signal, 0 noise.
     pub(crate) reliability: Vector,
@@ -77,8 +80,8 @@ struct Normal {
 
 impl Normal {
     fn add(&mut self, other: &Normal) {
-        for i in 0..4 {
-            for j in 0..4 {
+        for i in 0..N {
+            for j in 0..N {
                 self.h[i][j] += other.h[i][j];
                 self.signal[i][j] += other.signal[i][j];
             }
@@ -91,8 +94,8 @@ impl Normal {
     }
 
     /// The step by the noise-free normal matrix where it is well conditioned, else by the plain one.
-    fn step(&self, free: [bool; 4]) -> Option<Vector> {
-        let reliable = (0..4).all(|i| !free[i] || self.signal[i][i] > 0.2 * self.h[i][i]);
+    fn step(&self, free: [bool; N]) -> Option<Vector> {
+        let reliable = (0..N).all(|i| !free[i] || self.signal[i][i] > 0.2 * self.h[i][i]);
         let plain = solve(&self.h, &self.g, free);
         if reliable && let Some(step) = solve(&symmetric(&self.signal), &self.g, free) {
             return Some(step);
@@ -160,6 +163,7 @@ pub(crate) fn refine(
 ) -> Option<Refined> {
     let free = Free {
         z: free.z && level.frame.sees_z(),
+        tilt: free.tilt && level.frame.sees_z(),
         ..free
     };
     let voxel = level.frame.factor[0].max(level.frame.factor[1]);
@@ -179,10 +183,11 @@ pub(crate) fn refine(
         let back = RigidMotion {
             shift: [step[0], step[1], step[2]],
             turn,
+            tilt: [step[4] / reach, step[5] / reach],
         }
         .inverse();
         motion = motion.after(&back);
-        let moved = (0..4)
+        let moved = (0..N)
             .map(|i| step[i].abs() / level.frame.factor[i.min(2)])
             .fold(0.0, f64::max);
         let next = (2.0 * moved).clamp(TIGHT, LOOSE);
@@ -197,7 +202,7 @@ pub(crate) fn refine(
 
 /// No step beyond one and a half voxels of the level.
 fn limit(step: &mut Vector, factor: &[f64; 3]) {
-    let longest = (0..4)
+    let longest = (0..N)
         .map(|i| step[i].abs() / factor[i.min(2)])
         .fold(0.0, f64::max);
     if longest > 1.5 {
@@ -243,17 +248,17 @@ fn finish(
 /// `H^-1 (sum of g_b g_b') H^-1` with the noise-free H. Blocks span several slices as well.
 ///
 /// Source: Liang and Zeger (1986), Biometrika 73:13, section 3 (the robust variance estimate, blocks as clusters).
-fn sandwich(sums: &Normal, slices: &[Normal], free: [bool; 4]) -> Vector {
-    let none = [f64::INFINITY; 4];
+fn sandwich(sums: &Normal, slices: &[Normal], free: [bool; N]) -> Vector {
+    let none = [f64::INFINITY; N];
     let n_blocks = slices.iter().map(|s| s.blocks.len()).max().unwrap_or(0);
-    let mut scatter: Matrix = [[0.0; 4]; 4];
+    let mut scatter: Matrix = [[0.0; N]; N];
     let mut used = 0usize;
     for group in slices.chunks(BLOCK) {
         for block in 0..n_blocks {
-            let mut g = [0.0; 4];
+            let mut g = [0.0; N];
             for slice in group {
                 if let Some(part) = slice.blocks.get(block) {
-                    for i in 0..4 {
+                    for i in 0..N {
                         g[i] += part[i];
                     }
                 }
@@ -262,8 +267,8 @@ fn sandwich(sums: &Normal, slices: &[Normal], free: [bool; 4]) -> Vector {
                 continue;
             }
             used += 1;
-            for i in 0..4 {
-                for j in 0..4 {
+            for i in 0..N {
+                for j in 0..N {
                     scatter[i][j] += g[i] * g[j];
                 }
             }
@@ -273,12 +278,12 @@ fn sandwich(sums: &Normal, slices: &[Normal], free: [bool; 4]) -> Vector {
         return none;
     }
     let signal = symmetric(&sums.signal);
-    let mut errors = [0.0; 4];
-    for i in 0..4 {
+    let mut errors = [0.0; N];
+    for i in 0..N {
         if !free[i] {
             continue;
         }
-        let mut unit = [0.0; 4];
+        let mut unit = [0.0; N];
         unit[i] = 1.0;
         // without signal along a parameter nothing is known of it
         let known = sums.signal[i][i] > 0.02 * sums.h[i][i];
@@ -488,7 +493,7 @@ fn slice_equations(
     let blocks_x = n_x.div_ceil(edge);
     let mut sums = Normal::default();
     if with_blocks {
-        sums.blocks = vec![[0.0; 4]; blocks_x * n_y.div_ceil(edge)];
+        sums.blocks = vec![[0.0; N]; blocks_x * n_y.div_ceil(edge)];
     }
     for_each_voxel(frame, motion, z, 1, |y, x, p, geometric| {
         let (r, t) = (level.reference[[z, y, x]], target[[z, y, x]]);
@@ -499,11 +504,20 @@ fn slice_equations(
         if w == 0.0 {
             return;
         }
-        let jacobian = |d: [f64; 3]| [d[0], d[1], d[2], (p[0] * d[1] - p[1] * d[0]) / reach];
+        let jacobian = |d: [f64; 3]| {
+            [
+                d[0],
+                d[1],
+                d[2],
+                (p[0] * d[1] - p[1] * d[0]) / reach,
+                (p[1] * d[2] - p[2] * d[1]) / reach,
+                (p[2] * d[0] - p[0] * d[2]) / reach,
+            ]
+        };
         let own = jacobian(along);
         let other = jacobian(gradient(target, &frame.factor, z, y, x));
-        for i in 0..4 {
-            for j in 0..4 {
+        for i in 0..N {
+            for j in 0..N {
                 sums.h[i][j] += w * own[i] * own[j];
                 sums.signal[i][j] += w * own[i] * other[j];
             }
@@ -515,7 +529,7 @@ fn slice_equations(
         }
         if with_blocks {
             let block = &mut sums.blocks[(y / edge) * blocks_x + x / edge];
-            for i in 0..4 {
+            for i in 0..N {
                 block[i] += w * own[i] * residual;
             }
         }
@@ -525,8 +539,8 @@ fn slice_equations(
 
 fn symmetric(m: &Matrix) -> Matrix {
     let mut out = *m;
-    for i in 0..4 {
-        for j in 0..4 {
+    for i in 0..N {
+        for j in 0..N {
             out[i][j] = 0.5 * (m[i][j] + m[j][i]);
         }
     }
@@ -534,10 +548,10 @@ fn symmetric(m: &Matrix) -> Matrix {
 }
 
 /// Solves for the free parameters by Cholesky decomposition; `None` when the matrix is not positive definite.
-fn solve(matrix: &Matrix, right: &Vector, free: [bool; 4]) -> Option<Vector> {
-    let rows: Vec<usize> = (0..4).filter(|&i| free[i]).collect();
+fn solve(matrix: &Matrix, right: &Vector, free: [bool; N]) -> Option<Vector> {
+    let rows: Vec<usize> = (0..N).filter(|&i| free[i]).collect();
     let n = rows.len();
-    let mut lower = [[0.0f64; 4]; 4];
+    let mut lower = [[0.0f64; N]; N];
     for i in 0..n {
         for j in 0..=i {
             let mut sum = matrix[rows[i]][rows[j]];
@@ -557,13 +571,13 @@ fn solve(matrix: &Matrix, right: &Vector, free: [bool; 4]) -> Option<Vector> {
             }
         }
     }
-    let mut middle = [0.0; 4];
+    let mut middle = [0.0; N];
     for i in 0..n {
         let known: f64 = (0..i).map(|k| lower[i][k] * middle[k]).sum();
         middle[i] = (right[rows[i]] - known) / lower[i][i];
     }
-    let mut out = [0.0; 4];
-    let mut solution = [0.0; 4];
+    let mut out = [0.0; N];
+    let mut solution = [0.0; N];
     for i in (0..n).rev() {
         let known: f64 = (i + 1..n).map(|k| lower[k][i] * solution[k]).sum();
         solution[i] = (middle[i] - known) / lower[i][i];
@@ -580,29 +594,64 @@ pub(crate) fn rms(
     frame: &Frame,
     motion: &RigidMotion,
 ) -> f64 {
+    root_mean_squares(reference, target, frame, motion)[8]
+}
+
+/// The same in each octant around the middle, relative to the whole; 1 in those without voxels.
+pub(crate) fn octants(
+    reference: ArrayView3<'_, f32>,
+    target: ArrayView3<'_, f32>,
+    frame: &Frame,
+    motion: &RigidMotion,
+) -> Vec<f64> {
+    let all = root_mean_squares(reference, target, frame, motion);
+    all[..8]
+        .iter()
+        .map(|part| {
+            if *part > 0.0 && all[8] > 0.0 {
+                part / all[8]
+            } else {
+                1.0
+            }
+        })
+        .collect()
+}
+
+/// Of the eight octants, and of all voxels.
+fn root_mean_squares(
+    reference: ArrayView3<'_, f32>,
+    target: ArrayView3<'_, f32>,
+    frame: &Frame,
+    motion: &RigidMotion,
+) -> [f64; 9] {
     let target = warped(target, frame, motion);
-    let parts: Vec<[f64; 2]> = (0..frame.shape[0])
+    let parts: Vec<[[f64; 2]; 9]> = (0..frame.shape[0])
         .into_par_iter()
         .map(|z| {
-            let mut sums = [0.0; 2];
-            for_each_voxel(frame, motion, z, 1, |y, x, _, w| {
+            let mut sums = [[0.0; 2]; 9];
+            for_each_voxel(frame, motion, z, 1, |y, x, p, w| {
                 let d = f64::from(reference[[z, y, x]] - target[[z, y, x]]);
                 if d.is_finite() {
-                    sums[0] += w;
-                    sums[1] += w * d * d;
+                    let octant = (0..3).map(|a| usize::from(p[a] >= 0.0) << a).sum::<usize>();
+                    for sum in [octant, 8] {
+                        sums[sum][0] += w;
+                        sums[sum][1] += w * d * d;
+                    }
                 }
             });
             sums
         })
         .collect();
-    let (weight, power) = parts
-        .iter()
-        .fold((0.0, 0.0), |(a, b), s| (a + s[0], b + s[1]));
-    if weight > 0.0 {
-        (power / weight).sqrt()
-    } else {
-        0.0
-    }
+    [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|k| {
+        let (weight, power) = parts
+            .iter()
+            .fold((0.0, 0.0), |(a, b), s| (a + s[k][0], b + s[k][1]));
+        if weight > 0.0 {
+            (power / weight).sqrt()
+        } else {
+            0.0
+        }
+    })
 }
 
 #[cfg(test)]
@@ -612,19 +661,21 @@ mod tests {
     #[test]
     fn the_solver_leaves_fixed_parameters_alone() {
         let matrix = [
-            [4.0, 1.0, 0.0, 0.5],
-            [1.0, 3.0, 0.2, 0.0],
-            [0.0, 0.2, 2.0, 0.0],
-            [0.5, 0.0, 0.0, 5.0],
+            [4.0, 1.0, 0.0, 0.5, 0.1, 0.0],
+            [1.0, 3.0, 0.2, 0.0, 0.0, 0.3],
+            [0.0, 0.2, 2.0, 0.0, 0.4, 0.0],
+            [0.5, 0.0, 0.0, 5.0, 0.0, 0.0],
+            [0.1, 0.0, 0.4, 0.0, 3.0, 0.2],
+            [0.0, 0.3, 0.0, 0.0, 0.2, 2.5],
         ];
-        let truth = [1.0, -2.0, 3.0, 0.0];
-        let right = std::array::from_fn(|i| (0..4).map(|j| matrix[i][j] * truth[j]).sum());
-        let found = solve(&matrix, &right, [true, true, true, false]).unwrap();
+        let truth = [1.0, -2.0, 3.0, 0.0, 0.5, -0.7];
+        let right = std::array::from_fn(|i| (0..N).map(|j| matrix[i][j] * truth[j]).sum());
+        let found = solve(&matrix, &right, [true, true, true, false, true, true]).unwrap();
         assert!(
             found.iter().zip(truth).all(|(a, b)| (a - b).abs() < 1e-12),
             "{found:?}"
         );
-        assert!(solve(&[[0.0; 4]; 4], &right, [true; 4]).is_none());
+        assert!(solve(&[[0.0; N]; N], &right, [true; N]).is_none());
     }
 
     #[test]

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A point p of the reference, measured from the middle `(n - 1) / 2` of the volume, stands at `R p + shift` in the
-//! target; R turns by `rz` from x towards y (down). The search knows three shifts and `rz`; a lean (`rx`, `ry`) shows
-//! as shifts that change with height, which a warning says.
+//! target; R tilts by `rx` and `ry` and then turns by `rz` from x towards y (down). [`AlignMethod::Rigid`] looks for all six; a
+//! tilt counts only where it is beyond its error and moves something. To a translation a tilt shows as shifts that
+//! change with height, which a warning says.
 
 mod confidence;
 mod correlation;
@@ -30,7 +31,7 @@ use crate::record::AlignmentRecord;
 
 use confidence::{Confidence, judge};
 use correlation::Texture;
-use gauss_newton::{Free, Refined, refine, rms};
+use gauss_newton::{Free, Refined, octants, refine, rms};
 use motion::RigidMotion;
 use pyramid::{Level, PairFrame, filled_slices, schedule};
 
@@ -41,9 +42,12 @@ const ANGULAR_SIDE: usize = 32;
 /// Steps of refinement on each level.
 const STEPS: usize = 15;
 /// What interpolation leaves at best \[pilot voxel\]; added to the statistical error.
-const FLOOR: f64 = 0.004;
+const FLOOR: f64 = 0.01;
 /// A wrong turn must lower the correlation by this for the turn to count as known.
 const LEAST_DROP: f64 = 0.02;
+/// Slices that a pilot needs for a tilt, and what a tilt must move at the rim to count \[pilot voxel\].
+const LEAST_FOR_TILT: usize = 8;
+const LEAST_TILT: f64 = 0.03;
 /// Heights asked on their own, and slices that each needs at least.
 const HEIGHTS: usize = 8;
 const HEIGHT_SLICES: usize = 6;
@@ -121,6 +125,12 @@ pub fn register(pair: &PilotPair, config: &AlignConfig) -> Result<AlignmentRecor
     };
     fill(&mut record, &found, pair, config);
     record.residual_after = residual(pair, &frame, &found.motion);
+    record.per_octant = octants(
+        pair.reference.view(),
+        pair.target.view(),
+        &frame.level([1, 1, 1], [0, 0, 0]),
+        &found.motion,
+    );
     Ok(record)
 }
 
@@ -159,17 +169,11 @@ fn given(
     record.rotation_deg = config.rotation.unwrap_or_default();
     record.confidence = 1.0;
     record.method = if by_hand { "given" } else { "none" }.into();
-    let [rx, ry, rz] = record.rotation_deg;
-    if rx != 0.0 || ry != 0.0 {
-        return Err(Error::config(
-            "align.rotation",
-            format!("[{rx}, {ry}, {rz}]"),
-            "a scan can be turned about its rotation axis only (the third number); level the sample for the other two",
-        ));
-    }
+    let [rx, ry, rz] = record.rotation_deg.map(f64::to_radians);
     let motion = RigidMotion {
         shift: record.shift_voxel.map(|s| s / pair.binning as f64),
-        turn: rz.to_radians(),
+        turn: rz,
+        tilt: [rx, ry],
     };
     record.residual_after = residual(pair, frame, &motion);
     Ok(())
@@ -184,6 +188,8 @@ struct Found {
     leftover_turn: Option<(f64, f64)>,
     /// The turn was looked for but nothing fixes it.
     turn_unknown: bool,
+    /// A tilt larger than is looked for \[rad\].
+    tilt_beyond: Option<f64>,
     /// Height \[pilot voxel\] and correction `[x, y, z]` with its errors.
     heights: Vec<(f64, [f64; 3], [f64; 3])>,
     sees_z: bool,
@@ -200,6 +206,7 @@ fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Fou
     let mut free = Free {
         z: true,
         turn: rigid,
+        tilt: false,
     };
     let angular = rigid.then(|| Texture::new(&level(schedule(frame.shape, ANGULAR_SIDE)[0])));
     let largest_turn = config.search * std::f64::consts::PI;
@@ -220,7 +227,9 @@ fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Fou
         free.turn = false;
         start = search::coarse(&coarsest, &texture, None, config.search, free);
     }
-    let (refined, finest) = descend(&level, &factors, coarsest, start, free)?;
+    let tilts = rigid && config.max_tilt_deg > 0.0 && frame.shape[0] >= LEAST_FOR_TILT;
+    let (refined, finest) = descend(&level, &factors, coarsest, start, free, tilts)?;
+    let (refined, tilt_beyond) = believed_tilt(&finest, refined, free, config.max_tilt_deg)?;
     let range = search::search_range(&texture.frame, config.search);
     let errors = [
         refined.errors[0],
@@ -238,6 +247,7 @@ fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Fou
         confidence,
         leftover_turn,
         turn_unknown,
+        tilt_beyond,
         heights: heights(&finest, &refined),
         sees_z: finest.frame.sees_z(),
         reach: finest.frame.reach(),
@@ -252,15 +262,50 @@ fn descend(
     coarsest: Level,
     start: RigidMotion,
     free: Free,
+    tilts: bool,
 ) -> Option<(Refined, Level)> {
     let mut current = coarsest;
     let mut refined = refine(&current, &start, free, STEPS)?;
+    let free = Free {
+        tilt: tilts,
+        ..free
+    };
+    if tilts {
+        refined = refine(&current, &refined.motion, free, STEPS)?;
+    }
     for &finer in &factors[1..] {
         drop(current);
         current = level(finer);
         refined = refine(&current, &refined.motion, free, STEPS)?;
     }
     Some((refined, current))
+}
+
+/// Takes back a tilt that is within its error, moves nothing, or is larger than what is looked for (which is returned).
+fn believed_tilt(
+    finest: &Level,
+    refined: Refined,
+    free: Free,
+    largest_deg: f64,
+) -> Option<(Refined, Option<f64>)> {
+    if !refined.motion.tilts() {
+        return Some((refined, None));
+    }
+    let reach = finest.frame.reach();
+    let size = refined.motion.tilt.map(f64::abs);
+    let known = (0..2).any(|k| {
+        let error = refined.errors[4 + k];
+        error.is_finite() && size[k] * reach > (4.0 * error).max(LEAST_TILT)
+    });
+    let angle = size[0].hypot(size[1]);
+    let beyond = known && angle > largest_deg.to_radians();
+    if known && !beyond {
+        return Some((refined, None));
+    }
+    let turn = if free.turn { refined.motion.turn } else { 0.0 };
+    let upright = RigidMotion::upright(refined.motion.shift, turn);
+    let again = refine(finest, &upright, free, STEPS)?;
+    Some((again, beyond.then_some(angle)))
 }
 
 /// What a few more steps with a free turn make of a translation.
@@ -271,6 +316,7 @@ fn leftover_turn(finest: &Level, refined: &Refined) -> Option<(f64, f64)> {
         Free {
             z: true,
             turn: true,
+            tilt: false,
         },
         4,
     )?;
@@ -286,6 +332,7 @@ fn heights(finest: &Level, refined: &Refined) -> Vec<(f64, [f64; 3], [f64; 3])> 
     let free = Free {
         z: finest.frame.sees_z(),
         turn: false,
+        tilt: false,
     };
     (0..groups)
         .filter_map(|k| {
@@ -299,10 +346,9 @@ fn heights(finest: &Level, refined: &Refined) -> Vec<(f64, [f64; 3], [f64; 3])> 
             )?;
             let step = [0, 1, 2].map(|a| own.motion.shift[a] - refined.motion.shift[a]);
             let errors = [own.errors[0], own.errors[1], own.errors[2]];
-            errors
-                .iter()
-                .all(|&e| e < 1.0)
-                .then_some((middle, step, errors))
+            // nearly empty slices, or such that changed altogether, say nothing about the motion
+            let says = own.kept > 0.5 && own.reliability[..2].iter().all(|&r| r > 0.3);
+            (says && errors.iter().all(|&e| e < 1.0)).then_some((middle, step, errors))
         })
         .collect()
 }
@@ -311,7 +357,26 @@ fn heights(finest: &Level, refined: &Refined) -> Vec<(f64, [f64; 3], [f64; 3])> 
 fn fill(record: &mut AlignmentRecord, found: &Found, pair: &PilotPair, config: &AlignConfig) {
     let binning = pair.binning as f64;
     record.shift_voxel = found.motion.shift.map(|s| s * binning);
-    record.rotation_deg = [0.0, 0.0, found.motion.turn.to_degrees()];
+    let [rx, ry] = found.motion.tilt;
+    record.rotation_deg = [rx, ry, found.motion.turn].map(f64::to_degrees);
+    let angular = |k: usize| {
+        let error = found.refined.errors[k].hypot(FLOOR) / found.reach;
+        if error.is_finite() {
+            error.to_degrees()
+        } else {
+            180.0
+        }
+    };
+    // what was not looked for has no error
+    record.rotation_err_deg = [
+        if rx == 0.0 { 0.0 } else { angular(4) },
+        if ry == 0.0 { 0.0 } else { angular(5) },
+        if found.motion.turn == 0.0 {
+            0.0
+        } else {
+            angular(3)
+        },
+    ];
     let sides = [2, 1, 0].map(|a| pair.reference.len_of(ndarray::Axis(a)) as f64);
     // nothing known: the whole side, which JSON can write (infinity it cannot)
     record.shift_err_voxel =
@@ -366,6 +431,27 @@ fn warnings(found: &Found, sides: [f64; 3], config: &AlignConfig, binning: f64) 
         out.push(format!(
             "alignment: low confidence {:.2} (correlation {:.2}, by chance {:.2}, next best position {:.2}); check the checkerboard or give align.shift",
             c.value, c.coefficient, c.chance, c.rival
+        ));
+    }
+    if found.motion.tilts() {
+        let [rx, ry] = found.motion.tilt.map(f64::to_degrees);
+        out.push(format!(
+            "alignment: the sample is tilted by {rx:.3} degrees about x and {ry:.3} about y against the reference; the tilt is measured, not applied"
+        ));
+    }
+    if let Some(angle) = found.tilt_beyond {
+        out.push(format!(
+            "alignment: the sample seems tilted by {:.2} degrees, more than align.max_tilt_deg (now {}); it was left upright",
+            angle.to_degrees(),
+            config.max_tilt_deg
+        ));
+    }
+    let turn = found.motion.turn.abs();
+    if config.method == AlignMethod::Rigid && turn > 0.98 * config.search * std::f64::consts::PI {
+        out.push(format!(
+            "alignment: the turn ({:.1} degrees) is at the limit of the search; raise align.search (now {})",
+            found.motion.turn.to_degrees(),
+            config.search
         ));
     }
     if found.turn_unknown {

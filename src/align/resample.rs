@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis};
 
-use super::motion::RigidMotion;
+use super::motion::{RigidMotion, turned};
 use super::pyramid::Frame;
 
 /// Weights of the samples at -1, 0, 1, 2 for a point at 0 <= t < 1: cubic convolution, a = -1/2.
@@ -41,13 +41,18 @@ pub(crate) fn warped(
     let [n_z, n_y, n_x] = frame.shape;
     let mut out = Array3::<f32>::zeros((n_z, n_y, n_x));
     ndarray::Zip::indexed(out.axis_iter_mut(Axis(0))).par_for_each(|z, mut slice| {
-        let height = frame.position(2, z as f64) + motion.shift[2];
-        let between = slice_at(target, frame.index(2, height));
-        if motion.turn == 0.0 {
+        let here = frame.position(2, z as f64);
+        let height = here + motion.shift[2];
+        let between = if motion.tilts() {
+            tilted_slice(target, frame, motion, here)
+        } else {
+            slice_at(target, frame.index(2, height))
+        };
+        if motion.turn == 0.0 && !motion.tilts() {
             let shift = [0, 1].map(|a| motion.shift[a] / frame.factor[a]);
             shift_slice(between.view(), shift, &mut slice);
         } else {
-            turn_slice(between.view(), frame, motion, &mut slice);
+            turn_slice(between.view(), frame, motion, here, &mut slice);
         }
     });
     out
@@ -67,6 +72,30 @@ fn slice_at(volume: ArrayView3<'_, f32>, index: f64) -> Array2<f32> {
         }
     }
     out
+}
+
+/// The values that the slice of the reference at `height` meets in the columns of the target: each column is asked where the
+/// tilted slice cuts it. Exact to first order in the tilt; what is left is its square times the radius.
+fn tilted_slice(
+    volume: ArrayView3<'_, f32>,
+    frame: &Frame,
+    motion: &RigidMotion,
+    height: f64,
+) -> Array2<f32> {
+    let (n_z, n_y, n_x) = volume.dim();
+    let [rx, ry] = motion.tilt;
+    Array2::from_shape_fn((n_y, n_x), |(y, x)| {
+        let from = [
+            frame.position(0, x as f64) - motion.shift[0],
+            frame.position(1, y as f64) - motion.shift[1],
+        ];
+        let [u, v] = turned(from, -motion.turn);
+        let at = height + motion.shift[2] + rx * v - ry * u;
+        let (first, weights) = taps(frame.index(2, at), n_z);
+        (0..4)
+            .map(|tap| weights[tap] * volume[[clamped(first + tap as isize, n_z), y, x]])
+            .sum()
+    })
 }
 
 fn shift_slice(
@@ -100,6 +129,7 @@ fn turn_slice(
     from: ArrayView2<'_, f32>,
     frame: &Frame,
     motion: &RigidMotion,
+    height: f64,
     to: &mut ndarray::ArrayViewMut2<'_, f32>,
 ) {
     let (n_y, n_x) = from.dim();
@@ -107,7 +137,7 @@ fn turn_slice(
         let p = motion.apply([
             frame.position(0, x as f64),
             frame.position(1, y as f64),
-            0.0,
+            height,
         ]);
         let (first_x, weights_x) = taps(frame.index(0, p[0]), n_x);
         let (first_y, weights_y) = taps(frame.index(1, p[1]), n_y);
@@ -156,14 +186,8 @@ mod tests {
         };
         let volume = Array3::from_shape_fn((10, 16, 16), |(z, y, x)| field(at(z, y, x)) as f32);
         for motion in [
-            RigidMotion {
-                shift: [1.3, -0.7, 0.4],
-                turn: 0.0,
-            },
-            RigidMotion {
-                shift: [0.2, 0.9, -1.6],
-                turn: 0.15,
-            },
+            RigidMotion::upright([1.3, -0.7, 0.4], 0.0),
+            RigidMotion::upright([0.2, 0.9, -1.6], 0.15),
         ] {
             let out = warped(volume.view(), &frame, &motion);
             let mut worst = 0f64;

@@ -67,25 +67,12 @@ fn candidates(texture: &Texture, turns: &[f64], range: [i32; 3], most: usize) ->
     let reference = texture.transform_reference(&engine);
     let mut all: Vec<(f32, RigidMotion)> = Vec::new();
     for &turn in turns {
-        let map = texture.correlate(
-            &RigidMotion {
-                shift: [0.0; 3],
-                turn,
-            },
-            &engine,
-            &reference,
-        );
+        let map = texture.correlate(&RigidMotion::upright([0.0; 3], turn), &engine, &reference);
         for (shift, value) in map.peaks(range, CANDIDATES) {
             // the map was made in the turned frame: T(R(p + s)) = T(R p + R s)
             let along = [0, 1, 2].map(|a| f64::from(shift[a]) * texture.frame.factor[a]);
             let [x, y] = turned([along[0], along[1]], turn);
-            all.push((
-                value,
-                RigidMotion {
-                    shift: [x, y, along[2]],
-                    turn,
-                },
-            ));
+            all.push((value, RigidMotion::upright([x, y, along[2]], turn)));
         }
     }
     all.sort_by(|a, b| b.0.total_cmp(&a.0));

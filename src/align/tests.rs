@@ -102,10 +102,7 @@ fn sample(seed: u64) -> Sample {
 }
 
 fn moved(shift: [f64; 3], turn_deg: f64) -> RigidMotion {
-    RigidMotion {
-        shift,
-        turn: turn_deg.to_radians(),
-    }
+    RigidMotion::upright(shift, turn_deg.to_radians())
 }
 
 fn pair_of(sample: &Sample, other: &Sample, motion: &RigidMotion, noise: f64) -> PilotPair {
@@ -548,14 +545,103 @@ fn what_is_given_is_not_searched() {
             && none.shift_voxel == [0.0; 3]
             && none.residual_after == none.residual_before
     );
-    let leaning = AlignConfig {
-        rotation: Some([1.0, 0.0, 0.0]),
+    // all six by hand: the pair is judged with them
+    let motion = RigidMotion {
+        tilt: [0.01, -0.015],
+        ..moved([0.4, -0.3, 0.6], 1.0)
+    };
+    let pair = pair_of(&sample(15), &sample(15), &motion, 0.01);
+    let tilted = AlignConfig {
+        shift: Some(motion.shift),
+        rotation: Some([motion.tilt[0], motion.tilt[1], motion.turn].map(f64::to_degrees)),
         ..config(AlignMethod::Rigid)
     };
-    assert!(matches!(
-        register(&pair, &leaning),
-        Err(Error::Config { .. })
-    ));
+    let found = register(&pair, &tilted).unwrap();
+    let upright = AlignConfig {
+        rotation: Some([0.0, 0.0, 1.0]),
+        ..tilted
+    };
+    let control = register(&pair, &upright).unwrap();
+    assert!(
+        found.residual_after < 0.95 * control.residual_after,
+        "{found:?} {control:?}"
+    );
+}
+
+#[test]
+fn all_six_degrees_of_freedom_are_found_together() {
+    let shape = [48, 72, 72];
+    for (seed, shift, turn, tilt) in [
+        (40, [1.3, -0.8, 0.6], 1.7, [0.2, -0.35]),
+        (41, [-0.4, 2.2, -1.1], -0.4, [-0.1, 0.2]),
+    ] {
+        let motion = RigidMotion {
+            shift,
+            turn: f64::to_radians(turn),
+            tilt: tilt.map(f64::to_radians),
+        };
+        let s = Sample::random(seed, 700, [42.0, 42.0, 32.0]);
+        let pair = PilotPair {
+            reference: noisy(s.volume(shape, &RigidMotion::default()), 0.03, seed),
+            target: noisy(s.volume(shape, &motion), 0.03, 100 + seed),
+            binning: 1,
+            radius: 35.0,
+        };
+        let found = register(&pair, &config(AlignMethod::Rigid)).unwrap();
+        let expected = [tilt[0], tilt[1], turn];
+        let off: Vec<f64> = (0..3)
+            .map(|k| found.rotation_deg[k] - expected[k])
+            .collect();
+        eprintln!(
+            "{seed}: {:.4} voxel, {off:.4?} deg, stated {:.4?}",
+            worst(&found, shift),
+            found.rotation_err_deg
+        );
+        // shifts are known to 0.01 voxel here, so angles to 0.01 / 18 (mean distance) = 0.03 degrees
+        assert!(
+            worst(&found, shift) < 0.03 && off.iter().all(|d| d.abs() < 0.06),
+            "{found:?}"
+        );
+        assert!(
+            found.warnings.iter().all(|text| text.contains("tilted by")),
+            "{found:?}"
+        );
+        // control: without the tilt the heights disagree, or the residual is larger
+        let upright = AlignConfig {
+            max_tilt_deg: 0.0,
+            ..config(AlignMethod::Rigid)
+        };
+        let control = register(&pair, &upright).unwrap();
+        assert!(control.residual_after > found.residual_after, "{control:?}");
+    }
+    // a tilt that is not there is not found, one that is too large is said and not taken
+    let s = sample(43);
+    for (tilt, largest) in [(0.0, 0.5), (2.0, 0.5)] {
+        let motion = RigidMotion {
+            tilt: [f64::to_radians(tilt), 0.0],
+            ..moved([0.5, 0.0, 0.0], 0.0)
+        };
+        let pair = PilotPair {
+            reference: noisy(s.volume(SHAPE, &RigidMotion::default()), 0.05, 1),
+            target: noisy(s.volume(SHAPE, &motion), 0.05, 2),
+            binning: 1,
+            radius: 27.0,
+        };
+        let limited = AlignConfig {
+            max_tilt_deg: largest,
+            ..config(AlignMethod::Rigid)
+        };
+        let found = register(&pair, &limited).unwrap();
+        assert_eq!(found.rotation_deg[..2], [0.0, 0.0], "{found:?}");
+        assert_eq!(
+            found
+                .warnings
+                .iter()
+                .any(|text| text.contains("max_tilt_deg")),
+            tilt > largest,
+            "{found:?}"
+        );
+    }
 }
 
 #[test]

@@ -29,6 +29,14 @@ pub(super) struct Inputs<'a> {
     pub(super) matched: Match,
 }
 
+/// Slices of the difference and of the reference.
+pub(super) struct Subtracted {
+    pub(super) difference: Array3<f32>,
+    pub(super) reference: Array3<f32>,
+    /// Largest finite value of the reference in the valid region.
+    pub(super) largest: f32,
+}
+
 impl<'a> Inputs<'a> {
     pub(super) fn new(
         reference: &'a dyn VolumeReader,
@@ -100,8 +108,9 @@ impl<'a> Inputs<'a> {
         let skip = config.skip_slices;
         let z = z.start.max(skip)..z.end.min(self.shape[0].saturating_sub(skip));
         // beside the border of what is valid the smoothing has fewer voxels to average over, and more noise
-        let radius =
-            (config.radius * half_width).min(context.valid_radius - 2.0 * config.smooth_sigma);
+        let radius = (config.radius * half_width).min(
+            context.valid_radius - 2.0 * config.smooth_sigma - (config.smooth_median / 2) as f64,
+        );
         let region = Region::new(self.shape, radius, z.start..z.end.max(z.start));
         if region.z.is_empty() || region.voxels_per_slice() == 0 {
             return Err(Error::input(
@@ -134,19 +143,47 @@ impl<'a> Inputs<'a> {
         Ok((reference, target))
     }
 
-    /// `(target - offset) / gain - reference`, 0 outside the valid region, and the largest finite value of the reference in it.
-    pub(super) fn difference(&self, z: Range<usize>) -> Result<(Array3<f32>, f32)> {
+    /// `target / gain - reference` of volumes that hold noise only, already read; 0 outside the valid region.
+    pub(super) fn noise(
+        &self,
+        z: &Range<usize>,
+        reference: Array3<f32>,
+        target: Array3<f32>,
+    ) -> Array3<f32> {
+        let [a, b] = self.factors;
+        let reference = reference.mapv_into(|value| value * a);
+        self.subtract(z, &reference, target, b / self.matched.gain as f32, 0.0)
+            .0
+    }
+
+    /// `(target - offset) / gain - reference`, 0 outside the valid region.
+    pub(super) fn difference(&self, z: Range<usize>) -> Result<Subtracted> {
         let (reference, target) = self.read_pair(z.clone())?;
+        let scale = (1.0 / self.matched.gain) as f32;
+        let shift = (-self.matched.offset / self.matched.gain) as f32;
+        let (difference, largest) = self.subtract(&z, &reference, target, scale, shift);
+        Ok(Subtracted {
+            difference,
+            reference,
+            largest,
+        })
+    }
+
+    /// `target * scale + shift - reference` in slices `z`.
+    fn subtract(
+        &self,
+        z: &Range<usize>,
+        reference: &Array3<f32>,
+        target: Array3<f32>,
+        scale: f32,
+        shift: f32,
+    ) -> (Array3<f32>, f32) {
         // readers give arrays in standard layout; others are brought into it
         let mut target = if target.is_standard_layout() {
             target
         } else {
             target.as_standard_layout().into_owned()
         };
-        let (scale, shift) = (
-            (1.0 / self.matched.gain) as f32,
-            (-self.matched.offset / self.matched.gain) as f32,
-        );
         let largest = target
             .axis_iter_mut(Axis(0))
             .into_par_iter()
@@ -175,7 +212,7 @@ impl<'a> Inputs<'a> {
                 largest
             })
             .reduce(|| 0.0, f32::max);
-        Ok((target, largest))
+        (target, largest)
     }
 
     /// At most `slab` slices, a multiple of what is stored together where that fits.

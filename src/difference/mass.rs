@@ -53,15 +53,17 @@ pub(super) fn record(
     let net = sums[0] - sums[1];
     let net_ug = scale.ug(net);
     let faraday_ug = charge.and_then(|charge| faraday_ug(config, charge));
+    let known = faraday_ug.filter(|mass| *mass != 0.0);
+    let net_err_ug = scale.err_ug(net, errs[0].hypot(errs[1]));
     MassRecord {
+        ratio_err: known
+            .map(|mass| (net_err_ug / mass).hypot(net_ug / mass * config.charge_rel_err)),
         increase_ug: scale.ug(sums[0]),
         decrease_ug: scale.ug(sums[1]),
         net_ug,
-        net_err_ug: scale.err_ug(net, errs[0].hypot(errs[1])),
+        net_err_ug,
         faraday_ug,
-        ratio: faraday_ug
-            .filter(|mass| *mass != 0.0)
-            .map(|mass| net_ug / mass),
+        ratio: known.map(|mass| net_ug / mass),
     }
 }
 

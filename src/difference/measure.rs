@@ -6,9 +6,6 @@ use super::noise::NoiseModel;
 use super::region::Region;
 use super::spread::{Spread, upper_tail};
 
-/// Slices with fewer voxels take the noise of the sample.
-const LEAST_VOXELS: u64 = 200;
-
 /// How the threshold is set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Rule {
@@ -16,6 +13,8 @@ pub(super) enum Rule {
     Sigma(f64),
     /// The same everywhere.
     Absolute(f64),
+    /// False-discovery rate, and the multiple of sigma(z, r) that keeps it.
+    Discovery(f64, f64),
 }
 
 /// What is the same for all slices.
@@ -23,6 +22,8 @@ pub(super) struct Measure<'a> {
     pub(super) region: &'a Region,
     pub(super) model: &'a NoiseModel,
     pub(super) rule: Rule,
+    /// What edges of the reference add to the noise \[voxel\].
+    pub(super) edge: f64,
     /// Changes below this are rounding of f32.
     pub(super) floor: f64,
     pub(super) bins: usize,
@@ -32,6 +33,8 @@ pub(super) struct Measure<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Side {
     pub(super) voxels: u64,
+    /// Voxels that are in the sum: these, or those around them too.
+    pub(super) summed: u64,
     /// Sum of their change, positive on both sides.
     pub(super) sum: f64,
     /// Sum of their p(r)^2: times s(z)^2 the variance of the sum of independent voxels.
@@ -63,16 +66,23 @@ pub(super) struct Measured {
 }
 
 impl Measure<'_> {
-    /// Measures slice `z`, `[y, x]`.
-    pub(super) fn slice(&self, z: usize, slice: &[f32]) -> Measured {
+    /// Measures slice `z`, `[y, x]`, with the gradient of the reference where edges add to the noise.
+    pub(super) fn slice(&self, z: usize, slice: &[f32], gradient: Option<&[f32]>) -> Measured {
+        self.slice_with(z, slice, gradient, None)
+    }
+
+    /// The same with s(z) given.
+    pub(super) fn slice_with(
+        &self,
+        z: usize,
+        slice: &[f32],
+        gradient: Option<&[f32]>,
+        sigma: Option<f64>,
+    ) -> Measured {
         let spread = self.model.of_slice(slice, self.region);
-        let sigma = if spread.count < LEAST_VOXELS {
-            self.model.sigma
-        } else {
-            spread.sigma
-        };
+        let sigma = sigma.unwrap_or_else(|| self.model.sigma_at(z, &spread));
         let base = match self.rule {
-            Rule::Sigma(multiple) => multiple * sigma,
+            Rule::Sigma(multiple) | Rule::Discovery(_, multiple) => multiple * sigma,
             Rule::Absolute(level) => level,
         }
         .max(self.floor);
@@ -93,7 +103,9 @@ impl Measure<'_> {
         };
         let width = slice.len() / self.region.height();
         for y in 0..self.region.height() {
-            self.row(y, &slice[y * width..(y + 1) * width], &mut found);
+            let columns = y * width..(y + 1) * width;
+            let gradient = gradient.map(|gradient| &gradient[columns.clone()]);
+            self.row(y, &slice[columns], gradient, &mut found);
         }
         let ratio = if sigma > 0.0 {
             base / sigma
@@ -102,17 +114,22 @@ impl Measure<'_> {
         };
         found.expected = found.voxels as f64
             * match self.rule {
-                Rule::Sigma(_) => upper_tail(ratio),
+                Rule::Sigma(_) | Rule::Discovery(..) => upper_tail(ratio),
                 Rule::Absolute(_) => self.model.mean_tail(ratio),
             };
         found
     }
 
-    fn row(&self, y: usize, row: &[f32], found: &mut Measured) {
+    fn row(&self, y: usize, row: &[f32], gradient: Option<&[f32]>, found: &mut Measured) {
         let flat = self.model.profile.is_flat();
         let level = found.threshold as f32;
-        let follows = matches!(self.rule, Rule::Sigma(_));
+        let follows = !matches!(self.rule, Rule::Absolute(_));
         let floor = self.floor as f32;
+        let per_sigma = if found.sigma > 0.0 {
+            (self.edge / found.sigma) as f32
+        } else {
+            0.0
+        };
         let mut total = 0.0;
         let mut open: Option<Run> = None;
         for x in self.region.row(y) {
@@ -130,7 +147,8 @@ impl Measure<'_> {
                 self.model.profile.at(self.region.radius_squared(y, x))
             };
             let threshold = if follows {
-                (level * p).max(floor)
+                let at_edge = gradient.map_or(p, |gradient| p.hypot(per_sigma * gradient[x]));
+                (level * at_edge).max(floor)
             } else {
                 level
             };
@@ -170,6 +188,7 @@ impl Measure<'_> {
         let side = &mut found.sides[usize::from(value < 0.0)];
         let (size, p, threshold) = (f64::from(value.abs()), f64::from(p), f64::from(threshold));
         side.voxels += 1;
+        side.summed += 1;
         side.sum += size;
         side.squares += p * p;
         // a voxel at the edge of its grain is in or out by chance: variance T^2 q (1 - q), q being the chance to be in;

@@ -3,35 +3,42 @@
 //! Takes the volumes by slabs and gives, in one folder, the difference, the labels of its grains, three tables and `difference.json`:
 //!
 //! 1. gain and offset of the grey values are fitted on a sample of slices (`match_intensity`) and taken back;
-//! 2. the same slices give the radial profile and the correlation of the noise (`noise`);
-//! 3. slab by slab: `d = (target - offset) / gain - reference`, smoothed where asked, the noise of every slice from its unchanged
-//!    voxels, the threshold, sums (`measure`), and grains (`grains`) two slices at a time;
+//! 2. even against odd projections of both scans (`halves`), else the same slices, give the noise by height and distance from the
+//!    axis, and its correlation (`noise`);
+//! 3. slab by slab: `d = (target - offset) / gain - reference`, smoothed where asked, the noise of every slice,
+//!    the threshold (`measure`), sums over grains and their rims (`grow`), and grains (`grains`) two slices at a time;
 //! 4. the labels, numbered in the order of the first voxel of each grain, increase and decrease together.
 //!
 //! Measured are voxels within `difference.radius` (and the radius that both scans cover), without `difference.skip_slices` at
 //! both ends of the slices that both scans cover. The difference is written wherever both scans are valid and is 0 elsewhere; NaN stays NaN,
-//! is counted, and is never a change. Sums are over voxels beyond the threshold: what the rims of a grain hold below
-//! it is not in them. Nothing depends on the height of the slabs.
+//! is counted, and is never a change. Sums are over the voxels beyond the threshold and `difference.grow` voxels around
+//! them. Nothing depends on the height of the slabs.
 
+mod discovery;
+mod edges;
+mod estimate;
 mod grains;
+mod grow;
+mod halves;
 mod histogram;
 mod inputs;
 mod labels;
 mod mass;
 mod match_intensity;
 mod measure;
+mod median;
 mod noise;
 mod output;
 mod per_height;
 mod region;
 mod smooth;
 mod spread;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 
-use ndarray::Array3;
 use rayon::prelude::*;
 
 use crate::config::{DifferenceConfig, MassConfig, VolumeFormat};
@@ -40,17 +47,21 @@ use crate::io::volume::{self, VolumeMeta, VolumeReader, VoxelType};
 use crate::progress::Progress;
 use crate::record::DifferenceRecord;
 
+use estimate::{measure_null, rule_of, sample_edges, sample_noise};
 use grains::{Grains, Labeller};
+use grow::Grower;
+use halves::GROUP_HEIGHT;
 use histogram::ChangeHistogram;
 use inputs::Inputs;
 use labels::Scratch;
 use match_intensity::Match;
-use measure::{Measure, Measured, Rule};
-use noise::{NoiseModel, NoiseSample};
+use measure::{Measure, Measured};
+use noise::NoiseModel;
 use per_height::Height;
 use region::{Region, sample_groups};
-use smooth::Smoother;
+use stream::{Smoothing, contiguous, stream};
 
+pub use halves::{Halves, half_groups};
 pub use output::check_output;
 
 /// Everything about one difference that is not in the volumes.
@@ -65,6 +76,8 @@ pub struct Context<'a> {
     pub mass: Option<&'a MassConfig>,
     /// Charge passed between the two scans \[mAh/cm2\].
     pub charge_mah_cm2: Option<f64>,
+    /// Half differences of even and odd projections of both scans, where they were reconstructed.
+    pub halves: Option<Halves<'a>>,
     /// Format of the difference and the labels.
     pub format: VolumeFormat,
     /// Slices held in memory at once, from the plan.
@@ -83,8 +96,6 @@ pub struct Context<'a> {
 
 /// Groups of slices on which gain and noise are estimated.
 const SAMPLE_GROUPS: usize = 16;
-/// Adjacent slices of a group.
-const GROUP_HEIGHT: usize = 4;
 
 /// Bytes of memory that [`run`] holds at most, for slabs of `slab` slices `[z, y, x]`, without what the readers hold themselves.
 #[must_use]
@@ -95,15 +106,16 @@ pub fn bytes(
     config: &DifferenceConfig,
 ) -> u64 {
     let slice = 4 * shape[1] as u64 * shape[2] as u64;
-    let reach = if config.smooth_sigma > 0.0 {
-        smooth::reach(config.smooth_sigma) as u64
-    } else {
-        0
-    };
-    // reference, target turned difference, smoothed difference; the window of the smoother; runs of the slab's slices
-    let slabs =
-        3 * (slab.max(GROUP_HEIGHT) as u64 + 2 * reach) * slice + (2 * reach + 2) * 2 * slice;
-    slabs + slab as u64 * slice / 4 + volume::writer_bytes(format, shape) + (96 << 20)
+    let smoothing = Smoothing::of(config);
+    let reach = smoothing.reach() as u64;
+    // reference, target turned difference, the smoothed difference and the slices that wait for it, gradient; the window of
+    // the smoother; runs of the slab's slices
+    let slabs = 5 * (slab.max(GROUP_HEIGHT) as u64 + 2 * reach) * slice + smoothing.bytes(slice);
+    slabs
+        + grow::bytes(config.grow, slice)
+        + slab as u64 * slice / 4
+        + volume::writer_bytes(format, shape)
+        + (96 << 20)
 }
 
 /// Subtracts `reference` from `target` slab by slab and writes everything of `differences/<scan>/` but the figures.
@@ -143,19 +155,17 @@ pub fn run(
         Match::NONE
     };
     inputs.matched = matched;
-    let (model, floor) = sample_noise(&inputs, &measured, &groups, config.smooth_sigma, || {
-        stage.inc(1)
-    })?;
+    let (model, floor) = sample_noise(&inputs, &measured, &groups, context, || stage.inc(1))?;
     drop(stage);
+    let edge = sample_edges(&inputs, &measured, &groups, &model, config)?;
+    let rule = rule_of(&inputs, &measured, &model, edge, context)?;
 
     std::fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
-    let rule = config
-        .absolute
-        .map_or(Rule::Sigma(config.sigma), Rule::Absolute);
     let measure = Measure {
         region: &measured,
         model: &model,
         rule,
+        edge,
         floor,
         bins: config.histogram_bins,
     };
@@ -169,7 +179,9 @@ pub fn run(
         "gain_err": matched.gain_err,
         "offset_err": matched.offset_err,
         "smooth_sigma": config.smooth_sigma,
+        "smooth_median": config.smooth_median,
         "noise": model.json(),
+        "edge_residue_voxel": edge,
     });
     let meta = VolumeMeta {
         shape,
@@ -189,32 +201,43 @@ pub fn run(
 
     let mut writer = volume::create(&difference_path, context.format, &meta, context.overwrite)?;
     let mut scratch = Scratch::new(folder)?;
+    let null = measure_null(&inputs, &measure, context)?;
     let mut tally = Tally::new(config, &measured, &model);
+    let mut grower = Grower::new(config.grow, &measured, &model.profile);
     let stage = context
         .progress
         .stage("difference", shape[0] as u64, "slices");
-    stream(&inputs, context.slab, config.smooth_sigma, |z0, slab| {
-        let slices: Vec<Measured> = slab
-            .outer_iter()
-            .into_par_iter()
-            .enumerate()
-            .filter(|(index, _)| measured.z.contains(&(z0 + index)))
-            .map(|(index, slice)| {
-                measure.slice(
-                    z0 + index,
-                    slice
-                        .as_slice()
-                        .expect("a slice of a fresh array is contiguous"),
-                )
-            })
-            .collect();
-        for slice in slices {
-            tally.add(slice, &mut scratch, &model)?;
-        }
-        writer.write(z0, slab.view())?;
-        stage.inc(slab.dim().0 as u64);
-        Ok(())
-    })?;
+    stream(
+        &inputs,
+        context.slab,
+        Smoothing::of(config),
+        edge > 0.0,
+        |slab| {
+            let z0 = slab.z0;
+            let slices: Vec<Measured> = slab
+                .difference
+                .outer_iter()
+                .into_par_iter()
+                .enumerate()
+                .filter(|(index, _)| measured.z.contains(&(z0 + index)))
+                .map(|(index, slice)| {
+                    measure.slice(z0 + index, contiguous(&slice), slab.gradient(index))
+                })
+                .collect();
+            for found in slices {
+                let slice = slab.difference.index_axis(ndarray::Axis(0), found.z - z0);
+                for found in grower.push(found, contiguous(&slice)) {
+                    tally.add(found, &mut scratch, &model)?;
+                }
+            }
+            writer.write(z0, slab.difference.view())?;
+            stage.inc(slab.difference.dim().0 as u64);
+            Ok(())
+        },
+    )?;
+    for found in grower.finish() {
+        tally.add(found, &mut scratch, &model)?;
+    }
     writer.finish()?;
     drop(stage);
 
@@ -247,112 +270,15 @@ pub fn run(
         inputs: &inputs,
         model: &model,
         rule,
+        edge,
         heights: &tally.heights,
         grains: &grains,
         dropped: [dropped, dropped_voxels],
         histogram: tally.histogram.rows(),
         not_finite: tally.not_finite,
+        null,
     };
     output::write(folder, context, &results)
-}
-
-/// Noise model of the difference, and the size of what is rounding only.
-fn sample_noise(
-    inputs: &Inputs<'_>,
-    region: &Region,
-    groups: &[std::ops::Range<usize>],
-    smooth_sigma: f64,
-    done: impl Fn(),
-) -> Result<(NoiseModel, f64)> {
-    let [depth, height, width] = inputs.shape;
-    let reach = if smooth_sigma > 0.0 {
-        smooth::reach(smooth_sigma)
-    } else {
-        0
-    };
-    let mut sample = NoiseSample::new(region);
-    let mut largest = 0f32;
-    for group in groups {
-        let around = group.start.saturating_sub(reach)..(group.end + reach).min(depth);
-        let (difference, magnitude) = inputs.difference(around.clone())?;
-        largest = largest.max(magnitude);
-        let mut slices = Vec::with_capacity(group.len());
-        if reach > 0 {
-            let mut smoother =
-                Smoother::new(smooth_sigma, inputs.shape, &inputs.valid, group.clone());
-            for (z, slice) in around.zip(difference.outer_iter()) {
-                slices.extend(
-                    smoother.push(
-                        z,
-                        slice
-                            .as_slice()
-                            .expect("a slice of a fresh array is contiguous"),
-                    ),
-                );
-            }
-            slices.extend(smoother.finish(height * width));
-        } else {
-            slices.extend(
-                difference
-                    .outer_iter()
-                    .map(|slice| slice.iter().copied().collect()),
-            );
-        }
-        sample.add(&slices, width);
-        done();
-    }
-    // the rounding of each of the four operations that make a voxel of the difference
-    Ok((sample.finish(), 4.0 * f64::from(f32::EPSILON * largest)))
-}
-
-/// Gives the difference of the whole volume to `consume`, slab by slab.
-fn stream(
-    inputs: &Inputs<'_>,
-    slab: usize,
-    smooth_sigma: f64,
-    mut consume: impl FnMut(usize, Array3<f32>) -> Result<()>,
-) -> Result<()> {
-    let [depth, height, width] = inputs.shape;
-    let step = inputs.slab_height(slab);
-    let slabs = (0..depth)
-        .step_by(step)
-        .map(|z0| z0..(z0 + step).min(depth));
-    if smooth_sigma <= 0.0 {
-        return slabs
-            .into_iter()
-            .try_for_each(|z| consume(z.start, inputs.difference(z)?.0));
-    }
-    let mut smoother = Smoother::new(smooth_sigma, inputs.shape, &inputs.valid, 0..depth);
-    let mut next = 0;
-    for z in slabs {
-        let (difference, _) = inputs.difference(z.clone())?;
-        let mut done = Vec::new();
-        for (z, slice) in z.clone().zip(difference.outer_iter()) {
-            done.extend(
-                smoother.push(
-                    z,
-                    slice
-                        .as_slice()
-                        .expect("a slice of a fresh array is contiguous"),
-                ),
-            );
-        }
-        drop(difference);
-        if z.end == depth {
-            done.extend(smoother.finish(height * width));
-        }
-        if !done.is_empty() {
-            let shape = (done.len(), height, width);
-            let flat: Vec<f32> = done.into_iter().flatten().collect();
-            consume(
-                next,
-                Array3::from_shape_vec(shape, flat)
-                    .expect("every slice has the size of the volume"),
-            )?;
-            next += shape.0;
-        }
-    }
-    Ok(())
 }
 
 /// What is gathered over the slices, in their order.

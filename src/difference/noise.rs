@@ -1,17 +1,20 @@
 //! The noise of the difference: sigma(z, r), and how far its values hang together.
 //!
-//! - **sigma(z, r) = s(z) p(r).** s(z) is taken from every slice itself, from its unchanged voxels ([`spread`]). p(r), by
+//! - **sigma(z, r) = s(z) p(r).** s(z) comes from the halves of both scans ([`super::halves`]), linear between the heights where
+//!   they were sampled, and from every slice itself, from its unchanged voxels ([`spread`]): by default the larger of the two
+//!   counts, since the one knows nothing of rings and misalignment and the other is widened where much changed. p(r), by
 //!   how much the noise of a filtered back-projection grows or falls from the axis outwards, is taken from a sample of slices in
 //!   rings of equal area; it is used only where it differs from 1 by more than 8 %. Its mean square over the region is 1,
 //!   so s(z) is the root mean square noise of a slice.
 //! - **Sums.** The noise of a back-projection is correlated: the ramp filter makes neighbours compensate one another, smoothing
-//!   makes them agree. The variance of the sum over N voxels is not N sigma^2 but c N sigma^2. c is measured on the difference
-//!   itself: sums over unchanged squares of 1, 2, 4, ... voxels give c(side), and sums over several slices c(height).
+//!   makes them agree. The variance of the sum over N voxels is not N sigma^2 but c N sigma^2. c is measured on the null
+//!   difference of the halves, else on the difference itself: sums over unchanged squares of 1, 2, 4, ... voxels give c(side), and sums over several slices c(height).
 
 use serde::Serialize;
 
 use super::region::Region;
 use super::spread::{Spread, spread};
+use crate::config::NoiseSource;
 
 /// Rings of equal area.
 const RINGS: usize = 10;
@@ -23,6 +26,8 @@ const KEPT: usize = 20_000;
 const LEAST_SUMS: usize = 100;
 /// Side of the squares on which the correlation along z is measured.
 const COLUMN: usize = 4;
+/// Slices with fewer voxels take the noise of the sample.
+const LEAST_VOXELS: u64 = 200;
 /// Blocks with a voxel beyond this many sigma have changed.
 const CHANGED: f64 = 4.0;
 
@@ -133,9 +138,59 @@ pub(super) struct NoiseModel {
     /// Values beyond 3 sigma on the side that has fewer of them, over those of a normal distribution.
     pub(super) tails: f64,
     rings: Vec<f64>,
+    /// `[z, s(z)]` of the sample, ascending.
+    along_z: Vec<[f64; 2]>,
+    /// `along_z` and the rest come from the halves of the scans; how they are used.
+    halves: Option<NoiseSource>,
+    /// Median of s(z) from unchanged voxels over that from the halves.
+    pub(super) excess: Option<f64>,
 }
 
 impl NoiseModel {
+    /// This model from unchanged voxels, replaced by that from the halves of the scans.
+    pub(super) fn with_halves(self, halves: NoiseModel, source: NoiseSource) -> NoiseModel {
+        NoiseModel {
+            excess: Some(self.sigma / halves.sigma),
+            // what is common to even and odd projections shows here only
+            tails: self.tails,
+            sigma: match source {
+                NoiseSource::Halves => halves.sigma,
+                NoiseSource::Auto | NoiseSource::Voxels => halves.sigma.max(self.sigma),
+            },
+            halves: Some(source),
+            ..halves
+        }
+    }
+
+    /// s(z) from the halves of the scans.
+    pub(super) fn halves_at(&self, z: usize) -> Option<f64> {
+        self.halves?;
+        let z = z as f64;
+        let above = self.along_z.partition_point(|point| point[0] <= z);
+        match (
+            above.checked_sub(1).map(|below| self.along_z[below]),
+            self.along_z.get(above),
+        ) {
+            (Some(a), Some(b)) => Some(a[1] + (z - a[0]) / (b[0] - a[0]) * (b[1] - a[1])),
+            (Some(a), None) => Some(a[1]),
+            (None, b) => b.map(|b| b[1]),
+        }
+    }
+
+    /// s(z) of a slice whose unchanged voxels have the width `own`.
+    pub(super) fn sigma_at(&self, z: usize, own: &Spread) -> f64 {
+        let own = if own.count < LEAST_VOXELS {
+            self.sigma
+        } else {
+            own.sigma
+        };
+        match (self.halves, self.halves_at(z)) {
+            (Some(NoiseSource::Halves), Some(halves)) => halves,
+            (Some(_), Some(halves)) => halves.max(own),
+            _ => own,
+        }
+    }
+
     /// For the provenance of the difference.
     pub(super) fn json(&self) -> serde_json::Value {
         serde_json::json!({
@@ -144,6 +199,9 @@ impl NoiseModel {
             "rings_used": !self.profile.is_flat(),
             "variance_of_sums_over_independent": self.correlation,
             "tails_over_normal": self.tails,
+            "from": if self.halves.is_some() { "even and odd projections" } else { "unchanged voxels" },
+            "sampled_z_and_sigma": self.along_z,
+            "unchanged_voxels_over_halves": self.excess,
         })
     }
 
@@ -186,6 +244,7 @@ pub(super) struct NoiseSample<'a> {
     region: &'a Region,
     rings: Vec<Vec<f32>>,
     sigmas: Vec<f64>,
+    along_z: Vec<[f64; 2]>,
     beyond: [u64; 2],
     count: u64,
     sums: Vec<(usize, Vec<f32>)>,
@@ -202,6 +261,7 @@ impl<'a> NoiseSample<'a> {
             region,
             rings: vec![Vec::new(); RINGS],
             sigmas: Vec::new(),
+            along_z: Vec::new(),
             beyond: [0; 2],
             count: 0,
             sums: sides.map(|side| (side, Vec::new())).collect(),
@@ -212,8 +272,8 @@ impl<'a> NoiseSample<'a> {
         }
     }
 
-    /// Adds adjacent slices `[y, x]` of `width` columns.
-    pub(super) fn add(&mut self, slices: &[Vec<f32>], width: usize) {
+    /// Adds adjacent slices `[y, x]` of `width` columns, the first of which is slice `z`.
+    pub(super) fn add(&mut self, z: usize, slices: &[Vec<f32>], width: usize) {
         let mut spreads = Vec::with_capacity(slices.len());
         let largest = self.region.largest_radius_squared().max(1.0);
         for slice in slices {
@@ -241,6 +301,16 @@ impl<'a> NoiseSample<'a> {
                         .flatten(),
                 );
             }
+        }
+        let mut known: Vec<f64> = spreads
+            .iter()
+            .map(|found| found.sigma)
+            .filter(|&sigma| sigma > 0.0)
+            .collect();
+        known.sort_by(f64::total_cmp);
+        if let Some(&sigma) = known.get(known.len() / 2) {
+            self.along_z
+                .push([z as f64 + (slices.len() as f64 - 1.0) / 2.0, sigma]);
         }
         if slices.len() >= 2 && spreads.iter().all(|found| found.sigma > 0.0) {
             let columns: Vec<Vec<Option<f32>>> = slices
@@ -307,6 +377,9 @@ impl<'a> NoiseSample<'a> {
             correlation,
             tails,
             rings,
+            along_z: self.along_z,
+            halves: None,
+            excess: None,
         }
     }
 }
@@ -365,7 +438,7 @@ mod tests {
     fn model(slices: &[Vec<f32>], n: usize) -> NoiseModel {
         let region = Region::new([slices.len(), n, n], n as f64 / 2.0, 0..slices.len());
         let mut sample = NoiseSample::new(&region);
-        slices.chunks(4).for_each(|group| sample.add(group, n));
+        slices.chunks(4).for_each(|group| sample.add(0, group, n));
         sample.finish()
     }
 

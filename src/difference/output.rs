@@ -14,7 +14,7 @@ use super::per_height::{self, Height, Totals};
 use crate::config::VolumeFormat;
 use crate::error::{Error, Result};
 use crate::io::volume::{self, partial};
-use crate::record::{DifferenceRecord, GrainRow, HistogramRow, PerHeightRow};
+use crate::record::{DifferenceRecord, GrainRow, HistogramRow, NullRecord, PerHeightRow};
 
 const TABLES: [&str; 4] = [
     "per_height.csv",
@@ -54,12 +54,15 @@ pub(super) struct Results<'a> {
     pub(super) inputs: &'a Inputs<'a>,
     pub(super) model: &'a NoiseModel,
     pub(super) rule: Rule,
+    /// What edges of the reference add to the noise \[voxel\].
+    pub(super) edge: f64,
     pub(super) heights: &'a [Height],
     pub(super) grains: &'a [Grain],
     /// Grains dropped, and their voxels.
     pub(super) dropped: [u64; 2],
     pub(super) histogram: Vec<HistogramRow>,
     pub(super) not_finite: u64,
+    pub(super) null: Option<NullRecord>,
 }
 
 /// Writes the tables and `difference.json`, which comes last.
@@ -81,6 +84,7 @@ pub(super) fn write(
         &inputs.matched,
         inputs.voxel_size_um,
         scale.as_ref(),
+        results.edge,
     );
     let grains = grain_rows(results.grains, inputs.voxel_size_um, scale.as_ref());
     partial::write_file(
@@ -201,8 +205,14 @@ fn record(context: &Context<'_>, results: &Results<'_>, totals: &Totals) -> Diff
             Rule::Sigma(multiple) => {
                 format!("{multiple} sigma of the noise of each slice and distance from the axis")
             }
+            Rule::Discovery(rate, multiple) => {
+                format!("{multiple:.2} sigma, which keeps the false-discovery rate at {rate}")
+            }
             Rule::Absolute(level) => format!("{level} {} everywhere", results.inputs.unit),
         },
+        edge_residue_voxel: results.edge,
+        noise_excess: results.model.excess,
+        null: results.null.clone(),
         voxels: heights.iter().map(|height| height.measured).sum(),
         increase_voxels: sum(0),
         decrease_voxels: sum(1),
@@ -274,6 +284,21 @@ fn warnings(
             "{:.1} times as many voxels lie beyond 3 sigma as a normal distribution has: more noise than stated may exceed the threshold (rings, streaks, misalignment)",
             results.model.tails
         ));
+    }
+    if let Some(excess) = results.model.excess.filter(|excess| *excess > 1.5) {
+        warnings.push(format!(
+            "unchanged voxels scatter {excess:.1} times as much as the projections alone explain: rings, misalignment, drift, or a change of most of the sample"
+        ));
+    }
+    if let Some(null) = record.null.as_ref() {
+        let beyond = (null.increase_voxels + null.decrease_voxels) as f64;
+        let expected = 2.0 * null.expected_by_noise;
+        if null.grains > 0 || beyond > 10.0 * expected + 10.0 {
+            warnings.push(format!(
+                "the null difference (even against odd projections, {} slices) is not empty: {beyond} voxels beyond the threshold, {expected:.1} expected, {} grains; raise difference.sigma",
+                null.slices, null.grains
+            ));
+        }
     }
     let beyond = record.increase_voxels + record.decrease_voxels;
     if beyond as f64 > 0.3 * record.voxels as f64 {

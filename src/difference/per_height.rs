@@ -1,15 +1,19 @@
 //! `per_height.csv` and the totals, with their errors.
 //!
-//! The error of the sum over N voxels beyond the threshold in a slice has three parts:
+//! The error of the sum over the N voxels of a slice that are beyond the threshold, or around one that is
+//! ([`super::grow`]), has these parts:
 //!
 //! - the noise of the voxels, `c(A) s(z)^2 sum p^2`, with the correlation factor c of patches as large as the grains of the
 //!   slice on average;
-//! - the chance by which voxels at the edge of a grain are counted or not ([`super::measure`]);
+//! - the chance by which voxels at the edge of a grain are counted or not ([`super::measure`]), where the sum is not
+//!   grown: at the edge of a grown grain there is nothing to be lost;
+//! - what is left of misalignment: edges stand off by u voxels ([`super::edges`]), which moves a profile S(z) along z by as
+//!   much: `u |dS/dz|`. It moves change from one slice to the next, so it is not in the totals;
 //! - the errors of the matched gain and offset, common to all voxels: in proportion to the sum and to its voxels.
 //!
 //! Totals add the variances of the slices, times the factor for sums over as many slices as a grain is high. Two things are
-//! not in the error bars: what a grain's blurred rim holds below the threshold is missing from the sums (a bias towards
-//! smaller sums), and what is left of misalignment.
+//! not in the error bars: grains that stay below the threshold altogether (and, with `difference.grow = 0`, what the
+//! blurred rims of the others hold below it), a bias towards smaller sums; and rings or streaks beyond the threshold.
 
 use super::grains::Grain;
 use super::mass::MassScale;
@@ -26,6 +30,8 @@ pub(super) struct Height {
     pub(super) threshold: f64,
     pub(super) center: f64,
     pub(super) voxels: [u64; 2],
+    /// Voxels that are in the sums.
+    pub(super) summed: [u64; 2],
     pub(super) sums: [f64; 2],
     /// From noise alone.
     pub(super) errs: [f64; 2],
@@ -37,7 +43,7 @@ pub(super) struct Height {
 impl Height {
     /// `components`: grains that the slice cuts, of both signs.
     pub(super) fn of(measured: &Measured, components: u64, correlation: &Correlation) -> Height {
-        let beyond = measured.sides[0].voxels + measured.sides[1].voxels;
+        let beyond = measured.sides[0].summed + measured.sides[1].summed;
         let area = beyond as f64 / components.max(1) as f64;
         let factor = correlation.of_area(area);
         let err = |side: usize| {
@@ -50,6 +56,7 @@ impl Height {
             threshold: measured.threshold,
             center: measured.spread.center,
             voxels: measured.sides.map(|side| side.voxels),
+            summed: measured.sides.map(|side| side.summed),
             sums: measured.sides.map(|side| side.sum),
             errs: [err(0), err(1)],
             measured: measured.voxels,
@@ -68,7 +75,7 @@ fn with_match(noise_err: f64, sum: f64, voxels: u64, matched: &Match) -> f64 {
 
 /// The table, one row per slice of the volume; slices that were not measured have no noise (NaN) and zeros.
 ///
-/// `voxel_um`: edge of a voxel; columns in um are NaN without it.
+/// `voxel_um`: edge of a voxel; columns in um are NaN without it. `residue`: what edges stand off by \[voxel\].
 pub(super) fn rows(
     depth: usize,
     heights: &[Height],
@@ -76,6 +83,7 @@ pub(super) fn rows(
     matched: &Match,
     voxel_um: Option<f64>,
     mass: Option<&MassScale>,
+    residue: f64,
 ) -> Vec<PerHeightRow> {
     let edge = voxel_um.unwrap_or(f64::NAN);
     let volume = edge.powi(3);
@@ -90,7 +98,12 @@ pub(super) fn rows(
             ..PerHeightRow::default()
         })
         .collect();
-    for height in heights {
+    for (index, height) in heights.iter().enumerate() {
+        let moved = |side: usize| {
+            let before = heights[index.saturating_sub(1)].sums[side];
+            let after = heights[(index + 1).min(heights.len() - 1)].sums[side];
+            residue * (after - before).abs() / 2.0
+        };
         let row = &mut rows[height.z];
         row.increase_voxels = height.voxels[0];
         row.decrease_voxels = height.voxels[1];
@@ -99,10 +112,18 @@ pub(super) fn rows(
         row.increase_sum_per_cm = height.sums[0];
         row.decrease_sum_per_cm = height.sums[1];
         row.net_sum_per_cm = height.sums[0] - height.sums[1];
-        row.increase_sum_err =
-            with_match(height.errs[0], height.sums[0], height.voxels[0], matched);
-        row.decrease_sum_err =
-            with_match(height.errs[1], height.sums[1], height.voxels[1], matched);
+        row.increase_sum_err = with_match(
+            height.errs[0].hypot(moved(0)),
+            height.sums[0],
+            height.summed[0],
+            matched,
+        );
+        row.decrease_sum_err = with_match(
+            height.errs[1].hypot(moved(1)),
+            height.sums[1],
+            height.summed[1],
+            matched,
+        );
         row.noise_per_cm = height.sigma;
         row.threshold_per_cm = height.threshold;
     }
@@ -164,7 +185,7 @@ pub(super) fn totals(
         with_match(
             noise,
             sum(side),
-            heights.iter().map(|height| height.voxels[side]).sum(),
+            heights.iter().map(|height| height.summed[side]).sum(),
             matched,
         )
     };

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use ndarray::Array3;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::*;
@@ -109,13 +110,24 @@ fn difference(
     change: impl FnOnce(&mut Context<'_>, &mut DifferenceConfig, &mut Option<MassConfig>),
 ) -> Result<Found> {
     let scratch = tempfile::tempdir().unwrap();
-    difference_in(scratch.path(), reference, target, change)
+    difference_in(scratch.path(), reference, target, None, change)
+}
+
+fn difference_with(
+    halves: &[Memory; 2],
+    reference: &Memory,
+    target: &Memory,
+    change: impl FnOnce(&mut Context<'_>, &mut DifferenceConfig, &mut Option<MassConfig>),
+) -> Result<Found> {
+    let scratch = tempfile::tempdir().unwrap();
+    difference_in(scratch.path(), reference, target, Some(halves), change)
 }
 
 fn difference_in(
     folder: &Path,
     reference: &Memory,
     target: &Memory,
+    halves: Option<&[Memory; 2]>,
     change: impl FnOnce(&mut Context<'_>, &mut DifferenceConfig, &mut Option<MassConfig>),
 ) -> Result<Found> {
     let progress = Progress::new(true);
@@ -127,6 +139,7 @@ fn difference_in(
         config: &unused,
         mass: None,
         charge_mah_cm2: None,
+        halves: halves.and_then(all_slices),
         format: VolumeFormat::Npy,
         slab: 7,
         valid_radius: 1e9,
@@ -623,7 +636,7 @@ fn existing_output_is_refused_before_any_work_and_replaced_on_demand() {
     let (reference, target) = pair(25, 1.0, 0.0, &with_cubes(2.5));
     for format in [VolumeFormat::Zarr, VolumeFormat::Tiff, VolumeFormat::Hdf5] {
         let folder = scratch.path().join(format!("{format:?}"));
-        let first = difference_in(&folder, &reference, &target, |context, _, _| {
+        let first = difference_in(&folder, &reference, &target, None, |context, _, _| {
             context.format = format
         })
         .unwrap();
@@ -632,11 +645,11 @@ fn existing_output_is_refused_before_any_work_and_replaced_on_demand() {
             check_output(&folder, false),
             Err(Error::OutputExists { .. })
         ));
-        let again = difference_in(&folder, &reference, &target, |context, _, _| {
+        let again = difference_in(&folder, &reference, &target, None, |context, _, _| {
             context.format = format
         });
         assert!(matches!(again, Err(Error::OutputExists { .. })));
-        let over = difference_in(&folder, &reference, &target, |context, _, _| {
+        let over = difference_in(&folder, &reference, &target, None, |context, _, _| {
             (context.format, context.overwrite) = (format, true);
         });
         assert_eq!(over.unwrap().labels, first.labels);
@@ -692,6 +705,7 @@ fn difference_speed() {
         config: &config,
         mass: None,
         charge_mah_cm2: None,
+        halves: None,
         format: VolumeFormat::Zarr,
         slab: 16,
         valid_radius: 1e9,
@@ -719,5 +733,267 @@ fn difference_speed() {
             .lines()
             .find(|line| line.starts_with("VmHWM"))
             .unwrap_or_default()
+    );
+}
+
+/// Half differences of even and odd projections of both scans: noise of their own.
+fn halves_of(seed: u128) -> [Memory; 2] {
+    // the generator takes the last two bits of its seed for its own
+    [0, 1].map(|k| memory(noise(seed + 40_000 * (k + 1), SHAPE)))
+}
+
+fn all_slices<'a>(halves: &'a [Memory; 2]) -> Option<Halves<'a>> {
+    Some(Halves {
+        groups: std::iter::once(0..SHAPE[0]).collect(),
+        reference: &halves[0],
+        target: &halves[1],
+    })
+}
+
+#[test]
+fn halves_know_the_noise_where_most_of_a_slice_changed() {
+    // two thirds of every slice change by an amount that differs from voxel to voxel: no voxel says what is unchanged
+    let mut random = rand_pcg::Pcg64Mcg::new(5);
+    let mut change = zeros();
+    for ((_, y, _), value) in change.indexed_iter_mut() {
+        let size: f32 = StandardNormal.sample(&mut random);
+        if y > 30 {
+            *value = 1.5 * size;
+        }
+    }
+    let (reference, target) = pair(31, 1.0, 0.0, &change);
+    let halves = halves_of(700);
+    let with = |source: crate::config::NoiseSource| {
+        difference_with(&halves, &reference, &target, |_, config, _| {
+            (config.noise, config.match_intensity) = (source, false);
+        })
+        .unwrap()
+        .record
+    };
+    let known = with(crate::config::NoiseSource::Halves);
+    // root mean square over the region of a profile from 1 to 1.5: known to a few per cent
+    let (mut squares, mut n) = (0.0f64, 0.0f64);
+    let region = Region::new(SHAPE, 0.95 * 45.0, 0..1);
+    for y in 0..SHAPE[1] {
+        for x in region.row(y) {
+            squares += (1.0 + 0.5 * region.radius_squared(y, x) / 44.5f64.powi(2)).powi(2);
+            n += 1.0;
+        }
+    }
+    let truth = f64::from(SIGMA) * 2f64.sqrt() * (squares / n).sqrt();
+    assert!(
+        (known.noise / truth - 1.0).abs() < 0.03,
+        "{} {truth}",
+        known.noise
+    );
+    assert!(known.noise_excess.unwrap() > 1.7, "{known:?}");
+    assert!(
+        known
+            .warnings
+            .iter()
+            .any(|text| text.contains("projections alone"))
+    );
+    // control: the voxels alone take the change for noise
+    let blind = with(crate::config::NoiseSource::Voxels);
+    assert!(blind.noise > 1.7 * truth, "{} {truth}", blind.noise);
+    // and the larger of both is the default
+    assert_eq!(with(crate::config::NoiseSource::Auto).noise, blind.noise);
+}
+
+#[test]
+fn the_null_difference_is_empty_at_the_stated_rate() {
+    let (reference, target) = pair(33, 1.1, 0.3, &with_cubes(2.5));
+    let halves = halves_of(900);
+    let found = |sigma: f64| {
+        difference_with(&halves, &reference, &target, |_, config, _| {
+            config.sigma = sigma;
+        })
+        .unwrap()
+        .record
+    };
+    // the target's halves are noise of an unscaled volume here, so that of the difference is that of 1 and 1 / 1.1
+    let at_three = found(3.0);
+    let null = at_three.null.clone().unwrap();
+    let beyond = (null.increase_voxels + null.decrease_voxels) as f64;
+    let expected = 2.0 * null.expected_by_noise;
+    assert!(null.voxels > 200_000 && null.slices == 40);
+    // neighbours are anti-correlated, which makes the scatter no larger; the width is known to 1 %, the tail then to 10 %
+    assert!(
+        (beyond - expected).abs() < 4.0 * expected.sqrt() + 0.1 * expected,
+        "{beyond} {expected}"
+    );
+    let at_five = found(5.0);
+    let null = at_five.null.unwrap();
+    assert!(
+        null.grains == 0 && null.increase_voxels + null.decrease_voxels <= 3,
+        "{null:?}"
+    );
+    assert_eq!(
+        at_five.increase_grains + at_five.decrease_grains,
+        cubes().len() as u64
+    );
+}
+
+#[test]
+fn a_false_discovery_rate_sets_the_threshold() {
+    let change = with_cubes(1.0);
+    let (reference, target) = pair(35, 1.0, 0.0, &change);
+    let halves = halves_of(1100);
+    for rate in [0.01, 0.1] {
+        let found = difference_with(&halves, &reference, &target, |_, config, _| {
+            (config.fdr, config.match_intensity) = (Some(rate), false);
+            config.min_grain_voxels = 1;
+        })
+        .unwrap();
+        assert!(found.record.threshold_rule.contains("false-discovery"));
+        let (mut wrong, mut all) = (0.0, 0.0);
+        for (at, &label) in found.labels.indexed_iter() {
+            if label > 0 {
+                all += 1.0;
+                wrong += f64::from(u8::from(change[at] == 0.0));
+            }
+        }
+        eprintln!("{wrong} of {all} at {rate}");
+        // the share is kept on average; it may be lower, where the tails of the null difference cost power
+        assert!(
+            all > 500.0 && wrong <= rate * all + 4.0 * (rate * all).sqrt(),
+            "{wrong} of {all}"
+        );
+        assert!(
+            rate < 0.05 || wrong > 0.2 * rate * all,
+            "a rate that is never used up: {wrong} of {all}"
+        );
+    }
+}
+
+#[test]
+fn the_median_lowers_noise_and_threshold_together_and_nothing_depends_on_the_slabs() {
+    let (reference, target) = pair(37, 1.0, 0.0, &with_cubes(0.9));
+    let halves = halves_of(1300);
+    let with = |median: usize, slab: usize, sigma: f64| {
+        difference_with(&halves, &reference, &target, |context, config, _| {
+            (config.smooth_median, context.slab, config.sigma) = (median, slab, sigma);
+        })
+        .unwrap()
+    };
+    let plain = with(0, 16, 5.0);
+    let smooth = with(3, 16, 5.0);
+    assert!(smooth.record.noise < 0.6 * plain.record.noise);
+    let excess = smooth.record.noise_excess.unwrap();
+    // the rims of the cubes, a fifth of the voxels after the filter, are neither changed nor unchanged
+    assert!(excess > 0.9 && excess < 1.4, "{excess}");
+    assert_eq!(smooth.grains.len(), cubes().len());
+    // in the null difference, too, the stated number is found
+    let null = with(3, 16, 3.0).record.null.unwrap();
+    let (beyond, expected) = (
+        (null.increase_voxels + null.decrease_voxels) as f64,
+        2.0 * null.expected_by_noise,
+    );
+    // medians of values that compensate one another have heavier tails than a normal distribution, which is why the null
+    // difference stands in the record: twice as many here
+    assert!(
+        beyond > 0.7 * expected && beyond < 3.0 * expected,
+        "{beyond} {expected}"
+    );
+    for slab in [1, 7] {
+        let other = with(3, slab, 5.0);
+        assert!(
+            other.tables == smooth.tables && other.labels == smooth.labels,
+            "{slab}"
+        );
+    }
+}
+
+/// What the grain of [`blurred`] weighs, and the volume with it.
+fn blurred(radius: f64, height: f32) -> (f64, Array3<f32>) {
+    let middle = [19.7, 44.3, 45.1];
+    let mut change = zeros();
+    let mut sum = 0.0;
+    for (at, value) in change.indexed_iter_mut() {
+        let p = [at.0, at.1, at.2];
+        let d = (0..3)
+            .map(|a| (p[a] as f64 - middle[a]).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        // an edge blurred by 0.9 voxels
+        *value = height * (1.0 / (1.0 + ((d - radius) / 0.5).exp())) as f32;
+        sum += f64::from(*value);
+    }
+    (sum, change)
+}
+
+#[test]
+fn sums_over_grown_grains_hold_what_blur_has_put_below_the_threshold() {
+    let (truth, change) = blurred(5.0, 2.0);
+    let sum = |grow: usize, seed: u128| {
+        let (reference, target) = pair(seed, 1.0, 0.0, &change);
+        let found = difference(&reference, &target, |_, config, _| {
+            (config.grow, config.match_intensity) = (grow, false);
+        })
+        .unwrap();
+        (found.record.increase_sum, found.record.increase_sum_err)
+    };
+    let seeds = 41..47u128;
+    let mean = |grow: usize| {
+        seeds.clone().map(|seed| sum(grow, seed).0).sum::<f64>() / seeds.clone().count() as f64
+    };
+    let (bare, grown) = (mean(0), mean(2));
+    eprintln!("bare {:.4}, grown {:.4}", bare / truth, grown / truth);
+    // 5 sigma is a third of the grain's height: a third of a voxel of its rim, 3 / 5 of a voxel of surface per voxel
+    assert!(bare < 0.97 * truth, "the check is blind: {bare} {truth}");
+    let scatter = sum(2, 41).1 / (seeds.count() as f64).sqrt();
+    assert!(
+        (grown - truth).abs() < 4.0 * scatter,
+        "{grown} {truth} {scatter}"
+    );
+}
+
+#[test]
+fn residues_of_edges_are_no_change() {
+    // the target's material stands 0.3 voxels aside; its edges are blurred as optics does it
+    let moved = |by: f64, noise: Array3<f32>, change: &Array3<f32>| {
+        memory(Array3::from_shape_fn(noise.dim(), |at| {
+            let wave = (0.35 * (at.2 as f64 + by)).sin() + (0.41 * at.1 as f64).sin();
+            3.5 * (3.0 * wave).tanh() as f32 + noise[at] + change[at]
+        }))
+    };
+    let change = with_cubes(6.0);
+    let reference = moved(0.0, noise(51, SHAPE), &zeros());
+    let target = moved(0.3, noise(1052, SHAPE), &change);
+    let with = |edge_noise: bool| {
+        difference(&reference, &target, |_, config, _| {
+            (config.edge_noise, config.match_intensity) = (edge_noise, false);
+            config.min_grain_voxels = 4;
+        })
+        .unwrap()
+    };
+    let (careful, plain) = (with(true), with(false));
+    eprintln!(
+        "{} {}",
+        careful.record.edge_residue_voxel,
+        plain.grains.len()
+    );
+    // |cos| of the direction of the edge against x, root mean square over the directions: 0.3 / sqrt 2
+    assert!((careful.record.edge_residue_voxel - 0.21).abs() < 0.07);
+    assert!(
+        plain.grains.len() > cubes().len() * 5 / 4,
+        "the check is blind"
+    );
+    let near = careful
+        .grains
+        .iter()
+        .filter(|grain| {
+            cubes().iter().any(|[z, y, x]| {
+                (grain.z - *z as f64 - 2.0).abs() < 2.0
+                    && (grain.y - *y as f64 - 2.0).abs() < 2.0
+                    && (grain.x - *x as f64 - 2.0).abs() < 2.0
+            })
+        })
+        .count();
+    assert!(
+        careful.grains.len() - near <= 2 && near >= cubes().len() * 9 / 10,
+        "{near} of {} grains are cubes, of {}",
+        careful.grains.len(),
+        cubes().len()
     );
 }

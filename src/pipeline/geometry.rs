@@ -63,7 +63,7 @@ impl ScanGeometry {
         Self::of_parts(&scan.angles_rad, shape, shifts, axis, rows, config)
     }
 
-    fn of_parts(
+    pub(crate) fn of_parts(
         angles_rad: &[f64],
         [n_rows, n_cols]: [usize; 2],
         shifts: Option<&Shifts>,

@@ -6,9 +6,11 @@
 //! that the plan chose.
 
 pub mod binned;
+pub mod first_change;
 pub mod geometry;
 #[cfg(test)]
 mod geometry_tests;
+pub mod halves;
 pub mod heights;
 mod lock;
 pub mod output;
@@ -27,9 +29,11 @@ use std::time::{Instant, SystemTime};
 
 use serde_json::json;
 
+use crate::align::{self, PilotPair};
 use crate::center::{self, AxisFit};
 use crate::config::{
-    CenterConfig, Config, GridConfig, ReconstructConfig, ScanConfig, StripeMethod, VolumeFormat,
+    AlignConfig, AlignMethod, CenterConfig, Config, GridConfig, ReconstructConfig, ScanConfig,
+    StripeMethod, VolumeFormat,
 };
 use crate::correct::lock::{LockRecord, PixelMap};
 use crate::correct::screen::leave_out_bad;
@@ -211,6 +215,7 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
                 .push((scan_plan.name.clone(), reference.clone()));
         }
     }
+    run.first_change()?;
     run.warnings.extend(correct::out_of_family(&run.touched));
     record.lock = run.lock.take().map(|(_, record)| record);
     record.warnings = std::mem::take(&mut run.warnings);
@@ -268,6 +273,8 @@ struct Finished {
     pixel_size_um: Option<f64>,
     /// Pixels per voxel.
     magnification: f64,
+    /// Scan whose grid it stands on.
+    reference: Option<String>,
 }
 
 /// A scan as it is reconstructed.
@@ -456,8 +463,12 @@ impl SeriesRun<'_> {
             alignment = Some(record);
         }
         let record_path = scan_folder.join("scan.json");
-        let resumed =
-            self.session.existing == Existing::Resume && volume::open(&volume_path).is_ok();
+        let sample = self.sampled_slices(scan_plan);
+        let sampled = sample.is_empty()
+            || halves::open(&scan_folder, self.config.run.format, &sample).is_some();
+        let resumed = self.session.existing == Existing::Resume
+            && sampled
+            && volume::open(&volume_path).is_ok();
         let kept: Option<ScanRecord> = resumed.then(|| read_json(&record_path).ok()).flatten();
         let record = if let Some(record) = kept {
             log::info!("{name}: the volume is complete, kept");
@@ -482,13 +493,106 @@ impl SeriesRun<'_> {
             valid_z: covered.start - slices.start..covered.end - slices.start,
             pixel_size_um: scan.scan().pixel_size_um,
             magnification: motion.magnification,
+            reference: scan_plan.reference.clone(),
         };
+        if let (Some(reference), Some(alignment)) = (&scan_plan.reference, &mut alignment) {
+            self.closure(scan_plan, &finished, reference, alignment)?;
+        }
         if let (Some(reference), Some(alignment)) = (&scan_plan.reference, alignment) {
             meter.time("difference", || {
                 self.subtract(scan_plan, &finished, reference, &alignment, plan)
             })?;
         }
         self.finished.insert(name.clone(), finished);
+        Ok(())
+    }
+
+    /// Registers the scan with another one of the same reference, both on its grid: what is found there is the
+    /// disagreement of three alignments.
+    fn closure(
+        &mut self,
+        scan_plan: &ScanPlan,
+        own: &Finished,
+        reference: &str,
+        alignment: &mut AlignmentRecord,
+    ) -> Result<()> {
+        let searched = matches!(alignment.method.as_str(), "translation" | "rigid");
+        let other = self
+            .finished
+            .iter()
+            .find(|(_, other)| other.reference.as_deref() == Some(reference))
+            .map(|(name, other)| (name.clone(), other.clone()));
+        let (Some((name, other)), true, None) = (other, searched, alignment.closure_voxel) else {
+            return Ok(());
+        };
+        let binning = scan_plan.pilot_binning;
+        let radius = own.valid_radius.min(other.valid_radius) / binning as f64 - 2.0;
+        let stage = self.session.progress.stage("closure", 1, "pair");
+        let pair = PilotPair {
+            reference: pilot::bin_volume(volume::open(&other.volume)?.as_ref(), binning)?,
+            target: pilot::bin_volume(volume::open(&own.volume)?.as_ref(), binning)?,
+            binning,
+            radius: radius.max(2.0),
+        };
+        let config = AlignConfig {
+            method: AlignMethod::Translation,
+            search: 0.05_f64.min(self.config.align.search),
+            ..self.config.align.clone()
+        };
+        let found = align::register(&pair, &config)?;
+        stage.inc(1);
+        if found.confidence < config.min_confidence {
+            log::info!(
+                "{}: no closure, {name} has too little in common with it",
+                scan_plan.name
+            );
+            return Ok(());
+        }
+        let worst = found.shift_voxel.iter().fold(0f64, |a, b| a.max(b.abs()));
+        log::info!("{}: closure with {name} {:.3} voxel", scan_plan.name, worst);
+        if worst > 0.2 {
+            let text = format!(
+                "alignment: it does not close: against {name}, on the same grid, this scan is off by {worst:.2} voxel"
+            );
+            self.warn(&scan_plan.name, std::slice::from_ref(&text));
+            alignment.warnings.push(text);
+        }
+        alignment.closure_voxel = Some(found.shift_voxel);
+        alignment.closure_with = Some(name);
+        let path = self
+            .folder
+            .difference(&scan_plan.name)?
+            .join("alignment.json");
+        write_json(&path, alignment)
+    }
+
+    /// The map of when each voxel first changed, where there are several differences.
+    fn first_change(&mut self) -> Result<()> {
+        let format = self.config.run.format;
+        let mut labels = Vec::new();
+        for scan in &self.config.scan {
+            if self.config.reference_of(scan).is_some() {
+                let folder = self.folder.difference(&scan.name)?;
+                let path = folder.join(volume::file_name("labels", format));
+                labels.push((scan.name.clone(), volume::open(&path)?));
+            }
+        }
+        if labels.len() < 2 {
+            return Ok(());
+        }
+        let budget = crate::plan::memory_cap(self.config)? / 4;
+        let table = self.folder.path().join("first_change.csv");
+        if self.session.existing == Existing::Resume && table.exists() {
+            return Ok(());
+        }
+        first_change::write(
+            self.folder.path(),
+            &labels,
+            format,
+            budget,
+            self.session.existing != Existing::Refuse,
+            &self.session.progress,
+        )?;
         Ok(())
     }
 
@@ -619,6 +723,23 @@ impl SeriesRun<'_> {
             &serde_json::Value::Null,
             self.session,
         )?;
+        let corrections = counted.corrections().clone();
+        let sample = self.sampled_slices(scan_plan);
+        if !sample.is_empty() {
+            let mut again = CountedScan::new(scan);
+            let mut source = BinnedRows::new(&mut again, first, binning, scan_plan.slab);
+            halves::sample(
+                &self.folder.scan(name)?,
+                format,
+                &meta,
+                &sample,
+                &job,
+                &mut source,
+                &self.session.device,
+                &self.session.progress,
+                self.session.existing != Existing::Refuse,
+            )?;
+        }
         let scan_config = &self.config.scan[scan_plan.index];
         let mut record = scan_record(name, scan.scan(), axis.clone());
         record.time = scan_config
@@ -626,7 +747,7 @@ impl SeriesRun<'_> {
             .clone()
             .or_else(|| scan.scan().start_time.clone());
         record.charge_mah_cm2 = scan_config.charge_mah_cm2;
-        record.corrections = counted.corrections().clone();
+        record.corrections = corrections;
         record.value_range = done.range;
         record.unit = taken.unit.to_string();
         let mut say = |key: &str, value| record.reconstruction.insert(key.into(), value);
@@ -641,6 +762,14 @@ impl SeriesRun<'_> {
         say("levelled", json!(taken.geometry.is_levelled()));
         record.warnings.extend(scan.warnings().iter().cloned());
         Ok(record)
+    }
+
+    /// Slices of which the noise is sampled; none where nothing is subtracted.
+    fn sampled_slices(&self, scan_plan: &ScanPlan) -> Vec<Range<usize>> {
+        if self.config.scan.len() < 2 {
+            return Vec::new();
+        }
+        difference::half_groups(scan_plan.slices.len(), &self.config.difference)
     }
 
     /// Says the warnings of a result, made now or kept, and keeps them for the record.
@@ -677,9 +806,27 @@ impl SeriesRun<'_> {
             .iter()
             .find(|d| &d.target == name)
             .map_or(1, |d| d.slab);
+        let groups = self.sampled_slices(scan_plan);
+        let open = |name: &str| -> Result<_> {
+            let folder = self.folder.scan(name)?;
+            Ok(halves::open(&folder, self.config.run.format, &groups))
+        };
+        let samples = if groups.is_empty() {
+            (None, None)
+        } else {
+            (open(reference)?, open(name)?)
+        };
         let context = difference::Context {
             target: name,
             reference,
+            halves: match &samples {
+                (Some(reference), Some(target)) => Some(difference::Halves {
+                    groups,
+                    reference: reference.as_ref(),
+                    target: target.as_ref(),
+                }),
+                _ => None,
+            },
             config: &self.config.difference,
             mass: self.config.mass.as_ref(),
             charge_mah_cm2: self.config.scan[scan_plan.index].charge_mah_cm2,
@@ -816,7 +963,7 @@ fn keep_or_check_recipe(
     }
     if existing == Existing::Overwrite {
         // an old record beside new volumes would look finished
-        for stale in ["run.json", "report.html", lock::RECORD] {
+        for stale in ["run.json", "report.html", "first_change.csv", lock::RECORD] {
             let stale = folder.path().join(stale);
             if stale.exists() {
                 std::fs::remove_file(&stale).map_err(Error::io("remove", &stale))?;
@@ -830,7 +977,7 @@ fn keep_or_check_recipe(
 
 fn remove_records(folder: &OutputFolder) -> Result<()> {
     for (group, names) in [
-        ("scans", &["scan.json", "axis.json"][..]),
+        ("scans", &["scan.json", "axis.json", "noise.json"][..]),
         ("differences", &["alignment.json", "difference.json"][..]),
     ] {
         let Ok(entries) = std::fs::read_dir(folder.path().join(group)) else {

@@ -137,6 +137,7 @@ impl Motion {
 }
 
 /// What to reconstruct of a scan; lengths in pixels of the rows that the source gives.
+#[derive(Clone)]
 pub struct ScanJob<'a> {
     /// How the scan was taken.
     pub geometry: &'a ScanGeometry,

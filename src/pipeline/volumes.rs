@@ -101,6 +101,7 @@ pub fn difference(
         config: &config.difference,
         mass: config.mass.as_ref(),
         charge_mah_cm2: None,
+        halves: None,
         format: config.run.format,
         slab,
         valid_radius: (n_x.min(n_y) as f64 - 1.0) / 2.0 - shift,

@@ -56,6 +56,19 @@ impl Change {
 }
 
 impl Run {
+    /// Names of the scans in the order of the config, which is that of time.
+    pub(super) fn config_order(&self) -> Vec<&str> {
+        self.record.config["scan"]
+            .as_array()
+            .map(|scans| {
+                scans
+                    .iter()
+                    .filter_map(|scan| scan["name"].as_str())
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
     /// Reads the records and tables of the run in `folder`; volumes are found, not opened.
     ///
     /// # Errors

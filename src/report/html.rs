@@ -175,7 +175,7 @@ const CONVENTIONS: &str = "<h2 id=\"conventions\">Conventions, for the methods s
 <li>Attenuation is in 1/cm where the size of a pixel is known, else in 1/px.</li>
 <li>The shift says where the sample stands in the target: a point at x in the reference stands at R(x) + shift in the target, R being the turn about the middle of the volume, positive from x towards y. The target was reconstructed on the grid of the reference with that motion; no volume was resampled.</li>
 <li>The change is (target &minus; offset) / gain &minus; reference. An increase (red) is attenuation that the target has and the reference has not; a decrease is given as a positive number.</li>
-<li>Sums run over the voxels beyond the threshold; their errors come from the noise of the difference. What the rims of a grain hold below the threshold is not in them.</li>
+<li>The noise is that between even and odd projections of both scans, or that of the unchanged voxels where it is larger. Sums run over the voxels beyond the threshold and the voxels next to them (<code>difference.grow</code>), where blur has put part of the change; their errors come from the noise of the difference, correlated as it is.</li>
 <li>A grain is a set of connected voxels beyond the threshold; it counts at the height of its centroid.</li>
 <li>Coloured voxels belong to a grain. Colours are drawn over the reference with an opacity that grows as the square root of the change.</li>
 </ul>

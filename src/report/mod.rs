@@ -15,6 +15,7 @@ mod heights;
 mod html;
 mod maps;
 mod sections;
+mod series;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -76,6 +77,16 @@ pub fn write(folder: &Path, progress: &Progress) -> Result<PathBuf> {
         stage.inc(1);
     }
     if run.changes.len() > 1 {
+        write_file(&folder.join("growth.csv"), &series::growth_table(&run)?)?;
+        if let Some(canvas) = series::first_change(folder, &run, budget)? {
+            let caption = "First difference in which a voxel of the line of sight belongs to a grain: early changes over late ones.";
+            figures.series.push(save(
+                &folder.join("figures"),
+                "first_change",
+                &canvas,
+                caption,
+            )?);
+        }
         let caption = "Changed volume, and mass or summed change with one standard deviation, over the scans of the series.";
         figures.series.push(save(
             &folder.join("figures"),

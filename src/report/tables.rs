@@ -175,6 +175,10 @@ pub(super) fn alignment(a: &AlignmentRecord) -> String {
             three(a.rotation_deg, 3),
         ],
         vec![
+            "its standard deviation [degrees]".into(),
+            three(a.rotation_err_deg, 3),
+        ],
+        vec![
             "confidence (0 chance, 1 certain)".into(),
             format!("{:.2}", a.confidence),
         ],
@@ -185,6 +189,38 @@ pub(super) fn alignment(a: &AlignmentRecord) -> String {
         vec!["the same, after".into(), number(a.residual_after)],
     ];
     let mut out = table(&["alignment", ""], &rows);
+    if let (Some(closure), Some(with)) = (a.closure_voxel, &a.closure_with) {
+        out += &table(
+            &["closure over three scans", ""],
+            &[vec![
+                format!(
+                    "shift against {with}, both on the grid of {}: x, y, z [voxel]",
+                    a.reference
+                ),
+                three(closure, 3),
+            ]],
+        );
+    }
+    if a.per_octant.len() == 8 {
+        let half = |k: usize| {
+            a.per_octant[4 * k..4 * k + 4]
+                .iter()
+                .map(|v| number(*v))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let rows = vec![
+            vec!["above the middle".into(), half(0)],
+            vec!["below it".into(), half(1)],
+        ];
+        out += &table(
+            &[
+                "octants",
+                "difference left there over that of the whole: left back, right back, left front, right front",
+            ],
+            &rows,
+        );
+    }
     if a.per_height.len() > 1 {
         let rows: Vec<Vec<String>> = a
             .per_height
@@ -216,6 +252,26 @@ pub(super) fn totals(c: &Change) -> String {
         vec![
             format!("noise of a voxel, one standard deviation [{}]", r.unit),
             number(r.noise),
+        ],
+        vec![
+            "residue of unchanged edges, as a shift [voxel]; the threshold takes it in".into(),
+            number(r.edge_residue_voxel),
+        ],
+        vec![
+            "noise of unchanged voxels over that of the projections alone".into(),
+            r.noise_excess.map_or("–".into(), number),
+        ],
+        vec![
+            "null difference (even against odd projections): voxels beyond the threshold; expected; grains".into(),
+            r.null.as_ref().map_or("–".into(), |n| {
+                format!(
+                    "{} of {}; {}; {}",
+                    count(n.increase_voxels + n.decrease_voxels),
+                    count(n.voxels),
+                    number(2.0 * n.expected_by_noise),
+                    count(n.grains)
+                )
+            }),
         ],
         vec![
             format!("threshold [{}]", r.unit),
@@ -274,7 +330,9 @@ pub(super) fn totals(c: &Change) -> String {
             with_error(m.net_ug, m.net_err_ug),
         ]);
         if let Some(faraday) = m.faraday_ug {
-            let ratio = m.ratio.map_or("–".into(), number);
+            let ratio = m.ratio.map_or("–".into(), |ratio| {
+                with_error(ratio, m.ratio_err.unwrap_or(0.0))
+            });
             rows.push(vec![
                 "mass moved by the charge (Faraday) [µg]; net over it".into(),
                 format!("{}; {ratio}", number(faraday)),
