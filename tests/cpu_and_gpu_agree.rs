@@ -158,7 +158,10 @@ fn scan() -> Scan {
 /// Slices 1..11 as rows 3 higher or lower, in slabs of 4, and what was counted.
 fn slices(device: &Device, shift_z_px: f64, axis: f64) -> (Array3<f32>, CorrectionCounts, bool) {
     let mut config = Config::default();
+    // what stays on the CPU is left out
     config.correct.stripe.method = StripeMethod::None;
+    config.correct.lock.enabled = false;
+    config.correct.zinger.guard = false;
     config.reconstruct.method = ReconstructMethod::Fbp;
     let corrected = CorrectedScan::new(scan(), &config.correct).unwrap();
     let axis = AxisFit {

@@ -13,7 +13,7 @@ use tomodelta::reconstruct::geometry::Grid;
 use tomodelta::simulate::{Options, Preset, Series, Turn};
 
 const ROWS: usize = 24;
-const COLS: usize = 96;
+const COLS: usize = 128;
 
 fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -160,7 +160,8 @@ fn a_series_of_offset_scans_runs_to_its_report() {
     let plan = folder.join("series.toml");
     let dry = succeeds(["run", text(&plan), "--dry-run", "--device", "cpu", "-q"]);
     assert!(dry.contains("half acquisition"), "{dry}");
-    succeeds(["run", text(&plan), "--device", "cpu", "-q"]);
+    let method = "reconstruct.method=fbp";
+    succeeds(["run", text(&plan), "--device", "cpu", "-q", "--set", method]);
     let out = folder.join("out");
     let scan = json(&out.join("scans/second/scan.json"));
     assert_eq!(scan["reconstruction"]["half_acquisition"], true);

@@ -41,6 +41,7 @@ fn cut(from: &Path, to: &Path, first: usize) {
 }
 
 #[test]
+#[ignore = "takes minutes in a debug build: cargo test --release --test moves_on_real_views -- --ignored"]
 fn whole_rows_and_angle_steps_are_recovered() {
     let Some(folder) = real_data("neutron_rods_tiff") else {
         return;

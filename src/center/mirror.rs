@@ -44,9 +44,9 @@ pub(super) struct Peak {
 /// Width of the derivative of a Gaussian that the lines are filtered with \[px\].
 const SIGMA: f64 = 1.2;
 /// Half length of the filter: the Gaussian is below 4e-4 of its middle beyond.
-const REACH: usize = 5;
+pub(super) const REACH: usize = 5;
 /// Columns that must be seen from both sides for a match to mean anything.
-const LEAST_OVERLAP: f64 = 8.0;
+pub(super) const LEAST_OVERLAP: f64 = 8.0;
 
 impl Correlator {
     pub(super) fn new(n_cols: usize) -> Correlator {

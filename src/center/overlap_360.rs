@@ -8,7 +8,7 @@
 use ndarray::ArrayView2;
 
 use super::Answer;
-use super::mirror::Correlator;
+use super::mirror::{Correlator, LEAST_OVERLAP, REACH, Sums};
 use super::views::{Between, mix};
 
 /// Least correlation coefficient that counts as a match.
@@ -34,38 +34,35 @@ pub(super) fn search(
     }
     let correlator = Correlator::new(n_cols);
     let still = mean_of_pairs(sinogram, opposites);
-    let parts = [0, 1].map(|parity| {
-        correlator.sum(
-            (opposites.len() + 1 - parity) / 2,
-            0..n_cols,
-            false,
-            |index, a, b| {
-                let (view, opposite) = opposites[2 * index + parity];
-                mix(
-                    sinogram,
-                    Between {
-                        low: view,
-                        high: view,
-                        weight: 0.0,
-                    },
-                    a,
-                );
-                mix(sinogram, opposite, b);
-                for line in [a, b] {
-                    line.iter_mut().zip(&still).for_each(|(v, m)| *v -= m);
-                }
-            },
-        )
+    let best = |still: &[f32]| {
+        let parts = correlate(&correlator, sinogram, opposites, still);
+        let mut all = correlator.empty();
+        parts.iter().for_each(|part| all.add(part));
+        let inside = correlator.matched_peak(&all, range_px);
+        let peak = match (correlator.matched_peak(&all, wide_px), inside) {
+            (Some(wide), Some(inside)) if wide.height < EDGE_LEAD * inside.height => Some(inside),
+            (None, inside) => inside,
+            (wide, _) => wide,
+        };
+        peak.map(|peak| (peak, parts))
+    };
+    let moving = best(&still);
+    // Near an edge few columns have a mirror image: there the part of the sample that is symmetric about the axis is needed
+    // too, and what stands still, which matches about other columns, is left in.
+    let near_the_edge = |axis_px: f64| axis_px < range_px.0 || axis_px > range_px.1;
+    let whole = best(&vec![0.0; n_cols]).filter(|(peak, _)| {
+        near_the_edge(peak.axis_px)
+            && moving
+                .as_ref()
+                .is_none_or(|(other, _)| near_the_edge(other.axis_px) || peak.height > other.height)
     });
-    let mut all = correlator.empty();
-    parts.iter().for_each(|part| all.add(part));
-    let inside = correlator.matched_peak(&all, range_px);
-    let peak = match (correlator.matched_peak(&all, wide_px), inside) {
-        (Some(wide), Some(inside)) if wide.height < EDGE_LEAD * inside.height => Some(inside),
-        (None, inside) => inside,
-        (wide, _) => wide,
+    let (peak, parts) = whole
+        .or(moving)
+        .ok_or("the match has no peak inside the search range")?;
+    let to_the_edge = peak.axis_px.min(n_cols as f64 - 1.0 - peak.axis_px);
+    if 2.0 * (to_the_edge - REACH as f64) < LEAST_OVERLAP + 1.0 {
+        return Err("the best match is the narrowest overlap that can be compared".into());
     }
-    .ok_or("the match has no peak inside the search range")?;
     if peak.height < MIN_MATCH {
         return Err(format!(
             "the best match has a correlation of only {:.2}",
@@ -91,6 +88,38 @@ pub(super) fn search(
         axis_px: peak.axis_px,
         sigma_px: sigma_px.max(0.02),
         quality: peak.height,
+    })
+}
+
+/// Correlation of the views with their opposites less `still`, of the even and of the odd ones.
+fn correlate(
+    correlator: &Correlator,
+    sinogram: ArrayView2<'_, f32>,
+    opposites: &[(usize, Between)],
+    still: &[f32],
+) -> [Sums; 2] {
+    [0, 1].map(|parity| {
+        correlator.sum(
+            (opposites.len() + 1 - parity) / 2,
+            0..sinogram.ncols(),
+            false,
+            |index, a, b| {
+                let (view, opposite) = opposites[2 * index + parity];
+                mix(
+                    sinogram,
+                    Between {
+                        low: view,
+                        high: view,
+                        weight: 0.0,
+                    },
+                    a,
+                );
+                mix(sinogram, opposite, b);
+                for line in [a, b] {
+                    line.iter_mut().zip(still).for_each(|(v, m)| *v -= m);
+                }
+            },
+        )
     })
 }
 

@@ -47,6 +47,9 @@ fn counted() -> Scan {
 
 fn config(in_time: FlatInTime, size: usize) -> CorrectConfig {
     let mut config = plain();
+    // these stay on the CPU
+    config.lock.enabled = false;
+    config.zinger.guard = false;
     config.flat_in_time = in_time;
     config.zinger.enabled = size > 0;
     config.zinger.size = size.max(1);
