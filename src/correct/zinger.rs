@@ -68,7 +68,7 @@ pub fn remove_zingers(
 ///
 /// Structure: nothing at the two angles before and the two after comes near it, within the columns that anything in the field
 /// of view can have moved. Two, because a thread as thin as a pixel is dimmer where it falls between two. Noise: its excess over the brightest of these is more than
-/// [`Guard::SIGMA`] times the noise of its column around it, the median size of the second difference along the angle.
+/// `Guard::SIGMA` times the noise of its column around it, the median size of the second difference along the angle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guard {
     /// Columns that structure moves from one projection to the next, at most \[px\].

@@ -1,4 +1,4 @@
-//! Gridding of the Fourier method on the GPU: parameters, CPU twin, launch. The mathematics is that of [`super::fourier`].
+//! Gridding of the Fourier method on the GPU: parameters, CPU twin, launch. The mathematics is that of `super::fourier`.
 
 mod branches;
 

@@ -14,7 +14,7 @@ use super::wavelet::{Halves, Wavelet};
 /// Parameters of the wavelet-Fourier filter.
 #[derive(Debug, Clone, Copy)]
 pub struct WaveletFft {
-    /// Scales that are filtered; fewer where the sinogram is small (see [`WaveletFft::apply`]).
+    /// Scales that are filtered; fewer where the sinogram is small (see `WaveletFft::apply`).
     pub levels: usize,
     /// Vanishing moments of the Daubechies wavelet.
     pub order: usize,

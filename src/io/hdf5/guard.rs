@@ -37,7 +37,7 @@ pub(crate) fn guarded<T>(file: &Path, work: impl FnOnce() -> Result<T>) -> Resul
     })
 }
 
-/// Keeps panics that [`guarded`] turns into errors from being printed. Call once, in `main`.
+/// Keeps panics that `guarded` turns into errors from being printed. Call once, in `main`.
 pub fn silence_guarded_panics() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
