@@ -212,14 +212,15 @@ fn inverse_local(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
     }
 }
 
-// x: sample of the stored row, y: pair, z: group of four detector rows
-@compute @workgroup_size(256)
-fn gather_filtered(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= params.row_stride {
-        return;
-    }
-    var re = vec4<f32>();
-    var im = vec4<f32>();
+// a sample of both rows of a pair, for four detector rows
+struct Samples {
+    re: vec4<f32>,
+    im: vec4<f32>,
+}
+
+// sample x of the stored rows of pair y, of group z of four detector rows
+fn stored_samples(id: vec3<u32>) -> Samples {
+    var samples = Samples();
     // sample m is stored at m + 1: one zero before and two behind let the back-projection clamp instead of branch
     if id.x >= 1u && id.x <= params.n_out {
         let m = id.x - 1u;
@@ -228,15 +229,29 @@ fn gather_filtered(@builtin(global_invocation_id) id: vec3<u32>) {
         for (var lane = 0u; lane < 4u; lane += 1u) {
             let source = ((4u * id.z + lane) * params.upsample + phase) * params.n_pairs + id.y;
             let value = fine_lines[source * params.n_fft + at];
-            re[lane] = value.x;
-            im[lane] = value.y;
+            samples.re[lane] = value.x;
+            samples.im[lane] = value.y;
         }
     }
-    let row = (id.z * params.n_angles + 2u * id.y) * params.row_stride;
-    filtered[row + id.x] = re;
-    if 2u * id.y + 1u < params.n_angles {
-        filtered[row + params.row_stride + id.x] = im;
+    return samples;
+}
+
+// x: sample of the stored row, y: pair, z: group of four detector rows
+@compute @workgroup_size(256)
+fn gather_filtered(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= params.row_stride {
+        return;
     }
+    let samples = stored_samples(id);
+    let row = (id.z * params.n_angles + 2u * id.y) * params.row_stride;
+    filtered[row + id.x] = samples.re;
+    if 2u * id.y + 1u < params.n_angles {
+        filtered[row + params.row_stride + id.x] = samples.im;
+    }
+}
+
+fn packed(value: vec4<f32>) -> vec2<u32> {
+    return vec2(pack2x16float(value.xy), pack2x16float(value.zw));
 }
 
 // x: sample of the stored row, y: pair, z: group of four detector rows
@@ -245,23 +260,10 @@ fn gather_filtered_half(@builtin(global_invocation_id) id: vec3<u32>) {
     if id.x >= params.row_stride {
         return;
     }
-    var re = vec4<f32>();
-    var im = vec4<f32>();
-    // sample m is stored at m + 1: one zero before and two behind let the back-projection clamp instead of branch
-    if id.x >= 1u && id.x <= params.n_out {
-        let m = id.x - 1u;
-        let phase = m % params.upsample;
-        let at = m / params.upsample;
-        for (var lane = 0u; lane < 4u; lane += 1u) {
-            let source = ((4u * id.z + lane) * params.upsample + phase) * params.n_pairs + id.y;
-            let value = fine_lines[source * params.n_fft + at];
-            re[lane] = value.x;
-            im[lane] = value.y;
-        }
-    }
+    let samples = stored_samples(id);
     let row = (id.z * params.n_angles + 2u * id.y) * params.row_stride;
-    filtered_half[row + id.x] = vec2(pack2x16float(re.xy), pack2x16float(re.zw));
+    filtered_half[row + id.x] = packed(samples.re);
     if 2u * id.y + 1u < params.n_angles {
-        filtered_half[row + params.row_stride + id.x] = vec2(pack2x16float(im.xy), pack2x16float(im.zw));
+        filtered_half[row + params.row_stride + id.x] = packed(samples.im);
     }
 }

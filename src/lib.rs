@@ -59,6 +59,7 @@ pub mod record;
 pub mod report;
 pub mod scan;
 pub mod simulate;
+mod stats;
 pub mod stop;
 
 pub use config::Config;

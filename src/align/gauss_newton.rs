@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use super::motion::RigidMotion;
 use super::pyramid::{Frame, Level};
 use super::resample::warped;
+use crate::stats::middle;
 
 /// Tukey's constant: 95 % efficiency for normal residuals.
 const TUKEY: f64 = 4.685;
@@ -388,11 +389,6 @@ fn sampled<T: Send>(
     parts.into_iter().flatten().collect()
 }
 
-fn median(values: &mut [f64]) -> Option<f64> {
-    let middle = values.len() / 2;
-    (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
-}
-
 /// Median absolute residual.
 fn median_residual(
     level: &Level,
@@ -400,9 +396,10 @@ fn median_residual(
     motion: &RigidMotion,
     grey: Grey,
 ) -> Option<f64> {
-    median(&mut sampled(level, motion, |at| {
+    let mut residuals = sampled(level, motion, |at| {
         grey.residual(level.reference[at], target[at]).abs()
-    }))
+    });
+    middle(&mut residuals, f64::total_cmp)
 }
 
 /// Grey values from medians, which changed regions do not rule; from mean and spread where more than half of the
@@ -413,9 +410,9 @@ fn first_grey(level: &Level, target: &Array3<f32>, motion: &RigidMotion) -> Opti
     });
     let robust = [0, 1].map(|side| {
         let mut values: Vec<f64> = pairs.iter().map(|pair| pair[side]).collect();
-        let middle = median(&mut values)?;
-        values.iter_mut().for_each(|v| *v = (*v - middle).abs());
-        Some((middle, median(&mut values)?))
+        let center = middle(&mut values, f64::total_cmp)?;
+        values.iter_mut().for_each(|v| *v = (*v - center).abs());
+        Some((center, middle(&mut values, f64::total_cmp)?))
     });
     let [
         Some((mean_reference, of_reference)),

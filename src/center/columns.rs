@@ -3,10 +3,9 @@
 
 use std::ops::Range;
 
+use crate::stats::median;
 use ndarray::Array2;
 use rayon::prelude::*;
-
-use super::fit::median;
 
 /// Columns whose median a column is compared with; up to half of them may be bad side by side.
 const WINDOW: usize = 11;

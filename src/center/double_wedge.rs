@@ -135,7 +135,7 @@ fn coarse_search(
     for i in 1..metric.len() - 1 {
         if metric[i] <= metric[i - 1] && metric[i] <= metric[i + 1] {
             let around = &metric[i.saturating_sub(window)..(i + window + 1).min(metric.len())];
-            let share = metric[i] / super::fit::median(around.to_vec()).max(f64::MIN_POSITIVE);
+            let share = metric[i] / crate::stats::median(around.to_vec()).max(f64::MIN_POSITIVE);
             if best.is_none_or(|(_, least)| share < least) {
                 best = Some((i, share));
             }
@@ -439,7 +439,7 @@ fn wedge_of(spectrum: &Spectrum, doubled: i64) -> Weights {
             if beyond.len() < 4 {
                 0.0
             } else {
-                super::fit::median(beyond)
+                crate::stats::median(beyond)
             }
         })
         .collect();

@@ -1,5 +1,7 @@
 //! A robust line through the answers at several heights.
 
+use crate::stats::median;
+
 /// One answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Point {
@@ -172,16 +174,6 @@ fn theil_sen(x: &[f64], points: &[Point]) -> f64 {
     } else {
         median(slopes)
     }
-}
-
-/// Middle of the sorted values, the mean of the two middle ones for even counts.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
-    if values.is_empty() {
-        return 0.0;
-    }
-    values.sort_by(f64::total_cmp);
-    let n = values.len();
-    0.5 * (values[(n - 1) / 2] + values[n / 2])
 }
 
 /// Two-sided 95 % quantile of Student's t.

@@ -92,7 +92,7 @@ fn rows_with_sample(source: &dyn SinogramSource) -> Result<Vec<usize>> {
             contrast.push(contrast_of(&line));
         }
     }
-    let contrast: Vec<f64> = contrasts.into_iter().map(super::fit::median).collect();
+    let contrast: Vec<f64> = contrasts.into_iter().map(crate::stats::median).collect();
     let mut sorted = contrast.clone();
     sorted.sort_by(f64::total_cmp);
     let strong = sorted[(sorted.len() - 1) * 9 / 10];
@@ -126,7 +126,7 @@ fn contrast_of(line: &[f64]) -> f64 {
         .windows(3)
         .map(|w| (w[0] - 2.0 * w[1] + w[2]).abs())
         .collect();
-    let sigma = super::fit::median(rough) / (0.6745 * 6f64.sqrt());
+    let sigma = crate::stats::median(rough) / (0.6745 * 6f64.sqrt());
     let square = steps.iter().sum::<f64>() / steps.len() as f64 - 2.0 * sigma * sigma / HALF as f64;
     square.max(0.0).sqrt()
 }

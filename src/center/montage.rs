@@ -37,7 +37,7 @@ pub fn candidates(fit: &AxisFit, row: f64) -> Vec<f64> {
     let middle = fit.at(row);
     let mut all: Vec<f64> = (-4..=4).map(|k| middle + f64::from(k) * step).collect();
     for answers in fit.methods.values() {
-        let answer = super::fit::median(answers.axis_px.clone());
+        let answer = crate::stats::median(answers.axis_px.clone());
         if !answers.axis_px.is_empty() && all.iter().all(|c| (c - answer).abs() > step) {
             all.push(answer);
         }

@@ -8,7 +8,7 @@ fn found(made: &Made, config: &CenterConfig) -> AxisFit {
 }
 
 fn middle_answer(fit: &AxisFit, method: &str) -> f64 {
-    fit::median(fit.methods[method].axis_px.clone())
+    crate::stats::median(fit.methods[method].axis_px.clone())
 }
 
 #[test]

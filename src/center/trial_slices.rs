@@ -9,11 +9,11 @@ use ndarray::{Array2, Array3, Axis};
 
 use super::Answer;
 use super::double_wedge::{bin_columns, vertex_of_five};
-use super::fit::median;
 use crate::config::{FilterWindow, ReconstructConfig};
 use crate::gpu::Device;
 use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
 use crate::reconstruct::{Reconstructor, SliceJob};
+use crate::stats::median;
 
 /// Columns of the first slices, at most.
 const COARSE_COLS: usize = 256;

@@ -7,6 +7,7 @@
 //! beyond five standard deviations of a Poisson number, and the share above one in 1e5, or it changes nothing.
 
 use super::CorrectionCounts;
+use crate::stats::median;
 
 /// One rule and what it touched.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -113,13 +114,6 @@ fn odd(touched: &[Touched], index: usize) -> Option<f64> {
     let by_chance = 5.0 * (usual.max(share) * of).sqrt();
     let counts = (share - usual).abs() * of > by_chance && (share - usual).abs() > LEAST;
     (far && counts).then_some(usual)
-}
-
-/// Mean of the middle two for an even number.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let n = values.len();
-    0.5 * (values[(n - 1) / 2] + values[n / 2])
 }
 
 #[cfg(test)]

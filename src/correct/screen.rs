@@ -14,6 +14,7 @@ use std::ops::Range;
 use crate::config::BadProjections;
 use crate::error::{Error, Result};
 use crate::scan::{FrameStack, Scan};
+use crate::stats::middle;
 
 /// Light of a lost projection, as a share of the median.
 const LOST: f64 = 0.05;
@@ -206,8 +207,7 @@ fn each_frame(
 }
 
 fn median(values: &mut [f64]) -> f64 {
-    let middle = values.len() / 2;
-    *values.select_nth_unstable_by(middle, f64::total_cmp).1
+    middle(values, f64::total_cmp).expect("projections were seen")
 }
 
 /// From the light of every projection, `[band][projection]`.

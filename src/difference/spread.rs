@@ -1,5 +1,7 @@
 //! Middle and width of a distribution of which a part is something else: noise with changed voxels in it.
 
+use crate::stats::middle;
+
 /// Bins of the histogram on each side of zero.
 const HALF: usize = 4096;
 /// Bins per guessed standard deviation.
@@ -82,11 +84,7 @@ fn first_guess(values: impl Iterator<Item = f32>) -> f64 {
 
 /// Middle value; of an even number of values the upper one. 0 of none.
 pub(super) fn median(values: &mut [f32]) -> f32 {
-    if values.is_empty() {
-        return 0.0;
-    }
-    let middle = values.len() / 2;
-    *values.select_nth_unstable_by(middle, f32::total_cmp).1
+    middle(values, f32::total_cmp).unwrap_or(0.0)
 }
 
 struct Histogram {

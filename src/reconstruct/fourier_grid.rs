@@ -11,6 +11,7 @@ use super::SliceJob;
 use super::filter::FilterPlan;
 use super::fourier::gridding::window;
 use super::fourier::{gain, middle};
+use super::radix::{Complex, multiply};
 use crate::error::Result;
 use crate::gpu::{Batch, Gpu, Kernel};
 pub use branches::{Branches, list_branches};
@@ -23,8 +24,6 @@ pub const TILE: usize = 16;
 pub const STEPS: usize = 512;
 /// Cells that a sample reaches to either side.
 pub const REACH: usize = 3;
-
-type Complex = [f32; 2];
 
 /// Parameters of both entry points.
 #[repr(C)]
@@ -196,10 +195,6 @@ impl FourierGridParams {
             self.n_rows as usize * self.u_band as usize * self.n_v as usize,
         )
     }
-}
-
-fn multiply(a: Complex, b: Complex) -> Complex {
-    [a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]]
 }
 
 /// Twin of `spectra`: samples `[group, angle, k]` of real and imaginary parts from the bit-reversed transforms of pairs.

@@ -7,18 +7,15 @@ use bytemuck::{Pod, Zeroable};
 use super::Grid;
 use super::backproject::spans;
 use super::fourier::deapodise;
-use super::ramp_filter::twiddles;
+pub use super::radix::LOCAL;
+use super::radix::{
+    Complex, Direction, conjugate, decimate_in_frequency, for_workgroups, twiddles,
+};
 use crate::error::Result;
 use crate::gpu::{Batch, Gpu, Kernel};
 
 /// The shader.
 pub const SOURCE: &str = include_str!("../../shaders/fourier_transform.wgsl");
-/// Elements that a workgroup transforms, as written in the shader.
-pub const LOCAL: usize = 4096;
-const LOCAL_LINE: &str = "const LOCAL: u32 = 4096u;";
-
-type Complex = [f32; 2];
-
 /// Parameters of all entry points.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -82,68 +79,14 @@ impl FourierTransformParams {
     }
 }
 
-fn add(a: Complex, b: Complex) -> Complex {
-    [a[0] + b[0], a[1] + b[1]]
-}
-
-fn subtract(a: Complex, b: Complex) -> Complex {
-    [a[0] - b[0], a[1] - b[1]]
-}
-
-fn multiply(a: Complex, b: Complex) -> Complex {
-    [a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]]
-}
-
-fn conjugate(a: Complex) -> Complex {
-    [a[0], -a[1]]
-}
-
 /// Twin of `transform_global` and `transform_local`: the inverse transform of every line, bit-reversed.
 ///
 /// # Panics
 /// When `lines` is no whole number of lines.
 pub fn transform_cpu(params: &FourierTransformParams, twiddles: &[Complex], lines: &mut [Complex]) {
-    let n = params.n as usize;
-    let radix_2 = |line: &mut [Complex], block: usize| {
-        let half = block / 2;
-        for first in (0..n).step_by(block) {
-            for j in 0..half {
-                let (a, b) = (line[first + j], line[first + j + half]);
-                line[first + j] = add(a, b);
-                line[first + j + half] =
-                    multiply(subtract(a, b), conjugate(twiddles[j * (n / block)]));
-            }
-        }
-    };
-    for line in lines.chunks_exact_mut(n) {
-        let mut block = n;
-        while block > params.n_local as usize {
-            radix_2(line, block);
-            block /= 2;
-        }
-        if params.n_local.ilog2() % 2 == 1 {
-            radix_2(line, block);
-            block /= 2;
-        }
-        while block >= 4 {
-            let (quarter, step) = (block / 4, n / block);
-            for first in (0..n).step_by(block) {
-                for j in 0..quarter {
-                    let at = first + j;
-                    let [a0, a1, a2, a3] = [0, 1, 2, 3].map(|part| line[at + part * quarter]);
-                    let (even, odd) = (add(a0, a2), add(a1, a3));
-                    let d02 = subtract(a0, a2);
-                    let d13 = [a3[1] - a1[1], a1[0] - a3[0]]; // i (a1 - a3)
-                    let turned =
-                        |value, t: usize| multiply(value, conjugate(twiddles[t * j * step]));
-                    line[at] = add(even, odd);
-                    line[at + quarter] = turned(subtract(even, odd), 2);
-                    line[at + 2 * quarter] = turned(add(d02, d13), 1);
-                    line[at + 3 * quarter] = turned(subtract(d02, d13), 3);
-                }
-            }
-            block = quarter;
-        }
+    let n_local = params.n_local as usize;
+    for line in lines.chunks_exact_mut(params.n as usize) {
+        decimate_in_frequency(Direction::Inverse, n_local, twiddles, line);
     }
 }
 
@@ -269,9 +212,7 @@ impl FourierTransform {
         (n_u, n_v): (usize, usize),
         local: usize,
     ) -> Result<Self> {
-        let fits = (gpu.info().limits.max_compute_workgroup_storage_size as usize / 8).max(4);
-        let local = local.min(LOCAL).min(1 << fits.ilog2());
-        let source = SOURCE.replace(LOCAL_LINE, &format!("const LOCAL: u32 = {local}u;"));
+        let (local, source) = for_workgroups(gpu, SOURCE, local);
         let kernel = |entry| Kernel::new(gpu, &source, entry);
         Ok(FourierTransform {
             local,

@@ -18,6 +18,7 @@ pub mod fourier_grid;
 pub mod fourier_transform;
 pub mod geometry;
 pub mod on_gpu;
+mod radix;
 pub mod ramp_filter;
 pub mod self_test;
 #[cfg(test)]

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use super::filter::FilterPlan;
 use super::fourier::Fourier;
 use super::ramp_filter::{LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers};
-use super::{Grid, SliceJob};
+use super::{Grid, SliceJob, check};
 use crate::config::ReconstructMethod;
 use crate::correct::line_integrals::{CountSlab, LineIntegrals, Touched, check_slab};
 use crate::error::{Error, Result};
@@ -233,9 +233,9 @@ impl GpuEngine {
         axis_px: &[f64],
         out: ArrayViewMut3<'_, f32>,
     ) -> Result<()> {
-        check_shape(
+        check(
             "sinograms [row, angle, col]",
-            [axis_px.len(), self.n_angles, self.plan.n_cols],
+            &[axis_px.len(), self.n_angles, self.plan.n_cols],
             sinograms.shape(),
         )?;
         self.run(Input::LineIntegrals(sinograms), axis_px, out)
@@ -293,9 +293,9 @@ impl GpuEngine {
         mut out: ArrayViewMut3<'_, f32>,
     ) -> Result<()> {
         let n_rows = axis_px.len();
-        check_shape(
+        check(
             "slices [z, y, x]",
-            [n_rows, self.grid.n_y, self.grid.n_x],
+            &[n_rows, self.grid.n_y, self.grid.n_x],
             out.shape(),
         )?;
         let mut running: Option<Range<usize>> = None;
@@ -570,18 +570,6 @@ fn not_prepared() -> Error {
         problem: "counts were handed over before the memory of the corrections was taken".into(),
         hint: "report this; --device cpu avoids it".into(),
     }
-}
-
-fn check_shape(what: &str, expected: [usize; 3], found: &[usize]) -> Result<()> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(Error::Shape {
-        what: what.into(),
-        expected: expected.to_vec(),
-        found: found.to_vec(),
-        hint: "one rotation axis per row, and the columns, projections and grid of the job".into(),
-    })
 }
 
 #[cfg(test)]

@@ -5,15 +5,15 @@ use std::f64::consts::PI;
 use bytemuck::{Pod, Zeroable};
 
 use super::filter::FilterPlan;
+use super::radix::{
+    Complex, Direction, add, conjugate, decimate_in_frequency, for_workgroups, multiply, subtract,
+};
+pub use super::radix::{LOCAL, twiddles};
 use crate::error::Result;
 use crate::gpu::{Batch, Gpu, Kernel};
 
 /// The shader.
 pub const SOURCE: &str = include_str!("../../shaders/ramp_filter.wgsl");
-/// Elements that a workgroup transforms, as written in the shader.
-pub const LOCAL: usize = 4096;
-const LOCAL_LINE: &str = "const LOCAL: u32 = 4096u;";
-
 /// Parameters of all entry points.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -127,17 +127,6 @@ impl RampFilterLens {
     }
 }
 
-/// exp(-2 pi i t / n), `[n]`, from f64.
-#[must_use]
-pub fn twiddles(n: usize) -> Vec<[f32; 2]> {
-    (0..n)
-        .map(|t| {
-            let (sin, cos) = (-2.0 * PI * t as f64 / n as f64).sin_cos();
-            [cos as f32, sin as f32]
-        })
-        .collect()
-}
-
 /// What the spectrum of a row with this axis is multiplied by, `[phase, n_fft / 2 + 1]`, from f64.
 ///
 /// Phase p gives the samples p, p + upsample, ...: its spectrum is turned by another p / upsample pixels. The Nyquist
@@ -161,24 +150,6 @@ pub fn multipliers(plan: &FilterPlan, axis_px: f64) -> Vec<[f32; 2]> {
         ]);
     }
     all
-}
-
-type Complex = [f32; 2];
-
-fn add(a: Complex, b: Complex) -> Complex {
-    [a[0] + b[0], a[1] + b[1]]
-}
-
-fn subtract(a: Complex, b: Complex) -> Complex {
-    [a[0] - b[0], a[1] - b[1]]
-}
-
-fn multiply(a: Complex, b: Complex) -> Complex {
-    [a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]]
-}
-
-fn conjugate(a: Complex) -> Complex {
-    [a[0], -a[1]]
 }
 
 /// Twin of the shader: filtered rows `[row / 4, angle, sample]` of line integrals `[row, angle, col]`.
@@ -223,7 +194,8 @@ pub fn ramp_filter_cpu(
                 );
                 *value = [re, im];
             }
-            forward_cpu(params, &twiddles, &mut line);
+            let n_local = params.n_local as usize;
+            decimate_in_frequency(Direction::Forward, n_local, &twiddles, &mut line);
             for phase in 0..upsample {
                 let half_spectrum = (row * upsample + phase) * (n_fft / 2 + 1);
                 for (index, value) in fine_line.iter_mut().enumerate() {
@@ -267,47 +239,6 @@ fn extended(
     let left = line_integrals[first];
     let right = line_integrals[first + n_cols - 1];
     (right * roll_off[column - n_cols] + left * roll_off[n_fft - 1 - column]) * weights[angle]
-}
-
-fn forward_cpu(params: &RampFilterParams, twiddles: &[Complex], line: &mut [Complex]) {
-    let n_fft = params.n_fft as usize;
-    let radix_2 = |line: &mut [Complex], block: usize| {
-        let half = block / 2;
-        for first in (0..n_fft).step_by(block) {
-            for j in 0..half {
-                let (a, b) = (line[first + j], line[first + j + half]);
-                line[first + j] = add(a, b);
-                line[first + j + half] = multiply(subtract(a, b), twiddles[j * (n_fft / block)]);
-            }
-        }
-    };
-    let mut block = n_fft;
-    while block > params.n_local as usize {
-        radix_2(line, block);
-        block /= 2;
-    }
-    if params.n_local.ilog2() % 2 == 1 {
-        radix_2(line, block);
-        block /= 2;
-    }
-    while block >= 4 {
-        let quarter = block / 4;
-        let step = n_fft / block;
-        for first in (0..n_fft).step_by(block) {
-            for j in 0..quarter {
-                let at = first + j;
-                let [a0, a1, a2, a3] = [0, 1, 2, 3].map(|part| line[at + part * quarter]);
-                let (even, odd) = (add(a0, a2), add(a1, a3));
-                let d02 = subtract(a0, a2);
-                let d13 = [a1[1] - a3[1], a3[0] - a1[0]]; // -i (a1 - a3)
-                line[at] = add(even, odd);
-                line[at + quarter] = multiply(subtract(even, odd), twiddles[2 * j * step]);
-                line[at + 2 * quarter] = multiply(add(d02, d13), twiddles[j * step]);
-                line[at + 3 * quarter] = multiply(subtract(d02, d13), twiddles[3 * j * step]);
-            }
-        }
-        block = quarter;
-    }
 }
 
 fn inverse_cpu(params: &RampFilterParams, twiddles: &[Complex], line: &mut [Complex]) {
@@ -457,9 +388,7 @@ impl RampFilter {
     /// # Errors
     /// [`crate::Error::Gpu`] when the driver refuses a kernel.
     pub fn new(gpu: &Gpu, plan: &FilterPlan, local: usize) -> Result<Self> {
-        let fits = (gpu.info().limits.max_compute_workgroup_storage_size as usize / 8).max(4);
-        let local = local.min(LOCAL).min(1 << fits.ilog2());
-        let source = SOURCE.replace(LOCAL_LINE, &format!("const LOCAL: u32 = {local}u;"));
+        let (local, source) = for_workgroups(gpu, SOURCE, local);
         let kernel = |entry| Kernel::new(gpu, &source, entry);
         Ok(RampFilter {
             local,

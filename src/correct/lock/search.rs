@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::super::bad_pixels::lagrange;
 use super::Verdict;
 use super::evidence::{Evidence, PARTS};
+use crate::stats::middle;
 
 /// Side of the blocks that share one scale \[px\]; blocks are counted from the first row of the detector.
 const BLOCK: usize = 8;
@@ -81,9 +82,9 @@ struct Scales {
 impl Scales {
     fn measure(evidence: &Evidence, held: &Range<usize>, block: usize) -> Scales {
         let n_cols = evidence.bad.ncols();
-        let middle = block * BLOCK + BLOCK / 2;
-        let low = middle.saturating_sub(WINDOW[0]).max(held.start) - held.start;
-        let high = (middle + WINDOW[0] + 1).min(held.end) - held.start;
+        let of_block = block * BLOCK + BLOCK / 2;
+        let low = of_block.saturating_sub(WINDOW[0]).max(held.start) - held.start;
+        let high = (of_block + WINDOW[0] + 1).min(held.end) - held.start;
         let mut of_block = vec![[[LEAST_SCALE; WIDEST]; WIDEST]; n_cols.div_ceil(BLOCK)];
         let mut sizes = Vec::new();
         for left in 1..=WIDEST {
@@ -121,7 +122,9 @@ impl Scales {
                             sizes.push((power / PARTS as f32).sqrt());
                         }
                     }
-                    let median = median(&mut sizes).max(LEAST_SCALE);
+                    let median = middle(&mut sizes, f32::total_cmp)
+                        .unwrap_or(0.0)
+                        .max(LEAST_SCALE);
                     scale[left - 1][right - 1] = median;
                     scale[right - 1][left - 1] = median;
                 }
@@ -147,15 +150,6 @@ impl Scales {
         }
         wider * scale[left - 1][right - 1]
     }
-}
-
-/// Middle value; 0 of nothing.
-fn median(values: &mut [f32]) -> f32 {
-    if values.is_empty() {
-        return 0.0;
-    }
-    let middle = values.len() / 2;
-    *values.select_nth_unstable_by(middle, f32::total_cmp).1
 }
 
 /// Anomaly of a pixel that all scans share.

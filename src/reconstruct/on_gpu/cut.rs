@@ -47,25 +47,15 @@ impl Cut {
                 .bytes();
             largest <= max_bytes && all <= block_bytes
         };
-        let mut angles = n_angles.min(MAX_RAYS);
-        while angles > 2 && !fits(1, angles) {
-            angles = (angles / 2).next_multiple_of(2);
-        }
-        let band_rows =
-            ((max_bytes / (16 * grid.n_x as u64)) as usize / TILE * TILE).clamp(TILE, 65_504);
-        // 65535 workgroups along an axis are always there; along z they count rows times phases
-        let most = if band_rows < grid.n_y { 1 } else { 64 };
-        let mut packs = (VOXELS_PER_DISPATCH / (grid.n_x * grid.n_y)).clamp(1, most);
-        let slice_bytes = |packs: usize| 16 * (packs * grid.n_x * band_rows.min(grid.n_y)) as u64;
-        while packs > 1 && !(fits(packs, angles) && slice_bytes(packs) <= max_bytes) {
-            packs -= 1;
-        }
-        Cut {
-            packs,
-            angles,
-            band_rows,
-            updates: updates_per_dispatch(kind),
-        }
+        let row_bytes = 16 * grid.n_x as u64;
+        Cut::fitting(
+            grid,
+            n_angles.min(MAX_RAYS),
+            kind,
+            max_bytes,
+            row_bytes,
+            fits,
+        )
     }
 
     /// The same for the Fourier method: spectra of all angles are kept, and the launches for each block are many, so blocks are
@@ -91,17 +81,30 @@ impl Cut {
             let largest = integrals.max(lines).max(samples);
             largest <= max_bytes && integrals + lines + samples <= block_bytes
         };
+        let row_bytes = 32 * (grid_length(grid.n_x) / 2 + 1) as u64;
         // workgroups along an axis
-        let mut angles = n_angles.min(65_534);
+        Cut::fitting(grid, n_angles.min(65_534), kind, max_bytes, row_bytes, fits)
+    }
+
+    /// The largest cut, of `angles` at most, whose blocks `fits` takes and whose bands, of `row_bytes` for each row of a pack, are
+    /// no larger than `max_bytes`.
+    fn fitting(
+        grid: &Grid,
+        mut angles: usize,
+        kind: AdapterKind,
+        max_bytes: u64,
+        row_bytes: u64,
+        fits: impl Fn(usize, usize) -> bool,
+    ) -> Cut {
         while angles > 2 && !fits(1, angles) {
             angles = (angles / 2).next_multiple_of(2);
         }
-        let row = 32 * (grid_length(grid.n_x) / 2 + 1) as u64;
-        let band_rows = ((max_bytes / row) as usize / TILE * TILE).clamp(TILE, 65_504);
+        let band_rows = ((max_bytes / row_bytes) as usize / TILE * TILE).clamp(TILE, 65_504);
+        // 65535 workgroups along an axis are always there; along z they count rows times phases
         let most = if band_rows < grid.n_y { 1 } else { 64 };
         let mut packs = (VOXELS_PER_DISPATCH / (grid.n_x * grid.n_y)).clamp(1, most);
-        let kept = |packs: usize| row * (packs * band_rows.min(grid.n_y)) as u64;
-        while packs > 1 && !(fits(packs, angles) && kept(packs) <= max_bytes) {
+        let band_bytes = |packs: usize| row_bytes * (packs * band_rows.min(grid.n_y)) as u64;
+        while packs > 1 && !(fits(packs, angles) && band_bytes(packs) <= max_bytes) {
             packs -= 1;
         }
         Cut {
