@@ -217,7 +217,9 @@ fn run() -> Result<bool, String> {
             adapter.features.join(", ")
         );
     }
-    let Device::Gpu(gpu) = Device::open(wanted.choice).map_err(|error| error.to_string())? else {
+    let Device::Gpu(gpu) =
+        Device::open(wanted.choice.clone()).map_err(|error| error.to_string())?
+    else {
         return Err("there are no kernels to test; give gpu or gpu:N".into());
     };
     eprintln!("{}", gpu.describe());

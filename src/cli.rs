@@ -280,7 +280,7 @@ pub(crate) struct Shared {
     /// Set a key of the config, e.g. --set difference.sigma=4; repeatable
     #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
-    /// auto | cpu | gpu | gpu:N
+    /// auto | cpu | gpu | gpu:N | gpu:N,M
     #[arg(long, global = true)]
     pub(crate) device: Option<String>,
     /// Threads; 0: one per core
@@ -292,6 +292,9 @@ pub(crate) struct Shared {
     /// Format of the volumes
     #[arg(long, global = true, value_enum)]
     pub(crate) format: Option<VolumeFormat>,
+    /// Write the timeline of reading, GPU and writing to this file (Chrome trace format)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
     /// Say more: -v times per stage, -vv every decision
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -393,6 +396,10 @@ impl Shared {
             list.extend(value.map(|value| (key.to_string(), value)))
         };
         push("run.device", self.device.as_ref().map(quoted));
+        push(
+            "run.trace",
+            self.trace.as_ref().map(|file| quoted(file.display())),
+        );
         push(
             "run.threads",
             self.threads.map(|threads| threads.to_string()),

@@ -172,7 +172,7 @@ pub enum AngleUnit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
-    /// `auto`, `cpu`, `gpu` or `gpu:N`.
+    /// `auto`, `cpu`, `gpu`, `gpu:N` or `gpu:N,M`.
     pub device: String,
     /// Threads; 0: one per core.
     pub threads: usize,
@@ -182,6 +182,8 @@ pub struct RunConfig {
     pub memory: String,
     /// Format of the volumes.
     pub format: VolumeFormat,
+    /// File for the timeline of the run (Chrome trace format); empty: none.
+    pub trace: String,
 }
 
 impl Default for RunConfig {
@@ -192,6 +194,7 @@ impl Default for RunConfig {
             scratch: String::new(),
             memory: String::new(),
             format: VolumeFormat::Zarr,
+            trace: String::new(),
         }
     }
 }
@@ -1405,7 +1408,7 @@ impl RunConfig {
     /// `--device` taken apart.
     ///
     /// # Errors
-    /// [`Error::Config`] for anything but `auto`, `cpu`, `gpu` and `gpu:N`.
+    /// [`Error::Config`] for anything but `auto`, `cpu`, `gpu`, `gpu:N` and `gpu:N,M` with different numbers.
     pub fn device_choice(&self) -> Result<DeviceChoice> {
         let text = self.device.trim();
         match text {
@@ -1414,21 +1417,34 @@ impl RunConfig {
             "gpu" => Ok(DeviceChoice::Gpu(None)),
             _ => text
                 .strip_prefix("gpu:")
-                .and_then(|number| number.parse().ok())
-                .map(|number| DeviceChoice::Gpu(Some(number)))
+                .and_then(gpu_numbers)
                 .ok_or_else(|| {
                     Error::config(
                         "run.device",
                         text,
-                        "must be auto, cpu, gpu or gpu:N (see `tomodelta devices`)",
+                        "must be auto, cpu, gpu, gpu:N or gpu:N,M with different numbers (see `tomodelta devices`)",
                     )
                 }),
         }
     }
 }
 
+/// `N` or `N,M,..`, each once.
+fn gpu_numbers(text: &str) -> Option<DeviceChoice> {
+    let numbers: Vec<usize> = text
+        .split(',')
+        .map(|number| number.trim().parse().ok())
+        .collect::<Option<_>>()?;
+    let twice = |(place, number): (usize, &usize)| numbers[..place].contains(number);
+    match numbers[..] {
+        [number] => Some(DeviceChoice::Gpu(Some(number))),
+        _ if numbers.iter().enumerate().any(twice) => None,
+        _ => Some(DeviceChoice::Several(numbers)),
+    }
+}
+
 /// Which device a run asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// A real GPU if there is one, else the CPU.
     Auto,
@@ -1436,6 +1452,8 @@ pub enum DeviceChoice {
     Cpu,
     /// A GPU, the best one or the one of this number; a software adapter counts here.
     Gpu(Option<usize>),
+    /// Several GPUs, two or more different numbers.
+    Several(Vec<usize>),
 }
 
 impl GridConfig {

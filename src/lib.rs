@@ -61,6 +61,7 @@ pub mod scan;
 pub mod simulate;
 mod stats;
 pub mod stop;
+pub mod trace;
 
 pub use config::Config;
 pub use error::{Error, Result};

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::trace::Trace;
+
 /// One kind of work: what it took and what it did.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Work {
@@ -105,6 +107,7 @@ pub struct Progress {
     bars: MultiProgress,
     times: Arc<Mutex<Vec<(String, Duration)>>>,
     meter: Meter,
+    trace: Trace,
     started: Instant,
 }
 
@@ -121,8 +124,21 @@ impl Progress {
             bars: MultiProgress::with_draw_target(target),
             times: Arc::default(),
             meter: Meter::default(),
+            trace: Trace::default(),
             started: Instant::now(),
         }
+    }
+
+    /// The same with a timeline.
+    #[must_use]
+    pub fn with_trace(self, trace: Trace) -> Self {
+        Progress { trace, ..self }
+    }
+
+    /// The timeline; off unless it was asked for.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     /// Where the time goes.
@@ -163,6 +179,7 @@ impl Progress {
             name: name.to_string(),
             started: Instant::now(),
             times: self.times.clone(),
+            trace: self.trace.clone(),
         }
     }
 
@@ -185,9 +202,16 @@ pub struct Stage {
     name: String,
     started: Instant,
     times: Arc<Mutex<Vec<(String, Duration)>>>,
+    trace: Trace,
 }
 
 impl Stage {
+    /// The timeline of the run.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
     /// Advances the bar.
     pub fn inc(&self, steps: u64) {
         self.bar.inc(steps);

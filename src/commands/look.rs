@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 use tomodelta::center;
 use tomodelta::config::{CenterMethod, Config, DEFAULT_TOML, DeviceChoice};
 use tomodelta::gpu::{self, Device};
 use tomodelta::io;
 use tomodelta::plan::human_bytes;
-use tomodelta::reconstruct::self_test::self_test;
+use tomodelta::reconstruct::self_test::{Report, self_test};
 
 use tomodelta::pipeline::steady::Steadied;
 
@@ -141,22 +141,31 @@ pub(crate) fn devices(
     super::progress(shared);
     let config = super::config_of(shared, Vec::new())?;
     let adapters = gpu::list();
-    let report = if test {
+    let reports: Vec<Report> = if test {
         let choice = match config.run.device_choice()? {
             DeviceChoice::Auto | DeviceChoice::Cpu => DeviceChoice::Gpu(None),
             choice => choice,
         };
         match Device::open(choice)? {
-            Device::Gpu(gpu) => Some(self_test(&gpu, sizes)?),
-            Device::Cpu => None,
+            Device::Gpu(gpu) => vec![self_test(&gpu, sizes)?],
+            Device::Several(gpus) => gpus
+                .iter()
+                .map(|gpu| self_test(gpu, sizes))
+                .collect::<tomodelta::error::Result<_>>()?,
+            Device::Cpu => Vec::new(),
         }
     } else {
-        None
+        Vec::new()
     };
     if json {
+        let test: Value = match &reports[..] {
+            [one] => json!(one),
+            [] => Value::Null,
+            several => json!(several),
+        };
         println!(
             "{}",
-            serde_json::to_string_pretty(&json!({ "adapters": adapters, "test": report }))?
+            serde_json::to_string_pretty(&json!({ "adapters": adapters, "test": test }))?
         );
     } else {
         if adapters.is_empty() {
@@ -184,12 +193,9 @@ pub(crate) fn devices(
                 adapter.features.join(", ")
             );
         }
-        if let Some(report) = &report {
+        for report in &reports {
             println!("{report}");
         }
     }
-    Ok(match &report {
-        Some(report) if !report.passed() => 1,
-        _ => 0,
-    })
+    Ok(u8::from(!reports.iter().all(Report::passed)))
 }

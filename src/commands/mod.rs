@@ -13,6 +13,7 @@ use tomodelta::pipeline::output::Existing;
 use tomodelta::pipeline::{self, Session};
 use tomodelta::plan::{self, Plan};
 use tomodelta::progress::Progress;
+use tomodelta::trace::Trace;
 
 use crate::cli::{Command, Shared, quoted};
 
@@ -265,6 +266,14 @@ fn session(shared: &Shared, config: &Config, existing: Existing) -> Result<Sessi
     let progress = progress(shared);
     threads(config)?;
     let device = Device::open(config.run.device_choice()?)?;
+    let file = Some(&config.run.trace).filter(|file| !file.is_empty());
+    let progress = if shared.verbose > 0 || file.is_some() {
+        let trace = Trace::on(file.map(Into::into));
+        device.set_trace(&trace);
+        progress.with_trace(trace)
+    } else {
+        progress
+    };
     log::info!("device: {}", device.describe());
     Ok(Session {
         device,
@@ -282,13 +291,17 @@ fn threads(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Wall time per stage and where it went, with `-v`.
+/// Wall time per stage, where it went and per lane, with `-v`; the timeline where it was asked for.
 fn times(shared: &Shared, progress: &Progress) {
     if shared.verbose > 0 {
         for (name, time) in progress.times() {
             eprintln!("{:>10.2} s  {name}", time.as_secs_f64());
         }
         eprint!("{}", progress.meter().table(progress.wall()));
+        eprint!("{}", progress.trace().summary());
+    }
+    if let Err(error) = progress.trace().write() {
+        log::warn!("{error}");
     }
 }
 

@@ -7,6 +7,7 @@ use wgpu::BufferUsages;
 
 use super::{Gpu, Ticket};
 use crate::error::{Error, Result};
+use crate::trace::Lane;
 
 impl Gpu {
     /// A buffer that kernels read and write, `len` elements of `T`; its content starts as zeros.
@@ -215,7 +216,9 @@ impl Readback {
             .buffer
             .get_mapped_range(..)
             .map_err(|error| failed(error.to_string()))?;
+        let span = gpu.trace().span(Lane::Download, "slices");
         consume(bytemuck::cast_slice(&view));
+        drop(span);
         drop(view);
         self.buffer.unmap();
         Ok(())

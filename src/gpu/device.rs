@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::config::DeviceChoice;
 use crate::error::{Error, Result};
+use crate::trace::Trace;
 
 /// What an adapter is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,6 +69,7 @@ pub struct Gpu {
     pub(super) limits: wgpu::Limits,
     info: AdapterInfo,
     faults: Arc<Mutex<Vec<Fault>>>,
+    trace: Mutex<Trace>,
 }
 
 /// A submitted batch, to wait for.
@@ -101,6 +103,12 @@ fn adapters() -> Vec<wgpu::Adapter> {
     descriptor.backends = backends;
     // validation layers are for those who debug a driver; the checks of wgpu itself are always on
     descriptor.flags = wgpu::InstanceFlags::empty();
+    // where the driver tells how much memory is free, what would take more is refused, and the work is cut smaller; other
+    // programs and the staging buffers of the driver keep the rest
+    descriptor.memory_budget_thresholds = wgpu::MemoryBudgetThresholds {
+        for_resource_creation: Some(90),
+        for_device_loss: None,
+    };
     pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
 }
 
@@ -178,6 +186,8 @@ pub(super) fn open(choice: DeviceChoice) -> Result<Option<Gpu>> {
         DeviceChoice::Cpu => return Ok(None),
         DeviceChoice::Auto => None,
         DeviceChoice::Gpu(number) => Some(number),
+        // opened one by one
+        DeviceChoice::Several(numbers) => Some(numbers.first().copied()),
     };
     let adapters = adapters();
     let infos = describe_all(&adapters);
@@ -210,7 +220,26 @@ pub(super) fn open(choice: DeviceChoice) -> Result<Option<Gpu>> {
 
 impl Gpu {
     fn open(adapter: &wgpu::Adapter, info: AdapterInfo) -> Result<Gpu> {
-        let limits = adapter.limits();
+        Self::open_within(adapter, info, adapter.limits())
+    }
+
+    /// The best GPU, software ones included, as if its limits were those that `change` leaves.
+    #[cfg(test)]
+    pub(crate) fn limited(change: impl FnOnce(&mut wgpu::Limits)) -> Option<Arc<Gpu>> {
+        let adapters = adapters();
+        let infos = describe_all(&adapters);
+        let adapter = &adapters[best(&infos, true)?];
+        let mut limits = adapter.limits();
+        change(&mut limits);
+        let info = describe(0, adapter);
+        Self::open_within(adapter, info, limits).ok().map(Arc::new)
+    }
+
+    fn open_within(
+        adapter: &wgpu::Adapter,
+        info: AdapterInfo,
+        limits: wgpu::Limits,
+    ) -> Result<Gpu> {
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("tomodelta"),
             required_features: adapter.features()
@@ -250,6 +279,7 @@ impl Gpu {
             limits,
             info,
             faults,
+            trace: Mutex::default(),
         })
     }
 
@@ -257,6 +287,20 @@ impl Gpu {
     #[must_use]
     pub fn info(&self) -> &AdapterInfo {
         &self.info
+    }
+
+    /// Keeps the times of its work in `trace` from now on.
+    pub fn set_trace(&self, trace: Trace) {
+        *self.trace.lock().unwrap_or_else(PoisonError::into_inner) = trace;
+    }
+
+    /// The timeline; off unless it was set.
+    #[must_use]
+    pub fn trace(&self) -> Trace {
+        self.trace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// `NAME (backend, driver)`.

@@ -1,9 +1,12 @@
 //! Kernels, and batches of launches.
 
+use std::time::Instant;
+
 use bytemuck::Pod;
 
 use super::{Gpu, Ticket, Timer};
 use crate::error::{Error, Result};
+use crate::trace::Lane;
 
 /// One entry point of a shader.
 ///
@@ -54,6 +57,7 @@ impl Kernel {
 pub struct Batch<'a> {
     gpu: &'a Gpu,
     pub(super) encoder: wgpu::CommandEncoder,
+    label: String,
     timer: Option<&'a Timer>,
 }
 
@@ -67,6 +71,7 @@ impl Gpu {
         Batch {
             gpu: self,
             encoder,
+            label: label.to_string(),
             timer: None,
         }
     }
@@ -167,6 +172,14 @@ impl<'a> Batch<'a> {
         if let Some(timer) = self.timer {
             timer.resolve(&mut self.encoder);
         }
-        Ticket(self.gpu.queue.submit([self.encoder.finish()]))
+        let ticket = Ticket(self.gpu.queue.submit([self.encoder.finish()]));
+        let trace = self.gpu.trace();
+        if trace.is_on() {
+            let (begin, lane) = (Instant::now(), Lane::Gpu(self.gpu.info().number));
+            self.gpu
+                .queue
+                .on_submitted_work_done(move || trace.ended(lane, &self.label, begin));
+        }
+        ticket
     }
 }

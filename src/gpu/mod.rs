@@ -30,6 +30,8 @@ pub enum Device {
     Cpu,
     /// A GPU.
     Gpu(std::sync::Arc<Gpu>),
+    /// Several; the slices of a slab are dealt out among them.
+    Several(Vec<std::sync::Arc<Gpu>>),
 }
 
 impl Device {
@@ -41,6 +43,17 @@ impl Device {
     /// # Errors
     /// [`crate::Error::Gpu`] when a GPU was asked for and there is none, or when it cannot be opened.
     pub fn open(choice: DeviceChoice) -> Result<Device> {
+        if let DeviceChoice::Several(numbers) = &choice {
+            let mut gpus = Vec::with_capacity(numbers.len());
+            for &number in numbers {
+                match Device::open(DeviceChoice::Gpu(Some(number)))? {
+                    Device::Gpu(gpu) => gpus.push(gpu),
+                    Device::Several(more) => gpus.extend(more),
+                    Device::Cpu => {}
+                }
+            }
+            return Ok(Device::Several(gpus));
+        }
         Ok(device::open(choice)?.map_or(Device::Cpu, |gpu| Device::Gpu(std::sync::Arc::new(gpu))))
     }
 
@@ -50,6 +63,19 @@ impl Device {
         match self {
             Device::Cpu => format!("cpu ({})", instruction_set()),
             Device::Gpu(gpu) => gpu.describe(),
+            Device::Several(gpus) => {
+                let all: Vec<String> = gpus.iter().map(|gpu| gpu.describe()).collect();
+                all.join(" and ")
+            }
+        }
+    }
+
+    /// Keeps the times of the GPUs in `trace` from now on.
+    pub fn set_trace(&self, trace: &crate::trace::Trace) {
+        match self {
+            Device::Cpu => {}
+            Device::Gpu(gpu) => gpu.set_trace(trace.clone()),
+            Device::Several(gpus) => gpus.iter().for_each(|gpu| gpu.set_trace(trace.clone())),
         }
     }
 }

@@ -8,6 +8,7 @@ use wgpu::BufferUsages;
 
 use super::{Batch, Gpu, Ticket};
 use crate::error::{Error, Result};
+use crate::trace::Lane;
 
 /// Bytes that a thread copies at a time.
 const CHUNK: usize = 1 << 16;
@@ -51,6 +52,7 @@ impl Staging {
             hint: "run again, with --device cpu if it recurs".into(),
         };
         self.reclaim(gpu)?;
+        let _span = gpu.trace().span(Lane::Upload, "fill");
         let bytes: usize = parts.iter().map(|part| size_of_val(*part)).sum();
         let padded = (bytes as u64).next_multiple_of(4);
         if padded > self.buffer.size() {

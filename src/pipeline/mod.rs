@@ -1022,7 +1022,7 @@ fn recipe_text(config: &Config) -> Result<String> {
 fn first_change(old: &str, new: &str) -> Option<String> {
     // how fast the work is done does not change the result; the device does: another one may take another method
     let counts = |line: &&str| {
-        !["threads", "memory", "scratch"]
+        !["threads", "memory", "scratch", "trace"]
             .iter()
             .any(|key| line.starts_with(&format!("{key} =")))
     };

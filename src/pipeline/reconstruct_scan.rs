@@ -21,6 +21,7 @@ use crate::reconstruct::{Reconstructor, SliceJob};
 use crate::record::ValueRange;
 use crate::scan::Sinograms;
 use crate::stop;
+use crate::trace::{Lane, Trace};
 
 /// How the sample of a scan stands against its reference: in the slice plane, and along the height.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -214,9 +215,17 @@ impl ScanJob<'_> {
         let (to_reconstruct, prepared) = mpsc::sync_channel(0);
         let (to_consume, finished) = mpsc::sync_channel(0);
         let mut rows = std::thread::scope(|scope| {
-            let producer =
-                scope.spawn(move || prepare(rows, first, slabs, self.meter, &to_reconstruct));
-            let consumer = scope.spawn(move || consume_all(&finished, consume));
+            let producer = scope.spawn(|| {
+                prepare(
+                    rows,
+                    first,
+                    slabs,
+                    self.meter,
+                    to_reconstruct,
+                    stage.trace(),
+                )
+            });
+            let consumer = scope.spawn(|| consume_all(finished, consume, stage.trace()));
             let worked =
                 self.reconstruct(&mut reconstructor, prepared, &to_consume, &mut state, stage);
             drop(to_consume);
@@ -389,17 +398,20 @@ fn prepare<'a>(
     first: Option<Prepared>,
     slabs: VecDeque<Range<usize>>,
     meter: Option<&Meter>,
-    to: &mpsc::SyncSender<Result<Prepared>>,
+    to: mpsc::SyncSender<Result<Prepared>>,
+    trace: &Trace,
 ) -> ShiftedRows<'a> {
     let on_device = first.is_some();
     if first.is_some_and(|first| to.send(Ok(first)).is_err()) {
         return rows;
     }
     for slices in slabs {
+        let span = trace.span(Lane::Read, "rows");
         let slab = stop::check().and_then(|()| match on_device {
             true => count(&mut rows, slices),
             false => correct(&mut rows, slices, meter),
         });
+        drop(span);
         let failed = slab.is_err();
         if to.send(slab).is_err() || failed {
             break;
@@ -412,10 +424,12 @@ fn prepare<'a>(
 type Finished = (usize, Array3<f32>, JobState);
 
 fn consume_all(
-    finished: &mpsc::Receiver<Finished>,
+    finished: mpsc::Receiver<Finished>,
     mut consume: impl FnMut(usize, ArrayView3<'_, f32>, &JobState) -> Result<()>,
+    trace: &Trace,
 ) -> Result<()> {
     for (first, slices, state) in finished {
+        let _span = trace.span(Lane::Write, "slices");
         consume(first, slices.view(), &state)?;
     }
     Ok(())

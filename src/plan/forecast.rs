@@ -98,7 +98,9 @@ pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -
     }
     let seconds = match device {
         Device::Cpu => correct + reconstruct + read + write + align + change,
-        Device::Gpu(_) => (correct + read + write).max(reconstruct) + align + change,
+        Device::Gpu(_) | Device::Several(_) => {
+            (correct + read + write).max(reconstruct) + align + change
+        }
     };
     let parts = [
         ("reading", read),

@@ -36,7 +36,7 @@ use crate::gpu::Device;
 use fbp::CpuFbp;
 use fourier::Fourier;
 use geometry::{Grid, Ray};
-use on_gpu::GpuEngine;
+use on_gpu::{GpuEngine, several};
 
 /// Everything about a slice that does not depend on its row.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,6 +105,7 @@ pub struct Spent {
 enum Engine {
     Fbp(CpuFbp),
     Gpu(Box<GpuEngine>),
+    Several(Vec<GpuEngine>),
     Fourier(Fourier),
 }
 
@@ -117,6 +118,10 @@ impl Reconstructor {
         let method = job.config.method;
         let engine = match device {
             Device::Gpu(gpu) => Engine::Gpu(Box::new(GpuEngine::new(gpu.clone(), &job)?)),
+            Device::Several(gpus) => {
+                let engines = gpus.iter().map(|gpu| GpuEngine::new(gpu.clone(), &job));
+                Engine::Several(engines.collect::<Result<_>>()?)
+            }
             Device::Cpu => match method {
                 ReconstructMethod::Fbp => Engine::Fbp(CpuFbp::new(&job)?),
                 ReconstructMethod::Fourier => Engine::Fourier(Fourier::new(&job)?),
@@ -150,7 +155,7 @@ impl Reconstructor {
     fn spend(&mut self, rows: usize, time: Duration, filtering: Option<Duration>) {
         let name = match &self.engine {
             Engine::Fbp(_) => "back-project",
-            Engine::Gpu(_) => "reconstruct on the GPU",
+            Engine::Gpu(_) | Engine::Several(_) => "reconstruct on the GPU",
             Engine::Fourier(_) => "Fourier reconstruction",
         };
         let updates = self.updates_per_slice * rows as u64;
@@ -197,6 +202,7 @@ impl Reconstructor {
         match &mut self.engine {
             Engine::Fbp(fbp) => filtering = Some(fbp.slab(sinograms, axis_px, out)),
             Engine::Gpu(fbp) => fbp.slab(sinograms, axis_px, out)?,
+            Engine::Several(engines) => several::slab(engines, sinograms, axis_px, out)?,
             Engine::Fourier(fourier) => fourier.slab(sinograms, axis_px, out),
         }
         self.spend(rows, started.elapsed(), filtering);
@@ -210,6 +216,7 @@ impl Reconstructor {
     pub fn takes(&mut self, slab: &CountSlab) -> Result<()> {
         match &mut self.engine {
             Engine::Gpu(engine) => engine.prepare(slab),
+            Engine::Several(engines) => engines.iter_mut().try_for_each(|one| one.prepare(slab)),
             Engine::Fbp(_) | Engine::Fourier(_) => Err(no_gpu()),
         }
     }
@@ -228,6 +235,7 @@ impl Reconstructor {
         let started = Instant::now();
         let touched = match &mut self.engine {
             Engine::Gpu(engine) => engine.slab_of_counts(slab, axis_px, out)?,
+            Engine::Several(engines) => several::slab_of_counts(engines, slab, axis_px, out)?,
             Engine::Fbp(_) | Engine::Fourier(_) => return Err(no_gpu()),
         };
         self.spend(axis_px.len(), started.elapsed(), None);
@@ -238,7 +246,7 @@ impl Reconstructor {
     #[must_use]
     pub fn off_device(&self) -> Option<String> {
         match &self.engine {
-            Engine::Gpu(_) => None,
+            Engine::Gpu(_) | Engine::Several(_) => None,
             Engine::Fbp(_) | Engine::Fourier(_) => Some("slices are made on the CPU".into()),
         }
     }
@@ -249,6 +257,7 @@ impl Reconstructor {
         match &self.engine {
             Engine::Fbp(fbp) => fbp.scratch_bytes(rows),
             Engine::Gpu(fbp) => fbp.scratch_bytes(rows),
+            Engine::Several(engines) => engines.iter().map(|one| one.scratch_bytes(rows)).sum(),
             Engine::Fourier(fourier) => fourier.scratch_bytes(rows),
         }
     }
@@ -259,6 +268,10 @@ impl Reconstructor {
         let engine = match &self.engine {
             Engine::Fbp(fbp) => fbp.describe(),
             Engine::Gpu(fbp) => fbp.describe(),
+            Engine::Several(engines) => {
+                let all: Vec<String> = engines.iter().map(GpuEngine::describe).collect();
+                all.join(", and ")
+            }
             Engine::Fourier(fourier) => fourier.describe(),
         };
         format!("{engine}; {}", self.filter)

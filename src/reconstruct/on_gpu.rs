@@ -11,6 +11,7 @@
 mod cut;
 mod fbp;
 mod fourier;
+pub mod several;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -238,7 +239,9 @@ impl GpuEngine {
             &[axis_px.len(), self.n_angles, self.plan.n_cols],
             sinograms.shape(),
         )?;
-        self.run(Input::LineIntegrals(sinograms), axis_px, out)
+        let rows = 0..axis_px.len();
+        self.part(Input::LineIntegrals(sinograms), rows, axis_px, out)
+            .map(drop)
     }
 
     /// Slices `[z, y, x]` of counts that are corrected on the way.
@@ -251,15 +254,39 @@ impl GpuEngine {
         axis_px: &[f64],
         out: ArrayViewMut3<'_, f32>,
     ) -> Result<Touched> {
-        check_slab(slab, self.n_angles, axis_px.len(), self.plan.n_cols)?;
-        self.prepare(slab)?;
-        if let Some(corrections) = &self.corrections {
-            corrections.reset(&self.gpu)?;
-        }
-        self.run(Input::Counts(slab), axis_px, out)?;
-        match &self.corrections {
-            Some(corrections) => corrections.touched(&self.gpu),
-            None => Ok(Touched::default()),
+        self.part(Input::Counts(slab), 0..axis_px.len(), axis_px, out)
+    }
+
+    /// The slices of `rows` of the input.
+    fn part(
+        &mut self,
+        input: Input<'_>,
+        rows: Range<usize>,
+        axis_px: &[f64],
+        out: ArrayViewMut3<'_, f32>,
+    ) -> Result<Touched> {
+        match input {
+            Input::LineIntegrals(sinograms) => {
+                let (n_angles, n_cols) = (self.n_angles, self.plan.n_cols);
+                let n_rows = sinograms.len_of(Axis(0)).max(rows.end);
+                let expected = [n_rows, n_angles, n_cols];
+                check("sinograms [row, angle, col]", &expected, sinograms.shape())?;
+                self.run(input, rows, axis_px, out)?;
+                Ok(Touched::default())
+            }
+            Input::Counts(slab) => {
+                let n_rows = slab.n_rows().max(rows.end);
+                check_slab(slab, self.n_angles, n_rows, self.plan.n_cols)?;
+                self.prepare(slab)?;
+                if let Some(corrections) = &self.corrections {
+                    corrections.reset(&self.gpu)?;
+                }
+                self.run(input, rows, axis_px, out)?;
+                match &self.corrections {
+                    Some(corrections) => corrections.touched(&self.gpu),
+                    None => Ok(Touched::default()),
+                }
+            }
         }
     }
 
@@ -289,6 +316,7 @@ impl GpuEngine {
     fn run(
         &mut self,
         input: Input<'_>,
+        of_input: Range<usize>,
         axis_px: &[f64],
         mut out: ArrayViewMut3<'_, f32>,
     ) -> Result<()> {
@@ -301,7 +329,8 @@ impl GpuEngine {
         let mut running: Option<Range<usize>> = None;
         for (turn, first) in (0..n_rows).step_by(self.rows_at_once()).enumerate() {
             let rows = first..(first + self.rows_at_once()).min(n_rows);
-            self.start(turn % 2, input, rows.clone(), &axis_px[rows.clone()])?;
+            let from = of_input.start + rows.start..of_input.start + rows.end;
+            self.start(turn % 2, input, from, &axis_px[rows.clone()])?;
             if let Some(before) = running.replace(rows) {
                 self.finish((turn + 1) % 2, out.slice_mut(s![before, .., ..]))?;
             }

@@ -399,3 +399,107 @@ fn the_variants_of_back_projection_differ_by_no_more_than_they_say() {
         assert!(sum * error < 0.5 * peak, "{variant:?}: the check is blind");
     }
 }
+
+#[test]
+fn two_gpus_give_the_bits_and_the_counters_of_one() {
+    let (Some(one), Some(other)) = (gpu(), gpu()) else {
+        return;
+    };
+    for method in [ReconstructMethod::Fbp, ReconstructMethod::Fourier] {
+        let case = Case::new(40, 30, 11);
+        let mut job = case.job();
+        job.config.method = method;
+        let plan = FilterPlan::new(&job).unwrap();
+        let fourier = method == ReconstructMethod::Fourier;
+        let cut = Cut {
+            packs: 1,
+            ..Cut::new(&plan, &job.grid, 30, AdapterKind::Software, 128 << 20)
+        };
+        let engine = |gpu: &Arc<Gpu>| {
+            GpuEngine::with_cut(Arc::clone(gpu), &job, plan.clone(), cut, fourier).unwrap()
+        };
+        let (mut alone, mut both) = (engine(&one), vec![engine(&one), engine(&other)]);
+        let (mut a, mut b) = (volume(&case), volume(&case));
+        let axes = case.axes();
+        alone
+            .slab(sinograms(&case).view(), &axes, a.view_mut())
+            .unwrap();
+        several::slab(&mut both, sinograms(&case).view(), &axes, b.view_mut()).unwrap();
+        assert!(a == b && a.iter().all(|v| v.is_finite()), "{method:?}");
+        let slab = crate::reconstruct::self_test::throughput::counts(40, 30, 11);
+        let touched = alone.slab_of_counts(&slab, &axes, a.view_mut()).unwrap();
+        let dealt = several::slab_of_counts(&mut both, &slab, &axes, b.view_mut()).unwrap();
+        assert!(a == b && touched == dealt, "{method:?}");
+    }
+    // one that is lost stops all, by name
+    let case = Case::new(40, 30, 11);
+    let mut both = vec![
+        GpuEngine::new(one, &case.job()).unwrap(),
+        GpuEngine::new(Arc::clone(&other), &case.job()).unwrap(),
+    ];
+    both.iter_mut().for_each(|engine| engine.cut.packs = 1);
+    other.lose();
+    let mut out = volume(&case);
+    let error = several::slab(
+        &mut both,
+        sinograms(&case).view(),
+        &case.axes(),
+        out.view_mut(),
+    );
+    assert!(matches!(error, Err(Error::Gpu { .. })));
+}
+
+#[test]
+fn small_limits_cut_the_work_and_leave_the_bits_and_too_small_ones_are_named() {
+    let Some(gpu) = gpu() else { return };
+    let case = Case::new(77, 60, 9);
+    for method in [ReconstructMethod::Fbp, ReconstructMethod::Fourier] {
+        let mut job = case.job();
+        job.config.method = method;
+        let run = |gpu: Arc<Gpu>| -> Result<(Array3<f32>, Cut)> {
+            let mut engine = GpuEngine::new(gpu, &job)?;
+            let mut out = volume(&case);
+            engine.slab(sinograms(&case).view(), &case.axes(), out.view_mut())?;
+            Ok((out, engine.cut))
+        };
+        let (free, whole) = run(Arc::clone(&gpu)).unwrap();
+        let limited = |bytes: u64| {
+            let small = Gpu::limited(|limits| {
+                limits.max_storage_buffer_binding_size = bytes;
+                limits.max_buffer_size = 4 * bytes;
+            });
+            run(small.expect("an adapter was there"))
+        };
+        let (small, cut) = limited(256 << 10).unwrap();
+        assert!(cut != whole, "{cut:?}");
+        assert!(small == free, "{method:?}: {cut:?} must not show");
+        let error = limited(4 << 10).map(drop).unwrap_err().to_string();
+        assert!(
+            error.contains("max_") && error.contains("--device cpu"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_timeline_shows_upload_gpu_and_download_and_changes_nothing() {
+    let Some(gpu) = gpu() else { return };
+    let case = Case::new(33, 20, 6);
+    let mut engine = GpuEngine::new(Arc::clone(&gpu), &case.job()).unwrap();
+    let (mut before, mut after) = (volume(&case), volume(&case));
+    engine
+        .slab(sinograms(&case).view(), &case.axes(), before.view_mut())
+        .unwrap();
+    let trace = crate::trace::Trace::on(None);
+    gpu.set_trace(trace.clone());
+    engine
+        .slab(sinograms(&case).view(), &case.axes(), after.view_mut())
+        .unwrap();
+    gpu.wait("the end").unwrap();
+    assert!(before == after);
+    let lanes: Vec<crate::trace::Lane> = trace.spans().iter().map(|span| span.lane).collect();
+    use crate::trace::Lane;
+    for lane in [Lane::Upload, Lane::Gpu(gpu.info().number), Lane::Download] {
+        assert!(lanes.contains(&lane), "{lane:?} in {lanes:?}");
+    }
+}

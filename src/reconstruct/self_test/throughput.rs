@@ -240,7 +240,7 @@ impl std::fmt::Display for Whole {
 }
 
 /// Counts of a uniform beam with some structure, `rows` detector rows.
-fn counts(n: usize, n_angles: usize, rows: usize) -> CountSlab {
+pub(crate) fn counts(n: usize, n_angles: usize, rows: usize) -> CountSlab {
     CountSlab {
         counts: Array3::from_shape_fn((n_angles, rows, n), |(angle, row, col)| {
             (9_000 + (row * 31 + angle * 17 + col * 7) % 101 * 50) as u16
