@@ -1,12 +1,60 @@
 //! Corrections of one sinogram on one thread, at the sizes of the peers' table: 1501 x 1024 and 3001 x 2048.
 //!
-//! Throughput is in samples. The sinograms are generated: a smooth object, noise, and stripes of every kind, so that
-//! no method finds an easy case. Run one size with `cargo bench --bench correct -- 3001`.
+//! Times are CPU times of the thread, so that other work on the machine hardly shows; throughput is in samples. The
+//! sinograms are generated: a smooth object, noise, and stripes of every kind, so that no method finds an easy case.
+//! Run one size with `cargo bench --bench correct -- 3001`; `python benches/correct.py` runs Algotom beside it.
 
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tomodelta::config::{StripeConfig, StripeMethod};
-use tomodelta::correct::remove_zingers;
 use tomodelta::correct::stripe::{Scratch, StripeRemoval};
+use tomodelta::correct::{Guard, remove_zingers};
+
+/// CPU time of the calling thread \[ns\], where the system tells it; else wall time.
+struct CpuTime;
+
+impl CpuTime {
+    fn now() -> f64 {
+        // the account of the running thread is brought up to date when it yields
+        std::thread::yield_now();
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let on_cpu = text.split(' ').next().and_then(|first| first.parse().ok());
+        on_cpu.unwrap_or_else(|| {
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            since.unwrap_or_default().as_secs_f64() * 1e9
+        })
+    }
+}
+
+impl Measurement for CpuTime {
+    type Intermediate = f64;
+    type Value = f64;
+
+    fn start(&self) -> f64 {
+        CpuTime::now()
+    }
+
+    fn end(&self, started: f64) -> f64 {
+        CpuTime::now() - started
+    }
+
+    fn add(&self, a: &f64, b: &f64) -> f64 {
+        a + b
+    }
+
+    fn zero(&self) -> f64 {
+        0.0
+    }
+
+    fn to_f64(&self, value: &f64) -> f64 {
+        *value
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        // nanoseconds as well
+        WallTime.formatter()
+    }
+}
 
 /// Transmission `[angle, col]` with noise, four kinds of stripes and some zingers; the same bits every time.
 fn sinogram(n_angles: usize, n_cols: usize) -> Vec<f32> {
@@ -43,7 +91,7 @@ fn sinogram(n_angles: usize, n_cols: usize) -> Vec<f32> {
     sinogram
 }
 
-fn corrections(criterion: &mut Criterion) {
+fn corrections(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("correct");
     group.sample_size(10);
     for (n_angles, n_cols) in [(1501, 1024), (3001, 2048)] {
@@ -54,6 +102,16 @@ fn corrections(criterion: &mut Criterion) {
             bencher.iter_batched_ref(
                 || input.clone(),
                 |sinogram| remove_zingers(sinogram, n_cols, 0.08, 2, None),
+                BatchSize::LargeInput,
+            );
+        });
+        let step = std::f64::consts::PI / (n_angles - 1) as f64;
+        let angles: Vec<f64> = (0..n_angles).map(|k| k as f64 * step).collect();
+        let guard = Guard::for_scan(&angles, n_cols);
+        group.bench_function(BenchmarkId::new("zinger, guarded", &size), |bencher| {
+            bencher.iter_batched_ref(
+                || input.clone(),
+                |sinogram| remove_zingers(sinogram, n_cols, 0.08, 2, Some(guard)),
                 BatchSize::LargeInput,
             );
         });
@@ -91,5 +149,9 @@ fn corrections(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, corrections);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = corrections
+}
 criterion_main!(benches);

@@ -11,6 +11,8 @@ use super::stripe::Columns;
 
 /// Angles that are worked on at once: a cache line of f32.
 const LANES: usize = 16;
+/// Cache lines of a column that are fetched together: columns are pages apart, and a page is dear to look up.
+const GROUP: usize = 4;
 type Lanes = [f32; LANES];
 
 /// Median over `size` neighbouring columns for every angle, from `input` into `output` (same shape).
@@ -20,23 +22,36 @@ pub(super) fn across_columns(input: &Columns, size: usize, output: &mut Columns,
     let (n_cols, n_angles) = (input.n_cols(), input.n_angles());
     output.reshape(n_cols, n_angles);
     let left = size / 2;
-    tile.padded.resize(n_cols + size - 1, [0.0; LANES]);
-    tile.medians.resize(n_cols, [0.0; LANES]);
-    for first in (0..n_angles).step_by(LANES) {
-        let width = LANES.min(n_angles - first);
+    let padded_cols = n_cols + size - 1;
+    tile.padded.resize(GROUP * padded_cols, [0.0; LANES]);
+    tile.medians.resize(GROUP * n_cols, [0.0; LANES]);
+    for first in (0..n_angles).step_by(GROUP * LANES) {
+        let angles = first..(first + GROUP * LANES).min(n_angles);
         for col in 0..n_cols {
-            // the lanes beyond the last angle keep old values, which are finite and never read
-            tile.padded[left + col][..width]
-                .copy_from_slice(&input.column(col)[first..first + width]);
+            let pieces = input.column(col)[angles.clone()].chunks(LANES);
+            for (group, piece) in pieces.enumerate() {
+                // the lanes beyond the last angle keep old values, which are finite and never read
+                let place = &mut tile.padded[group * padded_cols + left + col];
+                match <&Lanes>::try_from(piece) {
+                    Ok(whole) => *place = *whole,
+                    Err(_) => place[..piece.len()].copy_from_slice(piece),
+                }
+            }
         }
-        for place in (0..left).chain(left + n_cols..n_cols + size - 1) {
-            tile.padded[place] =
-                tile.padded[left + reflect(place as isize - left as isize, n_cols)];
+        for group in 0..angles.len().div_ceil(LANES) {
+            let padded = &mut tile.padded[group * padded_cols..][..padded_cols];
+            for place in (0..left).chain(left + n_cols..padded_cols) {
+                padded[place] = padded[left + reflect(place as isize - left as isize, n_cols)];
+            }
+            let medians = &mut tile.medians[group * n_cols..][..n_cols];
+            slide(padded, size, medians);
         }
-        slide(&tile.padded, size, &mut tile.medians);
         for col in 0..n_cols {
-            output.column_mut(col)[first..first + width]
-                .copy_from_slice(&tile.medians[col][..width]);
+            let pieces = output.column_mut(col)[angles.clone()].chunks_mut(LANES);
+            for (group, piece) in pieces.enumerate() {
+                let medians = &tile.medians[group * n_cols + col];
+                piece.copy_from_slice(&medians[..piece.len()]);
+            }
         }
     }
 }
@@ -67,7 +82,7 @@ pub(super) fn reflect(place: isize, len: usize) -> usize {
     }) as usize
 }
 
-/// Scratch of [`across_columns`]: one cache line of every column, with its edges.
+/// Scratch of [`across_columns`]: some cache lines of every column, with its edges.
 #[derive(Default)]
 pub(super) struct Tile {
     padded: Vec<Lanes>,
@@ -77,7 +92,7 @@ pub(super) struct Tile {
 impl Tile {
     /// Bytes for sinograms of `n_cols` columns and windows up to `size`.
     pub(super) fn bytes(n_cols: usize, size: usize) -> usize {
-        (2 * n_cols + size) * size_of::<Lanes>()
+        GROUP * (2 * n_cols + size) * size_of::<Lanes>()
     }
 
     /// Bytes held.
@@ -111,6 +126,7 @@ fn slide_avx2(values: &[Lanes], size: usize, medians: &mut [Lanes]) {
 #[inline(always)]
 fn slide_plain(values: &[Lanes], size: usize, medians: &mut [Lanes]) {
     let rank = (size / 2) as i32;
+    let most_above = size as i32 - rank;
     let mut median = first_median(&values[..size]);
     for (window, out) in values.windows(size).zip(medians) {
         let mut n_below = [0i32; LANES];
@@ -137,12 +153,15 @@ fn slide_plain(values: &[Lanes], size: usize, medians: &mut [Lanes]) {
             }
         }
         for lane in 0..LANES {
-            // rank r is the median if at most r values are below it and more than r are not above it
-            if n_below[lane] > rank {
-                median[lane] = next_below[lane];
-            } else if size as i32 - n_above[lane] <= rank {
-                median[lane] = next_above[lane];
-            }
+            // rank r is the median if at most r values are below it and more than r are not above it; selected, not
+            // branched on: whether the median moves is a toss-up
+            let (low, high) = (next_below[lane], next_above[lane]);
+            let up = if n_above[lane] >= most_above {
+                high
+            } else {
+                median[lane]
+            };
+            median[lane] = if n_below[lane] > rank { low } else { up };
         }
         *out = median;
     }
@@ -217,6 +236,7 @@ mod tests {
             (37, 19, 5),
             (37, 16, 21),
             (23, 17, 51),
+            (19, 131, 7),
             (1, 3, 5),
             (2, 1, 4),
             (40, 33, 6),

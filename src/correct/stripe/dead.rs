@@ -65,14 +65,14 @@ fn restlessness(column: &[f32], length: usize, padded: &mut Vec<f32>) -> f64 {
     padded.extend((-half..0).map(|i| column[reflect(i, column.len())]));
     padded.extend_from_slice(column);
     padded.extend((n..n - half + length as isize - 1).map(|i| column[reflect(i, column.len())]));
-    let mut sum: f64 = padded[..length - 1].iter().map(|&v| f64::from(v)).sum();
+    let mut sum: f64 = padded[..length].iter().map(|&v| f64::from(v)).sum();
     let scale = 1.0 / length as f64;
     let mut total = 0.0;
-    for ((&value, &enters), &leaves) in column.iter().zip(&padded[length - 1..]).zip(padded.iter())
-    {
-        sum += f64::from(enters);
+    let moves = padded[length..].iter().chain(&[0.0]).zip(padded.iter());
+    for (&value, (&enters, &leaves)) in column.iter().zip(moves) {
         total += (f64::from(value) - sum * scale).abs();
-        sum -= f64::from(leaves);
+        // one addition from mean to mean, because each waits for the one before
+        sum += f64::from(enters) - f64::from(leaves);
     }
     total
 }

@@ -207,11 +207,10 @@ fn interpolation_agrees_with_algotom() {
 
 #[test]
 fn normalization_agrees_with_algotom() {
-    agrees(
-        "normalization_0",
-        StripeRemoval::Normalization(15.0),
-        2.0 * ROUNDING,
-    );
+    // sorted or not makes no difference there either
+    for case in ["normalization_0", "normalization_2"] {
+        agrees(case, StripeRemoval::Normalization(15.0), 2.0 * ROUNDING);
+    }
 }
 
 fn every_method() -> Vec<StripeRemoval> {
