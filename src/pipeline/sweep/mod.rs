@@ -1,9 +1,9 @@
 //! Settings of the corrections tried on a few rows and judged by numbers: `correct --sweep`.
 //!
 //! Every setting gives quick slices of the same rows (without phase retrieval, around one axis), and these give scores: how
-//! high the rings are, how much coarse detail the correction took away against none, how many zingers are left. The
-//! recommended setting is the one that takes the least detail among those that leave hardly more rings (or zingers) than the
-//! best.
+//! high the rings are, how much coarse detail the correction took away against none, how many zingers are left. Both are
+//! errors of the slice, so stripes are judged by their sum of squares: the recommended setting takes the least
+//! detail among those hardly worse than the best. Zingers are judged by those that are left.
 
 mod scores;
 
@@ -36,7 +36,7 @@ const TILE: usize = 480;
 const LEAST_TILE: usize = 400;
 /// A setting counts as good as the best while it leaves at most this share more of what the best took away.
 const AS_GOOD: f64 = 0.05;
-/// Less than this share of the rings taken away by the best is not worth any loss.
+/// Where the best takes away less than this share of the fault, none is worth it.
 const WORTH: f64 = 0.2;
 
 /// One setting and what it does, over all rows.
@@ -48,6 +48,8 @@ pub struct Outcome {
     pub rings: f64,
     /// Coarse detail taken away, as a share of what is there.
     pub loss: f64,
+    /// The same, in the unit of the slices.
+    pub lost: f64,
     /// Samples per million that stand out along the angle: zingers that are left.
     pub spikes: f64,
     /// What the corrections touched.
@@ -101,6 +103,7 @@ impl Sweep {
                 setting,
                 rings,
                 loss,
+                lost: _,
                 spikes,
                 counts,
                 seconds_per_row,
@@ -342,7 +345,8 @@ impl<'a> Bench<'a> {
         Outcome {
             setting,
             rings: root(&|_, after| scores::rings(after, self.radius)),
-            loss: root(&|before, after| scores::loss(before, after, self.radius)),
+            loss: root(&|before, after| scores::loss(before, after, self.radius).share()),
+            lost: root(&|before, after| scores::loss(before, after, self.radius).change),
             spikes: after.spikes,
             counts: after.counts.clone(),
             seconds_per_row: after.seconds,
@@ -365,7 +369,10 @@ fn recommend(
     varied: Varied,
 ) -> (Option<String>, String) {
     let (what, fault): (&str, fn(&Outcome) -> f64) = if varied.stripes {
-        ("rings", |outcome| outcome.rings)
+        // a ring left and a detail lost are both wrong by their height
+        ("rings and lost detail", |outcome| {
+            outcome.rings.hypot(outcome.lost)
+        })
     } else {
         ("spikes", |outcome| outcome.spikes)
     };
@@ -373,7 +380,7 @@ fn recommend(
     let before = fault(uncorrected);
     if before <= 0.0 || least > (1.0 - WORTH) * before {
         let reason = format!(
-            "the best setting leaves {least:.3e} of {before:.3e} {what}: less than {:.0} % are taken away, which is worth no loss",
+            "the best setting leaves {least:.3e} of {what} where no correction leaves {before:.3e}: it takes away less than {:.0} %",
             100.0 * WORTH
         );
         return (None, reason);
@@ -384,8 +391,8 @@ fn recommend(
         return (None, "no setting could be judged".into());
     };
     let reason = format!(
-        "leaves {:.3e} of {before:.3e} {what} (the best: {least:.3e}) and takes away {:.2} % of the coarse detail, the least of the {} settings \
-         that leave at most {limit:.3e}",
+        "leaves {:.3e} of {what} (no correction: {before:.3e}, the best: {least:.3e}) and takes away {:.2} % of the coarse detail, the least \
+         of the {} settings that leave at most {limit:.3e}",
         fault(best),
         100.0 * best.loss,
         good.count()
@@ -402,6 +409,8 @@ mod tests {
             setting: setting.into(),
             rings,
             loss,
+            // of a spread of 2
+            lost: 2.0 * loss,
             spikes: 0.0,
             counts: CorrectionCounts::default(),
             seconds_per_row: 0.0,
@@ -418,7 +427,9 @@ mod tests {
         let settings = [
             outcome("weak", 0.6, 0.01),
             outcome("right", 0.14, 0.02),
+            outcome("a little more", 0.13, 0.03),
             outcome("strong", 0.1, 0.3),
+            outcome("destructive", 0.01, 2.65),
         ];
         let (best, reason) = recommend(&before, &settings, varied);
         assert_eq!(best.as_deref(), Some("right"));
@@ -428,7 +439,7 @@ mod tests {
         );
         let (best, reason) = recommend(&before, &[outcome("useless", 0.9, 0.1)], varied);
         assert!(
-            best.is_none() && reason.contains("worth no loss"),
+            best.is_none() && reason.contains("less than 20 %"),
             "{reason}"
         );
         assert!(
