@@ -71,8 +71,8 @@ pub(crate) fn center(
     let config = super::config_of(shared, more)?;
     let progress = super::progress(shared);
     super::threads(&config)?;
-    let source = super::single::line_integrals(path, &config, &progress)?;
-    let fit = source.for_axis(|source| {
+    let source = super::single::line_integrals(path, &config)?;
+    let fit = source.for_axis_by_rows(&config, &progress, |source| {
         tomodelta::pipeline::find_axis(source, rows, &config.center, &progress)
     })?;
     if json {
@@ -101,7 +101,7 @@ pub(crate) fn center(
             .copied()
             .unwrap_or(fit.middle_row.round().max(0.0) as usize);
         let candidates = center::candidates(&fit, row as f64);
-        source.for_axis(|source| {
+        source.for_axis_by_rows(&config, &progress, |source| {
             let steadied = Steadied::new(source);
             let source = steadied.as_ref().map_or(source, |source| source);
             center::montage(source, row, &candidates, path)

@@ -13,7 +13,7 @@ use tomodelta::pipeline::geometry::ScanGeometry;
 use tomodelta::pipeline::output::{Existing, write_json};
 use tomodelta::pipeline::rows::{CountedScan, PlainSource};
 use tomodelta::pipeline::volumes;
-use tomodelta::pipeline::{self, Session, certain_axis};
+use tomodelta::pipeline::{self, LockedByRows, Session, certain_axis};
 use tomodelta::plan;
 use tomodelta::progress::Progress;
 use tomodelta::record::AlignmentRecord;
@@ -45,6 +45,21 @@ impl LineIntegrals {
         }
     }
 
+    /// The same for a scan whose wrong pixels were not looked for: they are, in the rows that `find` asks for.
+    pub(crate) fn for_axis_by_rows<T>(
+        &self,
+        config: &Config,
+        progress: &Progress,
+        find: impl FnOnce(&dyn SinogramSource) -> T,
+    ) -> T {
+        match self {
+            LineIntegrals::Scan(scan) => {
+                find(&LockedByRows::new(scan.without_phase(), config, progress))
+            }
+            LineIntegrals::Npy(npy) => find(npy),
+        }
+    }
+
     fn pixel_size_um(&self, config: &Config) -> Option<f64> {
         match self {
             LineIntegrals::Scan(scan) => scan.scan().pixel_size_um,
@@ -58,12 +73,8 @@ fn is_npy(path: &Path) -> bool {
         .is_some_and(|extension| extension.eq_ignore_ascii_case("npy"))
 }
 
-/// Opens a scan, or a `.npy` of line integrals with `--angles`.
-pub(crate) fn line_integrals(
-    path: &Path,
-    config: &Config,
-    progress: &Progress,
-) -> Result<LineIntegrals> {
+/// Opens a scan, or a `.npy` of line integrals with `--angles`. Wrong pixels of a scan are not looked for yet.
+pub(crate) fn line_integrals(path: &Path, config: &Config) -> Result<LineIntegrals> {
     if is_npy(path) {
         let Some(spec) = &config.input.angles else {
             return Err(Error::input(
@@ -85,9 +96,8 @@ pub(crate) fn line_integrals(
             }
         }));
     }
-    Ok(LineIntegrals::Scan(Box::new(corrected(
-        path, config, progress,
-    )?)))
+    let scan = CorrectedScan::new(super::open(path, config)?, &config.correct)?;
+    Ok(LineIntegrals::Scan(Box::new(scan)))
 }
 
 /// As [`line_integrals`], with the frames of a scan turned first where that is cheaper than reading them slab by slab.
@@ -98,7 +108,7 @@ fn turned_integrals(
     session: &Session,
 ) -> Result<LineIntegrals> {
     if is_npy(path) {
-        return line_integrals(path, config, &session.progress);
+        return line_integrals(path, config);
     }
     let scan = super::open(path, config)?;
     let all = config.reconstruct.row_range(scan.n_rows())?;
@@ -118,21 +128,13 @@ fn turned_integrals(
     let memory = plan::turning_bytes(plan::memory_cap(config)?);
     let scan = scan.turned(&reading, memory, &session.progress)?;
     let scan = CorrectedScan::new(scan, &config.correct)?;
+    let rows = 0..SinogramSource::n_rows(&scan);
     Ok(LineIntegrals::Scan(Box::new(pipeline::locked_alone(
         scan,
+        std::slice::from_ref(&rows),
         config,
         &session.progress,
     )?)))
-}
-
-/// A scan with its flats, and with its wrong pixels (found on it alone) where the config asks for them.
-pub(crate) fn corrected(
-    path: &Path,
-    config: &Config,
-    progress: &Progress,
-) -> Result<CorrectedScan> {
-    let scan = CorrectedScan::new(super::open(path, config)?, &config.correct)?;
-    Ok(pipeline::locked_alone(scan, config, progress)?)
 }
 
 pub(crate) fn correct(
@@ -148,10 +150,12 @@ pub(crate) fn correct(
     let config = super::config_of(shared, more)?;
     let session = super::session(shared, &config, Existing::Refuse)?;
     super::refuse_existing(output, overwrite)?;
-    let scan = corrected(path, &config, &session.progress)?;
+    let scan = CorrectedScan::new(super::open(path, &config)?, &config.correct)?;
     let rows = config
         .reconstruct
         .row_range(SinogramSource::n_rows(&scan))?;
+    let asked = std::slice::from_ref(&rows);
+    let scan = pipeline::locked_alone(scan, asked, &config, &session.progress)?;
     let counts = pipeline::write_sinograms(&scan, rows, output, &config, &session, overwrite)?;
     println!("{}", serde_json::to_string_pretty(&counts)?);
     Ok(0)

@@ -6,7 +6,10 @@ use anyhow::Result;
 use tomodelta::Error;
 use tomodelta::center;
 use tomodelta::config::Config;
+use tomodelta::correct::CorrectedScan;
 use tomodelta::pipeline::sweep::{self, Sweep};
+use tomodelta::pipeline::{LockedByRows, locked_alone};
+use tomodelta::scan::SinogramSource;
 
 use crate::cli::{Input, Shared};
 
@@ -47,9 +50,14 @@ pub(crate) fn run(
     super::refuse_existing(&montage, *overwrite)?;
     let progress = super::progress(shared);
     super::threads(&config)?;
-    let scan = super::single::corrected(path, &config, &progress)?;
-    let rows = rows_of(*rows, tomodelta::scan::SinogramSource::n_rows(&scan))?;
-    let fit = center::find(&scan.without_phase(), &config.center, &progress)?;
+    let scan = CorrectedScan::new(super::open(path, &config)?, &config.correct)?;
+    let rows = rows_of(*rows, SinogramSource::n_rows(&scan))?;
+    let by_rows = LockedByRows::new(scan.without_phase(), &config, &progress);
+    let fit = center::find(&by_rows, &config.center, &progress)?;
+    drop(by_rows);
+    let n_rows = SinogramSource::n_rows(&scan);
+    let asked: Vec<_> = rows.iter().map(|&row| row..(row + 1).min(n_rows)).collect();
+    let scan = locked_alone(scan, &asked, &config, &progress)?;
     if !fit.agree {
         log::warn!(
             "the methods disagree about the rotation axis; {:.2} px is taken, give another with --axis",

@@ -31,7 +31,7 @@ impl Touched {
 impl CorrectionCounts {
     /// What each rule touched, of a scan with that many projections and columns.
     #[must_use]
-    pub fn touched(&self, [n_angles, n_cols]: [usize; 2]) -> [Touched; 11] {
+    pub fn touched(&self, [n_angles, n_cols]: [usize; 2]) -> [Touched; 12] {
         // taken apart, so that a count that is not shown does not compile
         let &CorrectionCounts {
             samples,
@@ -46,6 +46,7 @@ impl CorrectionCounts {
             beam_left,
             lock_corrected,
             lock_interpolated,
+            lock_levelled,
         } = self;
         // pixels, counted once for each time that their row was read, as the counts are
         let pixels = samples / n_angles.max(1) as u64;
@@ -61,6 +62,7 @@ impl CorrectionCounts {
             touched("zingers", zingers, samples),
             touched("pixels corrected by the lock", lock_corrected, pixels),
             touched("pixels interpolated by the lock", lock_interpolated, pixels),
+            touched("pixels levelled by the lock", lock_levelled, pixels),
             touched("columns with a large stripe", large_stripes, pixels),
             touched("columns dead or fluctuating", dead_stripes, pixels),
         ]

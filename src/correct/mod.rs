@@ -25,8 +25,16 @@ pub fn fixed_bytes([_, n_rows, n_cols]: [usize; 3]) -> u64 {
 }
 
 /// Time that correcting one row of a scan `[angle, row, col]` takes when all threads do so \[s\]: tried on noise.
+///
+/// Phase retrieval needs the pixel \[um\]; without one it is refused anyway. Its time is that of the middle of a scan, whose
+/// halo is shared by the bands of a slab of `slab` rows.
 #[must_use]
-pub fn seconds_per_row([n_angles, _, n_cols]: [usize; 3], config: &CorrectConfig) -> f64 {
+pub fn seconds_per_row(
+    [n_angles, n_rows, n_cols]: [usize; 3],
+    slab: usize,
+    config: &CorrectConfig,
+    pixel_size_um: Option<f64>,
+) -> f64 {
     // a transmission of about one half with a few per cent of noise, from a multiplicative congruence
     let sinogram: Vec<f32> = (0..n_angles * n_cols)
         .map(|i| {
@@ -34,7 +42,9 @@ pub fn seconds_per_row([n_angles, _, n_cols]: [usize; 3], config: &CorrectConfig
         })
         .collect();
     let stripe = StripeRemoval::from_config(&config.stripe);
-    crate::plan::forecast::per_item(rayon::current_num_threads(), || {
+    let guard = Guard::for_step(std::f64::consts::PI / n_angles.max(1) as f64, n_cols);
+    let locked = PixelMap::usual(n_cols);
+    let one = crate::plan::forecast::per_item(rayon::current_num_threads(), || {
         let mut sinogram = sinogram.clone();
         if config.zinger.enabled {
             remove_zingers(
@@ -42,15 +52,29 @@ pub fn seconds_per_row([n_angles, _, n_cols]: [usize; 3], config: &CorrectConfig
                 n_cols,
                 config.zinger.threshold,
                 config.zinger.size,
-                // a guard looks at a few candidates only
-                None,
+                config.zinger.guard.then_some(guard),
+            );
+        }
+        if config.lock.enabled {
+            locked.treat(
+                0,
+                &mut sinogram,
+                config.min_transmission,
+                &mut lock::Scratch::default(),
             );
         }
         if let Some(stripe) = &stripe {
             stripe.apply(&mut sinogram, n_cols, &mut stripe::Scratch::default());
         }
         minus_log(&mut sinogram, config.min_transmission);
-    })
+    });
+    match pixel_size_um.and_then(|size| Phase::new(&config.phase, size)) {
+        None => one,
+        Some(phase) => {
+            let (held, per_row) = phase.cost([n_angles, n_rows, n_cols], slab);
+            one * held + per_row
+        }
+    }
 }
 
 /// Memory that correcting a slab of `rows` rows of a scan `[angle, row, col]` needs beside its result \[bytes\].
@@ -170,6 +194,8 @@ pub struct CorrectionCounts {
     pub lock_corrected: u64,
     /// Pixels interpolated by the series lock that carry signal in this scan.
     pub lock_interpolated: u64,
+    /// Pixels of broad stripes whose level was corrected by the series lock.
+    pub lock_levelled: u64,
 }
 
 impl std::ops::AddAssign for CorrectionCounts {
@@ -186,6 +212,7 @@ impl std::ops::AddAssign for CorrectionCounts {
         self.dead_stripes += other.dead_stripes;
         self.lock_corrected += other.lock_corrected;
         self.lock_interpolated += other.lock_interpolated;
+        self.lock_levelled += other.lock_levelled;
     }
 }
 
@@ -435,10 +462,21 @@ impl CorrectedScan {
     /// # Errors
     /// As for [`CorrectedScan::slab`].
     pub fn transmission(&self, rows: Range<usize>) -> Result<(Sinograms, CorrectionCounts)> {
+        self.transmission_of(rows.clone(), &rows)
+    }
+
+    /// Transmission of `rows`; what was touched is counted in `counted` of them only.
+    fn transmission_of(
+        &self,
+        rows: Range<usize>,
+        counted: &Range<usize>,
+    ) -> Result<(Sinograms, CorrectionCounts)> {
         let first = rows.start;
         let sharp_mean = self.sharp_mean()?;
-        let (mut sinograms, mut counts) = self.divided(rows.clone())?;
-        counts.zingers += self.outliers.in_projections(self, &rows, &mut sinograms)?;
+        let (mut sinograms, mut counts) = self.divided(rows.clone(), counted)?;
+        counts.zingers += self
+            .outliers
+            .in_projections(self, &rows, counted, &mut sinograms)?;
         let n_cols = self.scan.n_cols();
         let per_row = self.each_row(&mut sinograms, |row, sinogram| {
             let beam_left = self
@@ -474,7 +512,10 @@ impl CorrectedScan {
             }
             (beam_left, zingers, stripes.unwrap_or_default())
         });
-        for (beam_left, zingers, stripes) in per_row {
+        let of_counted = per_row.into_iter().zip(rows);
+        for ((beam_left, zingers, stripes), _) in
+            of_counted.filter(|(_, row)| counted.contains(row))
+        {
             counts.beam_left += beam_left;
             counts.zingers += zingers;
             counts.large_stripes += stripes.large;
@@ -499,8 +540,12 @@ impl CorrectedScan {
         Ok(held.clone())
     }
 
-    /// Steps 1 and 2: transmission without holes, `[row, angle, col]`.
-    fn divided(&self, rows: Range<usize>) -> Result<(Sinograms, CorrectionCounts)> {
+    /// Steps 1 and 2: transmission without holes, `[row, angle, col]`; what was touched in the `counted` rows.
+    fn divided(
+        &self,
+        rows: Range<usize>,
+        counted: &Range<usize>,
+    ) -> Result<(Sinograms, CorrectionCounts)> {
         self.check_rows(&rows)?;
         let (n_angles, n_cols) = (self.scan.n_angles(), self.scan.n_cols());
         let mut sinograms = Sinograms::zeros((rows.len(), n_angles, n_cols));
@@ -529,22 +574,27 @@ impl CorrectedScan {
         let lost = self.each_row(&mut sinograms, |_, sinogram| {
             fill_lost_lines(sinogram, n_cols) as u64
         });
+        let first = rows.start;
+        let counted = counted.start.max(rows.start)..counted.end.min(rows.end);
+        let within = counted.start.max(first) - first..counted.end.max(first) - first;
         let locked = |verdict: Verdict| -> u64 {
-            let pixels = rows
+            let pixels = counted
                 .clone()
                 .flat_map(|row| self.locked(row, verdict).map(move |col| (row, col)));
             pixels
                 .filter(|&(row, col)| !self.fields.is_bad(row, col))
                 .count() as u64
         };
+        let levelled = |map: &PixelMap| counted.clone().map(|row| map.levelled(row)).sum();
         let counts = CorrectionCounts {
-            samples: sinograms.len() as u64,
-            spots: self.spots[rows.clone()].iter().sum(),
+            samples: (counted.len() * n_angles * n_cols) as u64,
+            spots: counted.clone().map(|row| self.spots[row]).sum(),
             lock_corrected: locked(Verdict::Corrected),
             lock_interpolated: locked(Verdict::Interpolated),
-            bad_pixels: rows.map(|row| self.fields.bad_pixels(row)).sum(),
-            not_finite: not_finite.iter().sum(),
-            lost_lines: lost.iter().sum(),
+            lock_levelled: self.lock.as_deref().map_or(0, levelled),
+            bad_pixels: counted.clone().map(|row| self.fields.bad_pixels(row)).sum(),
+            not_finite: not_finite[within.clone()].iter().sum(),
+            lost_lines: lost[within].iter().sum(),
             ..CorrectionCounts::default()
         };
         Ok((sinograms, counts))

@@ -86,7 +86,8 @@ impl Outliers {
         found.len() as u64
     }
 
-    /// Replaces the outliers of the projections in `rows` of `scan`, whose transmission is `sinograms`; returns how many.
+    /// Replaces the outliers of the projections in `rows` of `scan`, whose transmission is `sinograms`; returns how many there
+    /// are in the `counted` rows.
     ///
     /// # Errors
     /// Those of reading the rows above and below.
@@ -94,6 +95,7 @@ impl Outliers {
         &self,
         scan: &CorrectedScan,
         rows: &Range<usize>,
+        counted: &Range<usize>,
         sinograms: &mut Sinograms,
     ) -> Result<u64> {
         let (n_rows, n_cols) = (scan.scan.n_rows(), scan.scan.n_cols());
@@ -106,7 +108,10 @@ impl Outliers {
         let above = rows.start.saturating_sub(rule.size)..rows.start;
         let below = rows.end..(rows.end + rule.size).min(n_rows);
         let halo = [above.clone(), below.clone()];
-        let [over, under] = halo.map(|rows| scan.divided(rows).map(|(sinograms, _)| sinograms));
+        let [over, under] = halo.map(|rows| {
+            let divided = scan.divided(rows.clone(), &rows);
+            divided.map(|(sinograms, _)| sinograms)
+        });
         let (over, under) = (over?, under?);
         let given = &*sinograms;
         let line = |row: usize, angle: usize| {
@@ -136,8 +141,11 @@ impl Outliers {
             })
             .collect();
         let mut count = 0;
-        for (mut sinogram, found) in sinograms.axis_iter_mut(Axis(0)).zip(found) {
-            count += found.len() as u64;
+        let found = found.into_iter().zip(rows.clone());
+        for (mut sinogram, (found, row)) in sinograms.axis_iter_mut(Axis(0)).zip(found) {
+            if counted.contains(&row) {
+                count += found.len() as u64;
+            }
             for (angle, col, value) in found {
                 sinogram[[angle, col]] = value;
             }

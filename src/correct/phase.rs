@@ -19,7 +19,7 @@
 
 use std::sync::Arc;
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use rustfft::{Fft, FftPlanner, num_complex::Complex32};
 
@@ -120,18 +120,38 @@ impl Phase {
     }
 
     /// Memory for filtering `rows` rows of a scan `[angle, row, col]` beside the result and what its transmission takes
-    /// \[bytes\], and the rows whose transmission is worked out at a time.
+    /// \[bytes\], and the rows whose transmission is worked out for them.
     pub(super) fn scratch_bytes(&self, shape: [usize; 3], rows: usize) -> (u64, usize) {
         let [n_angles, n_rows, n_cols] = shape;
         let bands = (rows + self.band - 1).div_ceil(self.band) + usize::from(rows > 1);
         let held = (bands * self.band + 2 * self.halo).min(n_rows);
-        let piece = rows.max((self.halo + self.band).min(n_rows));
         let (width, height) = (fast_length(2 * n_cols), self.band + 2 * self.halo);
         let threads = rayon::current_num_threads();
         let plane = 8 * (width * height + LANES * height + 2 * (width + height));
         let window = 4 * width * (height / 2 + 1);
-        let transmission = 4 * (held + piece) * n_angles * n_cols;
-        ((transmission + threads * plane + window) as u64, piece)
+        let transmission = 4 * held * n_angles * n_cols;
+        ((transmission + threads * plane + window) as u64, held)
+    }
+
+    /// What filtering a scan `[angle, row, col]` by slabs of `slab` rows costs for each row: the rows whose transmission is
+    /// worked out, and the seconds of the filter when all threads work (tried on a pair of projections each).
+    pub(super) fn cost(&self, [n_angles, n_rows, n_cols]: [usize; 3], slab: usize) -> (f64, f64) {
+        let slab = slab.clamp(1, n_rows.max(1));
+        let middle = (n_rows - slab) / 2;
+        let held = self.held(&(middle..middle + slab), n_rows);
+        let bands = (slab + self.band - 1).div_ceil(self.band);
+        let filter = Filter::new(self, n_cols);
+        let plane = Array2::<f32>::from_elem((held.len(), n_cols), 0.5);
+        let first = middle / self.band * self.band;
+        let pair = crate::plan::forecast::per_item(rayon::current_num_threads(), || {
+            let views = [plane.view(), plane.view()];
+            filter.band(first, n_rows, held.start, &views, &mut filter.buffers());
+        });
+        let pairs = n_angles.div_ceil(2) as f64;
+        (
+            held.len() as f64 / slab as f64,
+            pair * pairs * bands as f64 / slab as f64,
+        )
     }
 
     /// Filtered transmission of `rows`, `[row, angle, col]`; what was touched is counted in `rows` only.
@@ -146,20 +166,8 @@ impl Phase {
             return scan.transmission(rows);
         }
         let held = self.held(&rows, n_rows);
-        let mut given = Sinograms::zeros((held.len(), shape.1, shape.2));
-        let mut counts = CorrectionCounts::default();
-        // in three pieces, so that what stands in the halo is not counted
-        for piece in [held.start..rows.start, rows.clone(), rows.end..held.end] {
-            if piece.is_empty() {
-                continue;
-            }
-            let (part, touched) = scan.transmission(piece.clone())?;
-            if piece == rows {
-                counts = touched;
-            }
-            let place = piece.start - held.start..piece.end - held.start;
-            given.slice_mut(s![place, .., ..]).assign(&part);
-        }
+        // what stands in the halo is not counted
+        let (given, counts) = scan.transmission_of(held.clone(), &rows)?;
         let mut out = Sinograms::zeros(shape);
         let filter = Filter::new(self, shape.2);
         let pairs = given.axis_chunks_iter(Axis(1), 2).into_par_iter();

@@ -90,7 +90,11 @@ impl Guard {
             .collect();
         steps.sort_by(f64::total_cmp);
         // the median: a gap in the angles is no reason to compare with the whole line
-        let step = steps.get(steps.len() / 2).copied().unwrap_or(0.0);
+        Guard::for_step(steps.get(steps.len() / 2).copied().unwrap_or(0.0), n_cols)
+    }
+
+    /// For projections `step` \[rad\] apart.
+    pub(super) fn for_step(step: f64, n_cols: usize) -> Guard {
         let motion = (0.5 * n_cols as f64 * step).ceil() as usize;
         // one more for the blur; a scan with few projections is compared with a part of the line only
         Guard {

@@ -1,8 +1,10 @@
 //! The series lock within a run: found once over the scans, kept beside the results.
 
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use ndarray::Array2;
 use serde_json::json;
 
 use super::SeriesRun;
@@ -14,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::io::volume::{self, VolumeMeta, VoxelType};
 use crate::plan::{self, Plan};
 use crate::progress::Progress;
-use crate::scan::SinogramSource;
+use crate::scan::{Shifts, SinogramSource, Sinograms};
 
 /// What was found, within the output folder; written last, so that the map is whole where it stands.
 pub(super) const RECORD: &str = "stripes/lock.json";
@@ -42,6 +44,7 @@ impl SeriesRun<'_> {
                 let (map, mut record) = lock::find(
                     asked.scans.len(),
                     asked.shape,
+                    std::slice::from_ref(&(0..asked.shape[0])),
                     |k| self.corrected(asked.scans[k], false),
                     &self.config.correct.lock,
                     asked.band,
@@ -54,8 +57,9 @@ impl SeriesRun<'_> {
             }
         };
         log::info!(
-            "lock: {} pixels corrected and {} interpolated alike in every scan, of {} x {}",
+            "lock: {} pixels corrected, {} levelled and {} interpolated alike in every scan, of {} x {}",
             record.corrected,
+            record.levelled,
             record.interpolated,
             asked.shape[0],
             asked.shape[1]
@@ -96,7 +100,7 @@ fn write(folder: &OutputFolder, map: &PixelMap, record: &LockRecord) -> Result<(
         first_row: 0,
         provenance: json!({
             "program": "tomodelta",
-            "axes": "[plane, row, col]; plane 0: 0 good, 1 corrected, 2 interpolated; plane 1: anomaly shared by all scans",
+            "axes": "[plane, row, col]; plane 0: 0 good, 1 corrected, 2 interpolated, and 4 more in a broad stripe; plane 1: anomaly shared by all scans",
         }),
     };
     let path = folder.path().join(MAP);
@@ -114,12 +118,13 @@ fn read(folder: &Path, shape: [usize; 2]) -> Option<(PixelMap, LockRecord)> {
     (map.shape() == (shape[0], shape[1])).then_some((map, record))
 }
 
-/// A scan on its own, with the wrong pixels that it shows by itself where the config asks for them.
+/// A scan on its own, with the wrong pixels that it shows by itself in `rows` where the config asks for them.
 ///
 /// # Errors
 /// Those of reading; [`Error::Memory`].
 pub fn locked_alone(
     scan: CorrectedScan,
+    rows: &[Range<usize>],
     config: &Config,
     progress: &Progress,
 ) -> Result<CorrectedScan> {
@@ -131,18 +136,102 @@ pub fn locked_alone(
     let (map, record) = lock::find(
         1,
         shape,
+        rows,
         |_| Ok(&scan),
         &config.correct.lock,
         band,
         progress,
     )?;
     log::info!(
-        "lock: {} pixels corrected and {} interpolated, found on this scan alone",
+        "lock: {} pixels corrected, {} levelled and {} interpolated, found on this scan alone",
         record.corrected,
+        record.levelled,
         record.interpolated
     );
     for doubt in doubts(&record) {
         log::warn!("{doubt}");
     }
     scan.with_lock(Arc::new(map))
+}
+
+/// A scan on its own whose wrong pixels are looked for row by row, as its sinograms are asked for.
+///
+/// For work on a few rows, such as the search of the axis. Sinograms are those of [`locked_alone`]; projections are not
+/// treated.
+pub struct LockedByRows<'a> {
+    scan: CorrectedScan,
+    config: &'a Config,
+    progress: &'a Progress,
+    /// The map, and the rows that it is known in.
+    found: Mutex<(Arc<PixelMap>, Vec<bool>)>,
+}
+
+impl<'a> LockedByRows<'a> {
+    /// Finds nothing yet.
+    #[must_use]
+    pub fn new(scan: CorrectedScan, config: &'a Config, progress: &'a Progress) -> Self {
+        let shape = (scan.n_rows(), scan.n_cols());
+        let known = vec![!config.correct.lock.enabled; shape.0];
+        LockedByRows {
+            scan,
+            config,
+            progress,
+            found: Mutex::new((Arc::new(PixelMap::clean(shape)), known)),
+        }
+    }
+
+    /// The map, known in `rows` at least.
+    fn map(&self, rows: &Range<usize>) -> Result<Arc<PixelMap>> {
+        // a panic of another thread leaves a map that is whole in the rows said to be known
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let (map, known) = &mut *found;
+        if let Some(first) = rows.clone().find(|&row| !known[row]) {
+            let unknown = first..rows.end;
+            let shape = [self.scan.n_rows(), self.scan.n_cols()];
+            let (band, _) = plan::lock_band(1, shape, plan::memory_cap(self.config)?)?;
+            let (more, _) = lock::find(
+                1,
+                shape,
+                std::slice::from_ref(&unknown),
+                |_| Ok(&self.scan),
+                &self.config.correct.lock,
+                band,
+                self.progress,
+            )?;
+            Arc::make_mut(map).take_rows(unknown.clone(), &more);
+            known[unknown].fill(true);
+        }
+        Ok(map.clone())
+    }
+}
+
+impl SinogramSource for LockedByRows<'_> {
+    fn n_rows(&self) -> usize {
+        SinogramSource::n_rows(&self.scan)
+    }
+
+    fn n_cols(&self) -> usize {
+        SinogramSource::n_cols(&self.scan)
+    }
+
+    fn angles_rad(&self) -> &[f64] {
+        self.scan.angles_rad()
+    }
+
+    fn shifts(&self) -> Option<&Shifts> {
+        self.scan.shifts()
+    }
+
+    fn sinograms(&self, rows: Range<usize>) -> Result<Sinograms> {
+        if rows.end > SinogramSource::n_rows(self) {
+            // refused with the reason
+            return self.scan.sinograms(rows);
+        }
+        let map = self.map(&rows)?;
+        self.scan.without_phase().with_lock(map)?.sinograms(rows)
+    }
+
+    fn projection(&self, angle: usize, rows: Range<usize>) -> Result<Array2<f32>> {
+        self.scan.projection(angle, rows)
+    }
 }

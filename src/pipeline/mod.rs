@@ -54,7 +54,7 @@ use crate::report;
 use crate::scan::{Scan, SinogramSource};
 use binned::BinnedRows;
 use geometry::ScanGeometry;
-pub use lock::locked_alone;
+pub use lock::{LockedByRows, locked_alone};
 use output::{Existing, OutputFolder, read_json, write_json};
 use pilot::{Target, find_motion};
 use reconstruct_scan::{Motion, ScanJob};

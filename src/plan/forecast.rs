@@ -1,6 +1,6 @@
 //! How long a run will take: each kind of work is tried on a little of it, with the sizes of the scan.
 //!
-//! What is tried: correcting one sinogram per thread, reconstructing a few slices (back-projection on a part of a
+//! What is tried: looking for wrong pixels on a few rows of noise, correcting one sinogram per thread, reconstructing a few slices (back-projection on a part of a
 //! slice, because its cost is that of its voxels), reading a few frames. Writing, and the passes over finished volumes,
 //! have fixed rates per thread. On the CPU everything shares the threads, so times add; with a GPU the longer of the
 //! two sides counts.
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::{Plan, ScanPlan, slice_grid};
 use crate::config::{AlignMethod, Config, ReconstructMethod};
+use crate::correct::lock;
 use crate::error::Result;
 use crate::gpu::Device;
 use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
@@ -54,13 +55,14 @@ struct Unit {
 pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -> Result<Forecast> {
     let threads = rayon::current_num_threads() as f64;
     let [
+        mut lock,
         mut correct,
         mut reconstruct,
         mut read,
         mut write,
         mut align,
         mut change,
-    ] = [0.0; 6];
+    ] = [0.0; 7];
     let mut known: Vec<([usize; 3], Unit)> = Vec::new();
     for scan_plan in &plan.scans {
         let scan = &scans[scan_plan.index];
@@ -93,16 +95,31 @@ pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -
             align += 2.0 * rows * (unit.correct + unit.reconstruct / less);
         }
     }
+    if let Some(asked) = &plan.lock {
+        let projections =
+            |scan: usize| lock::projections_of(scans[scan].n_angles(), &config.correct.lock);
+        let most = asked.scans.iter().map(|&scan| projections(scan)).max();
+        lock = lock::seconds(asked.scans.len(), asked.shape, most.unwrap_or(0));
+        for &scan in &asked.scans {
+            let unit = known
+                .iter()
+                .find(|(shape, _)| shape[0] == scans[scan].n_angles());
+            let frames = &scans[scan].projections;
+            let bytes = frames.decoded_bytes(0..asked.shape[0]) as f64 * projections(scan) as f64;
+            lock += unit.map_or(0.0, |(_, unit)| unit.read * bytes);
+        }
+    }
     for difference in &plan.differences {
         change += difference.volume_bytes as f64 / 8.0 / CHANGE_PER_THREAD / threads;
     }
     let seconds = match device {
-        Device::Cpu => correct + reconstruct + read + write + align + change,
+        Device::Cpu => lock + correct + reconstruct + read + write + align + change,
         Device::Gpu(_) | Device::Several(_) => {
-            (correct + read + write).max(reconstruct) + align + change
+            lock + (correct + read + write).max(reconstruct) + align + change
         }
     };
     let parts = [
+        ("comparing the detector", lock),
         ("reading", read),
         ("correcting", correct),
         ("reconstructing", reconstruct),
@@ -129,7 +146,12 @@ fn try_unit(config: &Config, plan: &ScanPlan, scan: &Scan, device: &Device) -> R
     let decoded = scan.projections.decoded_bytes(0..n_rows) as f64 * frames as f64;
     Ok(Unit {
         read: started.elapsed().as_secs_f64() / decoded,
-        correct: crate::correct::seconds_per_row(plan.shape, &config.correct),
+        correct: crate::correct::seconds_per_row(
+            plan.shape,
+            plan.slab,
+            &config.correct,
+            scan.pixel_size_um,
+        ),
         reconstruct: seconds_per_slice(config, plan, scan, device)?,
     })
 }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::correct::CorrectedScan;
 use crate::error::Result;
+use crate::phantom::SplitMix64;
 use crate::scan::SinogramSource;
 
 /// Parts of the scan, in time, of which the mean is kept: enough to see drift and steps.
@@ -87,6 +88,18 @@ impl Part {
 }
 
 impl Evidence {
+    /// Evidence of noise alone `[row, col]`, to try the search on.
+    pub(super) fn of_noise((n_rows, n_cols): (usize, usize), seed: u64) -> Evidence {
+        let mut random = SplitMix64::keyed(seed, &[0x10CC]);
+        Evidence {
+            means: Array3::from_shape_simple_fn((n_rows, PARTS, n_cols), || {
+                random.uniform(0.69, 0.71) as f32
+            }),
+            activity: Array2::from_elem((n_rows, n_cols), 0.01),
+            bad: Array2::from_elem((n_rows, n_cols), false),
+        }
+    }
+
     /// Looks at the projections `chosen` of `scan`, each read once, a few at a time.
     pub(super) fn gather(
         scan: &CorrectedScan,

@@ -10,15 +10,18 @@
 //! 2. **Search** (`search`): the anomaly of a pixel is its mean less the cubic through its good neighbours in the row, as a
 //!    multiple of what good pixels around it show. Only what all scans share (the least anomaly over the scans, where
 //!    they agree in sign, in each eighth) counts. Structure of the sample moves and is not shared.
+//!    Stripes too broad to look across are found by their two edges (`broad`).
 //! 3. **Treatment** (`treat`): a pixel that still follows its neighbours keeps what it measured; only the slow part of its
 //!    deviation from them (a running median over an eighth of the angles) is taken off: gain errors, drift, steps and
-//!    wrong curvature, as large as they are in that scan. A pixel that does not respond is interpolated. All other
-//!    pixels keep their values bit by bit.
+//!    wrong curvature, as large as they are in that scan. A pixel that does not respond is interpolated. Of a broad stripe the slow part of the
+//!    steps at its two edges is taken off, in a straight line from one to the other. All other pixels keep their values bit
+//!    by bit.
 //!
 //! The same pixels are treated in the same way in every scan. Nothing here is in the literature that we know of; the parts
 //! are: the robust detection of stripes on averaged data (Vo, Atwood and Drakopoulos 2018, algorithm 4) and the double
 //! flat field (see `double_flat`), which takes the angular mean as it is and with it the sample.
 
+mod broad;
 mod evidence;
 mod search;
 #[cfg(test)]
@@ -26,6 +29,7 @@ mod tests;
 mod treat;
 
 use std::borrow::Borrow;
+use std::ops::Range;
 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
@@ -67,6 +71,8 @@ impl Verdict {
 pub struct PixelMap {
     /// `[row, col]`
     verdicts: Array2<Verdict>,
+    /// Whether the pixel lies in a broad stripe `[row, col]`; there is a good pixel between any two of them.
+    broad: Array2<bool>,
     /// By how much each pixel is wrong: the root mean square over the eighths of the scan of the anomaly shared by all
     /// scans, in line integrals `[row, col]`; 0 where nothing was found.
     strength: Array2<f32>,
@@ -86,6 +92,8 @@ pub struct LockRecord {
     pub corrected: u64,
     /// Pixels that are interpolated in every scan (those without signal in some scan included).
     pub interpolated: u64,
+    /// Pixels of broad stripes, whose level is brought to that of their surroundings in every scan.
+    pub levelled: u64,
     /// Rows in which more than a quarter of the pixels looked wrong; nothing is corrected there.
     pub rows_given_up: u64,
     /// Root mean square of the shared anomaly of the corrected pixels, in line integrals.
@@ -98,8 +106,18 @@ impl PixelMap {
     pub fn clean(shape: (usize, usize)) -> PixelMap {
         PixelMap {
             verdicts: Array2::from_elem(shape, Verdict::Good),
+            broad: Array2::from_elem(shape, false),
             strength: Array2::zeros(shape),
         }
+    }
+
+    /// One row with as many wrong pixels as detectors have, one in a hundred and twenty, to try the treatment on.
+    pub(super) fn usual(n_cols: usize) -> PixelMap {
+        let mut map = PixelMap::clean((1, n_cols));
+        for col in (40..n_cols.saturating_sub(40)).step_by(120) {
+            map.verdicts[[0, col]] = Verdict::Corrected;
+        }
+        map
     }
 
     /// `[row, col]`
@@ -129,7 +147,41 @@ impl PixelMap {
         scratch: &mut Scratch,
     ) {
         let verdicts = self.verdicts.row(row).to_vec();
+        let runs = self.runs(row);
+        if !runs.is_empty() {
+            treat::level(sinogram, &verdicts, &runs, min_transmission, scratch);
+        }
         treat::treat(sinogram, &verdicts, min_transmission, scratch);
+    }
+
+    /// Broad stripes of a row.
+    fn runs(&self, row: usize) -> Vec<Range<usize>> {
+        let broad = self.broad.row(row);
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for col in (0..broad.len()).filter(|&col| broad[col]) {
+            match runs.last_mut().filter(|run| run.end == col) {
+                Some(run) => run.end = col + 1,
+                None => runs.push(col..col + 1),
+            }
+        }
+        runs
+    }
+
+    /// Pixels of broad stripes in a row.
+    pub(super) fn levelled(&self, row: usize) -> u64 {
+        self.broad.row(row).iter().filter(|&&broad| broad).count() as u64
+    }
+
+    /// Takes over what another map of the same detector says of `rows`.
+    pub(crate) fn take_rows(&mut self, rows: Range<usize>, other: &PixelMap) {
+        let rows = ndarray::s![rows, ..];
+        self.verdicts
+            .slice_mut(rows)
+            .assign(&other.verdicts.slice(rows));
+        self.broad.slice_mut(rows).assign(&other.broad.slice(rows));
+        self.strength
+            .slice_mut(rows)
+            .assign(&other.strength.slice(rows));
     }
 
     /// Pixels with that verdict.
@@ -138,12 +190,12 @@ impl PixelMap {
         self.verdicts.iter().filter(|&&v| v == verdict).count() as u64
     }
 
-    /// Verdicts (0, 1, 2) and strengths as `[2, row, col]`, for a file.
+    /// Verdicts (0, 1, 2; 4 more in broad stripes) and strengths as `[2, row, col]`, for a file.
     #[must_use]
     pub fn to_planes(&self) -> ndarray::Array3<f32> {
         let (rows, cols) = self.shape();
         ndarray::Array3::from_shape_fn((2, rows, cols), |(plane, row, col)| match plane {
-            0 => f32::from(self.verdicts[[row, col]] as u8),
+            0 => f32::from(self.verdicts[[row, col]] as u8 + 4 * u8::from(self.broad[[row, col]])),
             _ => self.strength[[row, col]],
         })
     }
@@ -158,8 +210,10 @@ impl PixelMap {
         for row in 0..rows {
             for col in 0..cols {
                 let value = planes[[0, row, col]];
-                let whole = (0.0..=2.0).contains(&value) && value.fract() == 0.0;
-                map.verdicts[[row, col]] = Verdict::of(if whole { value as u8 } else { 255 })?;
+                let whole = (0.0..=6.0).contains(&value) && value.fract() == 0.0;
+                let value = if whole { value as u8 } else { u8::MAX };
+                map.broad[[row, col]] = value >= 4;
+                map.verdicts[[row, col]] = Verdict::of(value % 4)?;
                 map.strength[[row, col]] = planes[[1, row, col]];
             }
         }
@@ -181,6 +235,7 @@ impl PixelMap {
             shape: [self.shape().0, self.shape().1],
             corrected,
             interpolated: self.count(Verdict::Interpolated),
+            levelled: self.broad.iter().filter(|&&broad| broad).count() as u64,
             rows_given_up,
             strength: (power / corrected.max(1) as f64).sqrt(),
             ..LockRecord::default()
@@ -196,7 +251,7 @@ pub fn bytes(n_scans: usize, [n_rows, n_cols]: [usize; 2], rows: usize) -> u64 {
     // stored evidence of each scan; sums, extremes and the frames in work of one; the map
     n_scans as u64 * evidence::PLANES * plane
         + (4 + 2 * rayon::current_num_threads() as u64) * plane
-        + (n_rows * n_cols * 5) as u64
+        + (n_rows * n_cols * 6) as u64
 }
 
 /// Rows that can be looked at at a time under `room` bytes; at least 32, so that there is something to compare with.
@@ -209,8 +264,33 @@ pub fn band_rows(n_scans: usize, shape: [usize; 2], room: u64) -> usize {
     rows
 }
 
+/// Samples whose evidence one thread gathers in a second, once they are read: dividing, logarithm, sums.
+const GATHERED_PER_THREAD: f64 = 6e7;
+
+/// Time that finding the map takes, when all threads do so, without reading \[s\]: the search is tried on noise.
+#[must_use]
+pub fn seconds(n_scans: usize, [n_rows, n_cols]: [usize; 2], projections: usize) -> f64 {
+    let threads = rayon::current_num_threads() as f64;
+    let gather = (n_scans * projections * n_rows * n_cols) as f64 / GATHERED_PER_THREAD / threads;
+    let trial = 0..(2 * search::BLOCK).min(n_rows);
+    let held = search::with_halo(&trial, n_rows);
+    let evidence: Vec<Evidence> = (0..n_scans)
+        .map(|scan| Evidence::of_noise((held.len(), n_cols), scan as u64))
+        .collect();
+    let began = std::time::Instant::now();
+    search::search(&evidence, &held, &trial, LockConfig::default().ratio);
+    gather + began.elapsed().as_secs_f64() * n_rows as f64 / trial.len().max(1) as f64
+}
+
+/// Projections looked at of a scan with `n_angles`.
+#[must_use]
+pub fn projections_of(n_angles: usize, config: &LockConfig) -> usize {
+    evidence::chosen(n_angles, config.projections).len()
+}
+
 /// Finds the pixels that answer wrongly in all of `n_scans` scans of a detector `[row, col]`, `band` rows at a time.
 ///
+/// Only `asked` rows are judged; the map is clean in all others. The verdict on a row does not depend on which are asked.
 /// `open` gives a scan by its number; one is held at a time, and each band asks for it, and reads its projections, anew.
 /// The result does not depend on `band` or on threads. With one scan there is nobody to agree with: the bar is
 /// twice as high, and what stands still in the sample (rings around the axis) may be taken for the detector.
@@ -220,6 +300,7 @@ pub fn band_rows(n_scans: usize, shape: [usize; 2], room: u64) -> usize {
 pub fn find<S: Borrow<CorrectedScan>>(
     n_scans: usize,
     [n_rows, n_cols]: [usize; 2],
+    asked: &[Range<usize>],
     mut open: impl FnMut(usize) -> Result<S>,
     config: &LockConfig,
     band: usize,
@@ -232,18 +313,25 @@ pub fn find<S: Borrow<CorrectedScan>>(
         projections,
     } = *config;
     let band = band.clamp(1, n_rows.max(1));
-    let n_bands = n_rows.div_ceil(band);
+    let bands: Vec<Range<usize>> = asked
+        .iter()
+        .flat_map(|rows| {
+            let end = rows.end.min(n_rows);
+            (rows.start..end)
+                .step_by(band)
+                .map(move |start| start..(start + band).min(end))
+        })
+        .collect();
     let stage = progress.stage(
         "comparing the detector over the scans",
-        (n_scans * n_bands) as u64,
+        (n_scans * bands.len()) as u64,
         "scans",
     );
     let ratio = if n_scans == 1 { 2.0 * ratio } else { ratio };
     let mut map = PixelMap::clean((n_rows, n_cols));
     let mut given_up = 0;
     let mut looked_at = vec![0; n_scans];
-    for start in (0..n_rows).step_by(band) {
-        let rows = start..(start + band).min(n_rows);
+    for rows in bands {
         let held = search::with_halo(&rows, n_rows);
         let mut evidence = Vec::with_capacity(n_scans);
         for (index, looked_at) in looked_at.iter_mut().enumerate() {
@@ -258,6 +346,12 @@ pub fn find<S: Borrow<CorrectedScan>>(
         let found = search::search(&evidence, &held, &rows, ratio);
         given_up += found.iter().filter(|row| row.given_up).count() as u64;
         for (row, found) in rows.zip(found) {
+            for run in found.runs {
+                for col in run.columns {
+                    map.broad[[row, col]] = true;
+                    map.strength[[row, col]] = run.strength;
+                }
+            }
             for (col, verdict, strength) in found.pixels {
                 map.verdicts[[row, col]] = verdict;
                 map.strength[[row, col]] = strength;

@@ -2,17 +2,19 @@
 
 use std::ops::Range;
 
+use ndarray::s;
 use rayon::prelude::*;
 
 use super::super::bad_pixels::lagrange;
 use super::Verdict;
+use super::broad::{self, Run};
 use super::evidence::{Evidence, PARTS};
 use crate::stats::middle;
 
 /// Side of the blocks that share one scale \[px\]; blocks are counted from the first row of the detector.
-const BLOCK: usize = 8;
+pub(super) const BLOCK: usize = 8;
 /// Half height and half width of the window in which good pixels are looked at for the scale \[px\].
-const WINDOW: [usize; 2] = [8, 12];
+pub(super) const WINDOW: [usize; 2] = [8, 12];
 /// Rows held at most on both sides together of those that are judged.
 pub(super) const HALO: usize = 2 * (WINDOW[0] + BLOCK);
 /// Widest gap that is looked across \[px\].
@@ -22,7 +24,7 @@ const REACH: usize = 8;
 /// Widest group of wrong pixels that is taken in one step \[px\]; wider ones take several.
 const GROUP: usize = 4;
 /// Least scale: a stripe of this size in line integrals is below the noise of any detector.
-const LEAST_SCALE: f32 = 3e-5;
+pub(super) const LEAST_SCALE: f32 = 3e-5;
 /// A pixel that moves this many times more, or less, than its neighbours does not respond.
 const UNRESPONSIVE: f32 = 4.0;
 
@@ -30,6 +32,8 @@ const UNRESPONSIVE: f32 = 4.0;
 pub(super) struct Found {
     /// Column, verdict, strength.
     pub(super) pixels: Vec<(usize, Verdict, f32)>,
+    /// Broad stripes.
+    pub(super) runs: Vec<Run>,
     /// More than a quarter of the row looked wrong: nothing is trusted but pixels without signal.
     pub(super) given_up: bool,
 }
@@ -61,11 +65,19 @@ pub(super) fn search(
     rows.clone()
         .into_par_iter()
         .map(|row| {
+            let row_held = row - held.start;
+            let n_cols = evidence.first().map_or(0, |e| e.bad.ncols());
+            let line = |one: &Evidence, part| one.means.slice(s![row_held, part, ..]).to_vec();
+            let means = evidence
+                .iter()
+                .map(|one| (0..PARTS).map(|part| line(one, part)).collect())
+                .collect();
             Row {
                 evidence,
-                row: row - held.start,
+                row: row_held,
+                means,
                 scales: &blocks[row / BLOCK - first_block],
-                n_cols: evidence.first().map_or(0, |e| e.bad.ncols()),
+                n_cols,
                 ratio,
             }
             .judge()
@@ -77,6 +89,8 @@ pub(super) fn search(
 struct Scales {
     /// `[block of columns][left gap - 1][right gap - 1]`
     of_block: Vec<[[f32; WIDEST]; WIDEST]>,
+    /// Median size of the steps, of which the edges of broad stripes stand out `[block of columns]`.
+    steps: Vec<f32>,
 }
 
 impl Scales {
@@ -130,7 +144,10 @@ impl Scales {
                 }
             }
         }
-        Scales { of_block }
+        Scales {
+            of_block,
+            steps: broad::scales(evidence, held, block),
+        }
     }
 
     /// Scale at `col` across the gap between good neighbours `left` and `right` columns away.
@@ -166,6 +183,8 @@ struct Row<'a> {
     evidence: &'a [Evidence],
     /// Within the evidence.
     row: usize,
+    /// Means of each scan, `[part][col]`, less the broad stripes found.
+    means: Vec<Vec<Vec<f32>>>,
     /// Of each scan.
     scales: &'a [Scales],
     n_cols: usize,
@@ -173,13 +192,27 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn judge(&self) -> Found {
-        let bad: Vec<bool> = (0..self.n_cols)
+    fn judge(mut self) -> Found {
+        let mut bad: Vec<bool> = (0..self.n_cols)
             .map(|col| self.evidence.iter().any(|e| e.bad[[self.row, col]]))
             .collect();
-        let mut wrong = bad.clone();
-        self.mark(&mut wrong);
-        self.prune(&mut wrong, &bad);
+        let mut wrong = self.narrow(&bad);
+        let scale = |scan: usize, col: usize| self.scales[scan].steps[col / BLOCK];
+        let single = few_together(&wrong, &bad);
+        let runs = broad::find(&self.means, scale, &single, self.ratio);
+        let (silent, runs): (Vec<Run>, Vec<Run>) = runs
+            .into_iter()
+            .partition(|run| self.unresponsive_run(run, &single));
+        for run in &silent {
+            bad[run.columns.clone()].fill(true);
+        }
+        if !runs.is_empty() || !silent.is_empty() {
+            // groups of narrow ones were seen in their place
+            for parts in &mut self.means {
+                broad::level(parts, &runs, &single);
+            }
+            wrong = self.narrow(&bad);
+        }
         let n_marked = wrong.iter().zip(&bad).filter(|(w, b)| **w && !**b).count();
         let given_up = n_marked * 4 > self.n_cols;
         if given_up {
@@ -197,7 +230,19 @@ impl Row<'_> {
                 (col, verdict, strength)
             })
             .collect();
-        Found { pixels, given_up }
+        Found {
+            pixels,
+            runs,
+            given_up,
+        }
+    }
+
+    /// Pixels that deviate from their good neighbours, and those without signal.
+    fn narrow(&self, bad: &[bool]) -> Vec<bool> {
+        let mut wrong = bad.to_vec();
+        self.mark(&mut wrong);
+        self.prune(&mut wrong, bad);
+        wrong
     }
 
     /// Marks groups of pixels, the worst first, until no pixel left deviates from its good neighbours.
@@ -303,8 +348,8 @@ impl Row<'_> {
         let (mut ratio, mut strength) = (0f32, 0f32);
         for part in 0..PARTS {
             let (mut least_ratio, mut least, mut sign) = (f32::INFINITY, f32::INFINITY, 0f32);
-            for (one, scales) in self.evidence.iter().zip(self.scales) {
-                let line = |c: usize| one.means[[self.row, part, c]];
+            for (means, scales) in self.means.iter().zip(self.scales) {
+                let line = |c: usize| means[part][c];
                 let around: f32 = columns.iter().zip(weights).map(|(&c, w)| w * line(c)).sum();
                 let anomaly = line(col) - around;
                 if sign * anomaly < 0.0 {
@@ -330,11 +375,30 @@ impl Row<'_> {
         let Some([[Some(left), _], [Some(right), _]]) = self.neighbours(col, wrong) else {
             return true;
         };
+        self.apart(col, left, right)
+    }
+
+    /// The same for most columns of a broad stripe, against the good columns on either side of it.
+    fn unresponsive_run(&self, run: &Run, wrong: &[bool]) -> bool {
+        let good = |col: &usize| !wrong[*col];
+        let left = (0..run.columns.start).rev().find(good);
+        let right = (run.columns.end..self.n_cols).find(good);
+        let (Some(left), Some(right)) = (left, right) else {
+            return false;
+        };
+        let columns = run.columns.clone();
+        let odd = columns.filter(|&col| self.apart(col, left, right)).count();
+        2 * odd > run.columns.len()
+    }
+
+    /// Whether the column goes its own way beside `left` and `right`, in most of the scans.
+    fn apart(&self, col: usize, left: usize, right: usize) -> bool {
         let odd = self
             .evidence
             .iter()
-            .filter(|one| {
-                let part = |c: usize, part: usize| one.means[[self.row, part, c]];
+            .zip(&self.means)
+            .filter(|(one, means)| {
+                let part = |c: usize, part: usize| means[part][c];
                 let moves = |c: usize| one.activity[[self.row, c]];
                 let own: [f32; PARTS] = std::array::from_fn(|k| part(col, k));
                 let around = std::array::from_fn(|k| 0.5 * (part(left, k) + part(right, k)));
@@ -347,6 +411,19 @@ impl Row<'_> {
             .count();
         odd > self.evidence.len() / 2
     }
+}
+
+/// The `wrong` columns that stand together by [`GROUP`] at most, and the `bad` ones.
+fn few_together(wrong: &[bool], bad: &[bool]) -> Vec<bool> {
+    let mut few = bad.to_vec();
+    let mut first = 0;
+    for run in wrong.chunk_by(|a, b| a == b) {
+        if run[0] && run.len() <= GROUP {
+            few[first..first + run.len()].fill(true);
+        }
+        first += run.len();
+    }
+    few
 }
 
 /// Whether `own` goes along with `around`, by the slope of the line through the parts; `None` where these hardly change.

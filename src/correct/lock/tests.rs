@@ -32,6 +32,8 @@ struct Study {
     photons: f64,
     cloth: bool,
     faulty: bool,
+    /// Broad stripes instead of narrow ones, so many times the usual height; 0: none.
+    broad: f64,
     seed: u64,
     /// Frames and flats of what was taken, by scan and whether faulty.
     taken: Arc<Mutex<Taken>>,
@@ -49,6 +51,7 @@ impl Study {
             photons: 2e6,
             cloth: false,
             faulty: true,
+            broad: 0.0,
             seed: 11,
             taken: Arc::default(),
         }
@@ -117,6 +120,19 @@ impl Study {
             (at(0.66) + 2, 0.008),
             (at(0.74), -0.005),
         ];
+        // first column, width \[px\], error of the gain
+        let broad = [
+            (at(0.25), 7, 0.04),
+            (at(0.36), 9, -0.03),
+            (at(0.61), 12, 0.035),
+            (at(0.79), 20, -0.03),
+        ];
+        if self.broad > 0.0 {
+            let inside =
+                |(first, width, _): &&(usize, usize, f64)| (*first..first + width).contains(&col);
+            let gain = broad.iter().find(inside).map_or(0.0, |(_, _, gain)| *gain);
+            return Some(1.0 + self.broad * gain);
+        }
         if col == at(0.47) {
             return None;
         }
@@ -208,6 +224,7 @@ impl Study {
         find(
             self.shifts.len(),
             [self.n_rows, self.n_cols],
+            std::slice::from_ref(&(0..self.n_rows)),
             |k| Ok(self.corrected(k, StripeMethod::None)),
             &config,
             band,
@@ -409,6 +426,53 @@ fn rings_in_the_difference_fall_by_three_and_change_stays() {
     assert!((share - 1.0).abs() < 0.03, "{share}");
 }
 
+#[test]
+fn broad_stripes_fall_by_three_as_well() {
+    let study = Study {
+        shifts: vec![[0.0, 0.0], [2.5, -1.5]],
+        broad: 1.0,
+        ..Study::new(256)
+    };
+    let clean = Study {
+        faulty: false,
+        ..study.clone()
+    };
+    let ideal = clean.change(StripeMethod::None, None);
+    let (map, record) = study.find(4.0, 20);
+    println!("{} levelled, row 3: {:?}", record.levelled, map.runs(3));
+    let locked = study.change(StripeMethod::None, Some(&Arc::new(map.clone())));
+    let left = study.left_over(&locked, &ideal);
+    for method in [StripeMethod::None, StripeMethod::All, StripeMethod::Sorting] {
+        let other = study.left_over(&study.change(method, None), &ideal);
+        println!(
+            "{method:?}: {other:.2e}, locked {left:.2e}: {:.1} times",
+            other / left
+        );
+        assert!(
+            other > 3.0 * left,
+            "{method:?}: {other:.2e} against {left:.2e}"
+        );
+    }
+    let share = clean.gained(&locked) / clean.gained(&ideal);
+    println!("change kept: {share:.4}");
+    assert!((share - 1.0).abs() < 0.03, "{share}");
+    // every stripe in most rows, to the pixel, and next to nothing beside them
+    let faults = study.faults();
+    let (mut hit, mut beside) = (0, 0);
+    for row in 0..study.n_rows {
+        for col in map.runs(row).into_iter().flatten() {
+            hit += usize::from(faults.contains(&col));
+            beside += usize::from(!faults.contains(&col));
+        }
+    }
+    println!(
+        "{hit} of {} found, {beside} beside",
+        study.n_rows * faults.len()
+    );
+    assert!(4 * hit >= 3 * study.n_rows * faults.len() && 20 * beside <= hit);
+    assert_eq!(PixelMap::from_planes(&map.to_planes()), Some(map));
+}
+
 /// Figures for benches/RESULTS.md: `cargo test --release --lib lock::tests::figures -- --ignored --nocapture`.
 #[test]
 #[ignore = "minutes; prints figures"]
@@ -494,6 +558,42 @@ fn figures() {
             },
         ),
         (
+            "256, broad stripes",
+            Study {
+                broad: 1.0,
+                ..base(256)
+            },
+        ),
+        (
+            "256, broad, half as high",
+            Study {
+                broad: 0.5,
+                ..base(256)
+            },
+        ),
+        (
+            "512, broad stripes",
+            Study {
+                broad: 1.0,
+                ..base(512)
+            },
+        ),
+        (
+            "512, broad, a quarter",
+            Study {
+                broad: 0.25,
+                ..base(512)
+            },
+        ),
+        (
+            "512, cloth, broad stripes",
+            Study {
+                cloth: true,
+                broad: 1.0,
+                ..base(512)
+            },
+        ),
+        (
             "1024, 601 angles",
             Study {
                 n_angles: 601,
@@ -530,7 +630,9 @@ fn figures() {
         } else {
             Vec::new()
         };
-        let wrong = |row: usize, col: usize| map.verdict(row, col) != Verdict::Good;
+        let wrong = |row: usize, col: usize| {
+            map.verdict(row, col) != Verdict::Good || map.broad[[row, col]]
+        };
         let pixels = (0..study.n_rows).flat_map(|row| (0..study.n_cols).map(move |col| (row, col)));
         let (found, others): (Vec<_>, Vec<_>) = pixels
             .filter(|&(r, c)| wrong(r, c))

@@ -1,6 +1,9 @@
 //! Takes the slow part of the deviation of wrong pixels off one sinogram.
 
+use std::ops::Range;
+
 use super::Verdict;
+use super::broad;
 use crate::correct::bad_pixels::lagrange;
 use crate::correct::sliding::running_median;
 
@@ -12,8 +15,10 @@ pub(in crate::correct) struct Scratch {
     window: Vec<f32>,
 }
 
-/// Share of the scan over which the deviation is taken as slow.
+/// Share of the scan over which the deviation of a pixel is taken as slow.
 const SHARE: usize = 8;
+/// The same for the level of a broad stripe: it was steady through the scans, and its error is spread over many columns.
+const SHARE_BROAD: usize = 2;
 /// Good neighbours are looked for this far \[px\].
 const REACH: usize = 32;
 
@@ -63,7 +68,7 @@ pub(super) fn treat(
                 .sum();
             integral(col) - around
         }));
-        slow_part(deviation, slow, window);
+        slow_part(deviation, SHARE, slow, window);
         exponents.push((col, slow.clone()));
     }
     for (col, slow) in exponents {
@@ -73,9 +78,56 @@ pub(super) fn treat(
     }
 }
 
-/// Straight line plus running median of the rest, over an eighth of the samples.
-fn slow_part(deviation: &mut [f32], slow: &mut Vec<f32>, window: &mut Vec<f32>) {
-    let width = (deviation.len() / SHARE) | 1;
+/// Brings the broad stripes `runs` of the transmission sinogram `[angle, col]` to the level of their surroundings, in place.
+///
+/// The deviation at either edge is the step of `-ln` there; its slow part (as in [`treat`], over half of the angles) is
+/// taken off, in a straight line from edge to edge.
+pub(super) fn level(
+    sinogram: &mut [f32],
+    verdicts: &[Verdict],
+    runs: &[Range<usize>],
+    min_transmission: f32,
+    scratch: &mut Scratch,
+) {
+    let n_cols = verdicts.len();
+    let Scratch {
+        deviation,
+        slow,
+        window,
+    } = scratch;
+    // no run is measured on the columns of another
+    let inside = |col: usize| runs.iter().position(|run| run.contains(&col));
+    for (index, columns) in runs.iter().enumerate() {
+        let good = |col: usize| {
+            verdicts[col] == Verdict::Good && inside(col).is_none_or(|other| other == index)
+        };
+        let Some(sums) = broad::edges(columns, n_cols, good) else {
+            continue;
+        };
+        let [left, right] = sums.map(|sum| {
+            deviation.clear();
+            deviation.extend(
+                sinogram
+                    .chunks_exact(n_cols)
+                    .map(|line| sum.of(|col| -line[col].max(min_transmission).ln())),
+            );
+            slow_part(deviation, SHARE_BROAD, slow, window);
+            slow.clone()
+        });
+        for (line, (&left, &right)) in sinogram
+            .chunks_exact_mut(n_cols)
+            .zip(left.iter().zip(&right))
+        {
+            for col in columns.clone() {
+                line[col] *= broad::between([left, -right], columns, col).exp();
+            }
+        }
+    }
+}
+
+/// Straight line plus running median of the rest, over the `share`-th part of the samples.
+fn slow_part(deviation: &mut [f32], share: usize, slow: &mut Vec<f32>, window: &mut Vec<f32>) {
+    let width = (deviation.len() / share) | 1;
     // the line is fitted to the medians, not to the samples: structure that passes has no say
     running_median(deviation, width, slow, window);
     let (offset, slope) = line_through(slow);
