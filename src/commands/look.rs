@@ -10,6 +10,7 @@ use tomodelta::gpu::{self, Device};
 use tomodelta::io;
 use tomodelta::plan::human_bytes;
 use tomodelta::reconstruct::self_test::{Report, self_test};
+use tomodelta::scan::SinogramSource;
 
 use tomodelta::pipeline::steady::Steadied;
 
@@ -72,9 +73,25 @@ pub(crate) fn center(
     let progress = super::progress(shared);
     super::threads(&config)?;
     let source = super::single::line_integrals(path, &config)?;
-    let fit = source.for_axis_by_rows(&config, &progress, |source| {
+    // projections are compared over the whole height, sinograms and given rows are few
+    let by_sinograms = matches!(
+        config.center.method,
+        CenterMethod::DoubleWedge | CenterMethod::MirrorMatch | CenterMethod::TrialSlices
+    );
+    let few = by_sinograms || !rows.is_empty() || config.center.value.is_some();
+    let source = if few {
+        source
+    } else {
+        source.locked(&config, &progress)?
+    };
+    let ask = |source: &dyn SinogramSource| {
         tomodelta::pipeline::find_axis(source, rows, &config.center, &progress)
-    })?;
+    };
+    let fit = if few {
+        source.for_axis_by_rows(&config, &progress, ask)
+    } else {
+        source.for_axis(ask)
+    }?;
     if json {
         println!("{}", serde_json::to_string_pretty(&fit)?);
     } else {
@@ -101,11 +118,16 @@ pub(crate) fn center(
             .copied()
             .unwrap_or(fit.middle_row.round().max(0.0) as usize);
         let candidates = center::candidates(&fit, row as f64);
-        source.for_axis_by_rows(&config, &progress, |source| {
+        let draw = |source: &dyn SinogramSource| {
             let steadied = Steadied::new(source);
             let source = steadied.as_ref().map_or(source, |source| source);
             center::montage(source, row, &candidates, path)
-        })?;
+        };
+        if few {
+            source.for_axis_by_rows(&config, &progress, draw)
+        } else {
+            source.for_axis(draw)
+        }?;
     }
     Ok(if fit.agree { 0 } else { 3 })
 }

@@ -37,6 +37,19 @@ impl LineIntegrals {
         }
     }
 
+    /// The same with the wrong pixels of all rows of a scan, where the config asks for them.
+    pub(crate) fn locked(self, config: &Config, progress: &Progress) -> Result<LineIntegrals> {
+        Ok(match self {
+            LineIntegrals::Scan(scan) => {
+                let rows = 0..SinogramSource::n_rows(scan.as_ref());
+                let asked = std::slice::from_ref(&rows);
+                let scan = pipeline::locked_alone(*scan, asked, config, progress)?;
+                LineIntegrals::Scan(Box::new(scan))
+            }
+            npy @ LineIntegrals::Npy(_) => npy,
+        })
+    }
+
     /// Calls `find` with what the rotation axis is looked for on.
     pub(crate) fn for_axis<T>(&self, find: impl FnOnce(&dyn SinogramSource) -> T) -> T {
         match self {
