@@ -26,6 +26,7 @@ fn job(n_angles: usize, n_cols: usize, method: ReconstructMethod) -> SliceJob {
         },
         scale: 1.0,
         mask_radius_px: None,
+        support: None,
     }
 }
 

@@ -34,7 +34,7 @@ const THREADS: u32 = 256u;
 @group(0) @binding(0) var<uniform> params: RampFilterParams;
 @group(0) @binding(1) var<storage, read> line_integrals: array<f32>;      // [row, angle, col]
 @group(0) @binding(2) var<storage, read> weights: array<f32>;             // [angle], arc of the projection [rad]
-@group(0) @binding(3) var<storage, read> roll_off: array<f32>;            // [n_fft - n_cols], share of the left edge
+@group(0) @binding(3) var<storage, read> roll_off: array<f32>;            // [2, n_fft - n_cols], shares of the right and left edge
 @group(0) @binding(4) var<storage, read> twiddles: array<vec2<f32>>;      // [n_fft], exp(-2 pi i t / n_fft)
 @group(0) @binding(5) var<storage, read> multiplier: array<vec2<f32>>;    // [row, phase, n_fft / 2 + 1]
 @group(0) @binding(6) var<storage, read_write> lines: array<vec2<f32>>;   // [row, pair, n_fft]
@@ -64,7 +64,8 @@ fn extended(row: u32, angle: u32, index: u32) -> f32 {
     }
     let left = line_integrals[first];
     let right = line_integrals[first + params.n_cols - 1u];
-    return (right * roll_off[column - params.n_cols] + left * roll_off[params.n_fft - 1u - column]) * weights[angle];
+    let on_left = roll_off[params.n_fft - params.n_cols + params.n_fft - 1u - column];
+    return (right * roll_off[column - params.n_cols] + left * on_left) * weights[angle];
 }
 
 // x: sample, y: pair, z: row

@@ -643,8 +643,12 @@ pub struct ReconstructConfig {
     pub filter: FilterWindow,
     /// Where the window ends, as a share of the Nyquist frequency, 0 to 1.
     pub cutoff: f64,
-    /// Width to which a row is extended by its edge values, as a multiple of the detector width.
+    /// Width to which a row is extended, as a multiple of the detector width; a sample wider than that makes it longer.
     pub padding: f64,
+    /// How rows of a sample wider than the detector go on.
+    pub truncation: Truncation,
+    /// Diameter of the sample, where it is wider than the detector and known \[mm\].
+    pub sample_diameter_mm: Option<f64>,
     /// Samples per pixel of the filtered row, interpolated in the filter's own FFT: 1, 2 or 4.
     pub upsample: usize,
     /// Detector rows, `A..B` (B not included); empty: all.
@@ -673,6 +677,8 @@ impl Default for ReconstructConfig {
             filter: FilterWindow::Ramp,
             cutoff: 1.0,
             padding: 2.0,
+            truncation: Truncation::Auto,
+            sample_diameter_mm: None,
             upsample: 2,
             rows: String::new(),
             crop: String::new(),
@@ -684,6 +690,16 @@ impl Default for ReconstructConfig {
             grid: GridConfig::default(),
         }
     }
+}
+
+/// How rows of a sample wider than the detector go on: see [`crate::reconstruct::support`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Truncation {
+    /// As the chord of a disc, whose radius is given or found in the rows; else as [`Truncation::RollOff`].
+    Auto,
+    /// The edge values, rolling off over half the width of the detector.
+    RollOff,
 }
 
 /// How wide a slice a scan tells: see [`crate::reconstruct::acquisition`].
@@ -1199,6 +1215,16 @@ impl Config {
                 self.reconstruct.upsample,
                 "must be 1, 2 or 4",
             ));
+        }
+        if let Some(diameter) = self.reconstruct.sample_diameter_mm {
+            positive("reconstruct.sample_diameter_mm", diameter)?;
+            if self.reconstruct.truncation == Truncation::RollOff {
+                return Err(Error::config(
+                    "reconstruct.sample_diameter_mm",
+                    diameter,
+                    "is of no use with reconstruct.truncation = \"roll-off\": leave one of the two out",
+                ));
+            }
         }
         within(
             "reconstruct.mask_radius",

@@ -21,6 +21,7 @@ use crate::gpu::Device;
 use crate::io::volume;
 use crate::pipeline::geometry::ScanGeometry;
 use crate::pipeline::reconstruct_scan::{Motion, ScanJob};
+use crate::pipeline::sample_radius;
 use crate::reconstruct::Reconstructor;
 use crate::reconstruct::acquisition::{Field, is_full_turn};
 use crate::reconstruct::geometry::Grid;
@@ -415,7 +416,8 @@ impl Plan {
         Self::with(config, scans, &guesses, device)
     }
 
-    /// As [`Plan::new`], with the axis of every scan (same order as `config.scan`).
+    /// As [`Plan::new`], with the axis of every scan and the radius of a sample that is wider than the detector (same order
+    /// as `config.scan`).
     ///
     /// # Errors
     /// As for [`Plan::new`].
@@ -426,15 +428,20 @@ impl Plan {
         config: &Config,
         scans: &[Scan],
         axes: &[AxisFit],
+        sample_radii_px: &[Option<f64>],
         device: &Device,
     ) -> Result<Plan> {
         let known: Vec<Guess> = scans
             .iter()
             .zip(axes)
-            .map(|(scan, axis)| {
+            .zip(sample_radii_px)
+            .map(|((scan, axis), &sample_radius_px)| {
                 let rows = config.reconstruct.row_range(scan.n_rows())?;
                 Ok(Guess {
-                    geometry: ScanGeometry::of_scan(scan, axis, &rows, &config.reconstruct)?,
+                    geometry: ScanGeometry {
+                        sample_radius_px,
+                        ..ScanGeometry::of_scan(scan, axis, &rows, &config.reconstruct)?
+                    },
                     may_be_half: false,
                 })
             })
@@ -568,6 +575,8 @@ impl Guess {
             ..AxisFit::default()
         };
         let mut geometry = ScanGeometry::of_scan(opened, &axis, &rows, &config.reconstruct)?;
+        geometry.sample_radius_px =
+            sample_radius::given(&config.reconstruct, opened.pixel_size_um)?;
         let open = center.value.is_none() && is_full_turn(&opened.angles_rad);
         if center.value.is_none() {
             geometry.field =

@@ -93,6 +93,7 @@ pub fn montage(
         },
         scale: 1.0,
         mask_radius_px: None,
+        support: None,
     };
     let mut reconstructor = Reconstructor::new(job, &Device::Cpu)?;
     let mut tiles = Vec::with_capacity(candidates.len());

@@ -116,6 +116,7 @@ impl Trial {
             },
             scale: 1.0,
             mask_radius_px: Some(RADIUS * n as f64 / 2.0),
+            support: None,
         };
         Ok(Trial {
             sinogram: views.insert_axis(Axis(0)),

@@ -12,6 +12,7 @@ use tomodelta::io::npy::NpySinograms;
 use tomodelta::pipeline::geometry::ScanGeometry;
 use tomodelta::pipeline::output::{Existing, write_json};
 use tomodelta::pipeline::rows::{CountedScan, PlainSource};
+use tomodelta::pipeline::sample_radius;
 use tomodelta::pipeline::volumes;
 use tomodelta::pipeline::{self, LockedByRows, Session, certain_axis};
 use tomodelta::plan;
@@ -242,13 +243,19 @@ pub(crate) fn reconstruct(
     })?;
     let (angles, n_cols) = (integrals.angles_rad(), integrals.n_cols());
     guess.field = plan::field_before_the_axis(&config.reconstruct, angles, n_cols)?;
+    guess.sample_radius_px = sample_radius::given(&config.reconstruct, pixel)?;
     slab(&guess)?;
     let progress = &session.progress;
     let axis = progress.meter().time("rotation axis", || {
         let name = path.display().to_string();
         source.for_axis(|integrals| certain_axis(&name, integrals, &config.center, progress))
     })?;
-    let geometry = of_axis(&axis)?;
+    let mut geometry = of_axis(&axis)?;
+    geometry.sample_radius_px = progress.meter().time("width of the sample", || {
+        let name = path.display().to_string();
+        let (rows, config) = (all.clone(), &config.reconstruct);
+        sample_radius::find(&name, integrals, &geometry, rows, config, pixel)
+    })?;
     let slab = slab(&geometry)?;
     for note in geometry.notes() {
         log::info!("{note}");

@@ -17,6 +17,7 @@ pub mod output;
 pub mod pilot;
 pub mod reconstruct_scan;
 pub mod rows;
+pub mod sample_radius;
 pub mod steady;
 pub mod sweep;
 pub mod volumes;
@@ -33,7 +34,7 @@ use crate::align::{self, PilotPair};
 use crate::center::{self, AxisFit};
 use crate::config::{
     AlignConfig, AlignMethod, CenterConfig, Config, GridConfig, ReconstructConfig, ScanConfig,
-    StripeMethod, VolumeFormat,
+    StripeMethod, Truncation, VolumeFormat,
 };
 use crate::correct::lock::{LockRecord, PixelMap};
 use crate::correct::screen::leave_out_bad;
@@ -198,6 +199,7 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
         folder: &folder,
         finished: BTreeMap::new(),
         bad: vec![Vec::new(); scans.len()],
+        sample_radii_px: vec![None; scans.len()],
         lock: None,
         touched: Vec::new(),
         warnings: Vec::new(),
@@ -205,7 +207,10 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
     meter.time("look at every projection", || run.screen(&mut scans))?;
     meter.time("lock the series", || run.lock_series(&plan))?;
     let axes = meter.time("rotation axis", || run.find_axes(&plan, &scans))?;
-    let plan = plan_again(&plan, config, &scans, &axes, session)?;
+    run.sample_radii_px = meter.time("width of the sample", || {
+        run.find_radii(&plan, &scans, &axes)
+    })?;
+    let plan = plan_again(&plan, config, &scans, &axes, &run.sample_radii_px, session)?;
     for scan_plan in &plan.scans {
         run.scan(scan_plan, axes[scan_plan.index].clone(), &plan)?;
         record.scans.push(scan_plan.name.clone());
@@ -236,9 +241,10 @@ fn plan_again(
     config: &Config,
     scans: &[Scan],
     axes: &[AxisFit],
+    sample_radii_px: &[Option<f64>],
     session: &Session,
 ) -> Result<Plan> {
-    let again = Plan::with_axes(config, scans, axes, &session.device)?;
+    let again = Plan::with_axes(config, scans, axes, sample_radii_px, &session.device)?;
     let same = |a: &ScanPlan, b: &ScanPlan| a.field == b.field && a.slab == b.slab;
     if plan.scans.iter().zip(&again.scans).all(|(a, b)| same(a, b)) {
         return Ok(again);
@@ -256,6 +262,8 @@ struct SeriesRun<'a> {
     finished: BTreeMap<String, Finished>,
     /// Projections of each scan that are left out for their light.
     bad: Vec<Vec<usize>>,
+    /// Radius of each scan's sample, where it is wider than the detector.
+    sample_radii_px: Vec<Option<f64>>,
     /// Pixels that answer wrongly in the whole series; `None` where nobody asked.
     lock: Option<(Arc<PixelMap>, LockRecord)>,
     /// What the corrections of each scan touched: name, counts, projections and columns.
@@ -383,6 +391,51 @@ impl SeriesRun<'_> {
         Ok(axes)
     }
 
+    /// How wide the sample of every scan is, where the detector does not hold it (in the order of the config). A scan takes over what was found
+    /// of its reference, in its own pixels: rows that go on alike leave nothing in the difference.
+    fn find_radii(
+        &self,
+        plan: &Plan,
+        scans: &[Scan],
+        axes: &[AxisFit],
+    ) -> Result<Vec<Option<f64>>> {
+        let config = &self.config.reconstruct;
+        let mut radii = vec![None; scans.len()];
+        for scan_plan in &plan.scans {
+            let index = scan_plan.index;
+            let pixel = scans[index].pixel_size_um;
+            radii[index] = match &scan_plan.reference {
+                _ if config.truncation == Truncation::RollOff => None,
+                _ if config.sample_diameter_mm.is_some() => sample_radius::given(config, pixel)?,
+                Some(reference) => {
+                    let other = plan.scans.iter().find(|other| other.name == *reference);
+                    let other = other.expect("references stand in the plan").index;
+                    let magnification = self.config.scan[index].magnification;
+                    let seen = match (magnification, scans[other].pixel_size_um, pixel) {
+                        (Some(given), _, _) => given,
+                        (None, Some(theirs), Some(ours)) => theirs / ours,
+                        _ => 1.0,
+                    };
+                    radii[other].map(|radius: f64| radius * seen)
+                }
+                None => {
+                    let scan = self.corrected(index, false)?;
+                    let rows = &scan_plan.rows;
+                    let geometry = ScanGeometry::new(&scan, &axes[index], rows, config)?;
+                    sample_radius::find(
+                        &scan_plan.name,
+                        &scan,
+                        &geometry,
+                        rows.clone(),
+                        config,
+                        pixel,
+                    )?
+                }
+            };
+        }
+        Ok(radii)
+    }
+
     /// How a scan is reconstructed, but for what is still to be searched.
     fn taken<'a>(
         &self,
@@ -394,6 +447,7 @@ impl SeriesRun<'_> {
         let binned_from = (plan.rows.start % plan.binning, plan.binning);
         let mut geometry = ScanGeometry::new(scan, axis, &plan.rows, config)?;
         geometry.field = plan.field;
+        geometry.sample_radius_px = self.sample_radii_px[plan.index];
         let pixel = scan.scan().pixel_size_um;
         let start = grid_motion(config).magnified(self.magnification(plan, pixel)?);
         let start = start.binned(plan.binning);
@@ -694,6 +748,7 @@ impl SeriesRun<'_> {
                     ("motion", json!(motion.shift_voxel())),
                     ("magnification", json!(motion.magnification)),
                     ("field", json!(scan_plan.field)),
+                    ("sample_radius_px", json!(taken.geometry.sample_radius_px)),
                 ],
             ),
         };
@@ -760,6 +815,7 @@ impl SeriesRun<'_> {
         say("half_acquisition", json!(scan_plan.field.half));
         say("binning", json!(binning));
         say("levelled", json!(taken.geometry.is_levelled()));
+        say("sample_radius_px", json!(taken.geometry.sample_radius_px));
         record.warnings.extend(scan.warnings().iter().cloned());
         Ok(record)
     }
@@ -1086,6 +1142,7 @@ pub fn reconstruct_one(
             &[
                 ("rotation_axis", json!(geometry.axis)),
                 ("field", json!(geometry.field)),
+                ("sample_radius_px", json!(geometry.sample_radius_px)),
             ],
         ),
     };

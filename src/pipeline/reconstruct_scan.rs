@@ -165,7 +165,10 @@ impl ScanJob<'_> {
         let geometry = self.geometry;
         let config = geometry.field.widen(self.config, geometry.n_cols);
         let rays = geometry.rays(&self.motion);
-        SliceJob::new(geometry.n_cols, rays, self.grid, &config, self.scale)
+        SliceJob {
+            support: geometry.support(),
+            ..SliceJob::new(geometry.n_cols, rays, self.grid, &config, self.scale)
+        }
     }
 
     /// Why the line integrals are wanted on the host.

@@ -378,6 +378,7 @@ mod tests {
             config: ReconstructConfig::default(),
             scale: 1.0,
             mask_radius_px: None,
+            support: None,
         }
     }
 

@@ -15,11 +15,10 @@
 //!   divided by the root of it, so that a filtered row is in effect averaged over one fine sample,
 //!   [`FilterPlan::transfer`]: 0.9 at the Nyquist frequency for two samples per pixel. Restoring that last tenth only lifts
 //!   frequencies that are half aliased by the detector: on a phantom with sharp edges the error grows by 2 %.
-//! - **Extension**: the edge values on both sides, rolling off to 0 as half a cosine over half the width of the detector. An object
-//!   wider than the detector so makes no step (no bright rim) at the edges: Ohnesorge et al., Med. Phys. 27 (2000) 39. Why this
-//!   length: edge values without end stand for an object without end and darken the slice, the more the
-//!   longer the extension. On objects 1.25 to 2.3 times as wide as the detector the roll-off leaves a third to a fifth of
-//!   that error. It is linear in the row and the same for every row, so differences of truncated scans stay right.
+//! - **Extension**: a sample that is wider than the detector goes on as a disc ([`super::support`]). Where nothing is known of
+//!   its width, the edge values roll off to 0 as half a cosine over half the width of the detector, so that no step makes a
+//!   rim: Ohnesorge et al., Med. Phys. 27 (2000) 39. Both are linear in the row and the same for every row, so differences of truncated
+//!   scans stay right.
 
 use std::f64::consts::PI;
 
@@ -46,8 +45,8 @@ pub struct FilterPlan {
     /// arc of its projection. The last entry holds half of its value where `upsample > 1`: the Nyquist sample then
     /// stands for two, at k and -k.
     pub response: Vec<f32>,
-    /// Share of the right edge in sample j behind the last column, `[n_fft - n_cols]`; the left edge has the share read
-    /// backwards, since the extended row is periodic.
+    /// Share of the right edge in sample j behind the last column, `[n_fft - n_cols]`, then that of the left edge in
+    /// sample j before the first column; the extended row is periodic, so both lie in the same gap, read from its two ends.
     pub roll_off: Vec<f32>,
     /// Detector coordinate of output sample 0, from the axis \[px\], the same for every row.
     pub t0: f64,
@@ -106,8 +105,12 @@ impl FilterPlan {
         let t0 = t_min.floor() - 1.0;
         let reach_px = (t_max - t0).ceil() as usize + 2;
         // the extended row is periodic; it must hold the samples kept without meeting itself
-        let wanted = (config.padding * job.n_cols as f64).ceil() as usize;
+        let room = job.support.map_or(0.0, |support| {
+            support.room_px().min(MOST_ROOM * job.n_cols as f64)
+        });
+        let wanted = (config.padding * job.n_cols as f64).max(room).ceil() as usize;
         let n_fft = wanted.max(reach_px).max(4).next_power_of_two();
+        let gap = n_fft - job.n_cols;
         Ok(FilterPlan {
             n_cols: job.n_cols,
             n_fft,
@@ -120,7 +123,10 @@ impl FilterPlan {
                 config.cutoff,
                 job.scale,
             ),
-            roll_off: roll_off(n_fft - job.n_cols, job.n_cols),
+            roll_off: match &job.support {
+                Some(support) => support.shares(job.n_cols, gap),
+                None => roll_off(gap, job.n_cols),
+            },
             t0,
             n_out: reach_px * config.upsample,
         })
@@ -140,9 +146,8 @@ impl FilterPlan {
         out[self.n_left..self.n_left + self.n_cols].copy_from_slice(row);
         let (before, behind) = out.split_at_mut(self.n_left + self.n_cols);
         let places = behind.iter_mut().chain(&mut before[..self.n_left]);
-        for ((value, &on_right), &on_left) in
-            places.zip(&self.roll_off).zip(self.roll_off.iter().rev())
-        {
+        let (on_right, on_left) = self.roll_off.split_at(self.n_fft - self.n_cols);
+        for ((value, &on_right), &on_left) in places.zip(on_right).zip(on_left.iter().rev()) {
             *value = right * on_right + left * on_left;
         }
     }
@@ -221,12 +226,14 @@ fn reach(job: &SliceJob) -> (f64, f64) {
     if range.0 > range.1 { (0.0, 0.0) } else { range }
 }
 
+/// A disc wider than this many detectors does not make rows longer: what lies so far out is felt as an offset only.
+const MOST_ROOM: f64 = 4.0;
+
 /// See [`FilterPlan::roll_off`]: half a cosine over half the width of the detector, or the gap where that is shorter.
 fn roll_off(gap: usize, n_cols: usize) -> Vec<f32> {
     let length = (n_cols / 2).clamp(1, gap.max(1)) as f64;
-    (1..=gap)
-        .map(|j| (0.5 + 0.5 * (PI * (j as f64 / length).min(1.0)).cos()) as f32)
-        .collect()
+    let side = (1..=gap).map(|j| (0.5 + 0.5 * (PI * (j as f64 / length).min(1.0)).cos()) as f32);
+    side.clone().chain(side).collect()
 }
 
 /// See [`FilterPlan::response`].
@@ -322,6 +329,7 @@ mod tests {
             config: ReconstructConfig::default(),
             scale: 1.0,
             mask_radius_px: Some(n_cols as f64 / 2.0),
+            support: None,
         }
     }
 

@@ -21,6 +21,7 @@ pub mod on_gpu;
 mod radix;
 pub mod ramp_filter;
 pub mod self_test;
+pub mod support;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -37,6 +38,7 @@ use fbp::CpuFbp;
 use fourier::Fourier;
 use geometry::{Grid, Ray};
 use on_gpu::{GpuEngine, several};
+use support::Support;
 
 /// Everything about a slice that does not depend on its row.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,10 +55,13 @@ pub struct SliceJob {
     pub scale: f64,
     /// Voxels farther from the axis than this \[px\] are 0.
     pub mask_radius_px: Option<f64>,
+    /// What the sample is taken for outside the field of view; `None`: nothing is known, the ends of rows roll off.
+    pub support: Option<Support>,
 }
 
 impl SliceJob {
-    /// The job of `config` on `grid`: the mask is a share of half the width of the detector.
+    /// The job of `config` on `grid`: the mask is a share of half the width of the detector. The sample is not known to be
+    /// wider than the detector.
     #[must_use]
     pub fn new(
         n_cols: usize,
@@ -73,6 +78,7 @@ impl SliceJob {
             config: config.clone(),
             scale,
             mask_radius_px: (mask > 0.0).then_some(mask * n_cols as f64 / 2.0),
+            support: None,
         }
     }
 }

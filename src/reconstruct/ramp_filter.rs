@@ -154,7 +154,7 @@ pub fn multipliers(plan: &FilterPlan, axis_px: f64) -> Vec<[f32; 2]> {
 
 /// Twin of the shader: filtered rows `[row / 4, angle, sample]` of line integrals `[row, angle, col]`.
 ///
-/// `weights` `[angle]`, `roll_off` `[n_fft - n_cols]`, `multiplier` `[row, phase, n_fft / 2 + 1]`. Every element of
+/// `weights` `[angle]`, `roll_off` `[2, n_fft - n_cols]`, `multiplier` `[row, phase, n_fft / 2 + 1]`. Every element of
 /// `filtered` is written.
 ///
 /// # Panics
@@ -238,7 +238,8 @@ fn extended(
     }
     let left = line_integrals[first];
     let right = line_integrals[first + n_cols - 1];
-    (right * roll_off[column - n_cols] + left * roll_off[n_fft - 1 - column]) * weights[angle]
+    let on_left = roll_off[n_fft - n_cols + n_fft - 1 - column];
+    (right * roll_off[column - n_cols] + left * on_left) * weights[angle]
 }
 
 fn inverse_cpu(params: &RampFilterParams, twiddles: &[Complex], line: &mut [Complex]) {
@@ -509,6 +510,7 @@ mod tests {
     use crate::config::ReconstructConfig;
     use crate::reconstruct::SliceJob;
     use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
+    use crate::reconstruct::support::Support;
 
     fn plan(n_cols: usize, n_angles: usize, upsample: usize) -> FilterPlan {
         let angles: Vec<f64> = (0..n_angles)
@@ -524,6 +526,10 @@ mod tests {
             },
             scale: 1.0,
             mask_radius_px: Some(n_cols as f64 / 2.0),
+            support: Some(Support {
+                axis_px: 0.6 * n_cols as f64,
+                radius_px: 0.9 * n_cols as f64,
+            }),
         })
         .unwrap()
     }

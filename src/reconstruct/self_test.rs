@@ -18,6 +18,7 @@ use super::geometry::{Grid, InPlaneMotion, rays};
 use super::ramp_filter::{
     LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers, ramp_filter_cpu,
 };
+use super::support::Support;
 use crate::config::{GpuKernel, ReconstructConfig, ReconstructMethod};
 use crate::error::Result;
 use crate::gpu::Gpu;
@@ -94,6 +95,11 @@ impl Case {
             },
             scale: 1.0,
             mask_radius_px: self.mask_radius_px,
+            // the outermost values of the rows go on
+            support: Some(Support {
+                axis_px: self.axis_px,
+                radius_px: 0.8 * self.n_cols as f64,
+            }),
         }
     }
 

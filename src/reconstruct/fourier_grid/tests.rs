@@ -21,6 +21,7 @@ fn job(n: usize, n_angles: usize, step: f64) -> SliceJob {
         config: ReconstructConfig::default(),
         scale: 1.0,
         mask_radius_px: None,
+        support: None,
     }
 }
 

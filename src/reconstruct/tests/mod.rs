@@ -63,6 +63,7 @@ pub(crate) fn job(n_cols: usize, angles: &[f64]) -> SliceJob {
         config: ReconstructConfig::default(),
         scale: 1.0,
         mask_radius_px: Some(n_cols as f64 / 2.0),
+        support: None,
     }
 }
 
