@@ -99,7 +99,7 @@ pub(crate) enum Command {
     },
     /// Corrected sinograms (line integrals), HDF5 dataset /sinograms [row, angle, col]
     #[command(
-        after_help = "Example: tomodelta correct scan.nxs --output sinograms.h5 --rows 100..140\n         tomodelta correct scan.nxs --sweep correct.stripe.small_size=5,11,21,31 --rows 100,120"
+        after_help = "Example: tomodelta correct scan.nxs --output sinograms.h5 --rows 100..140\n         tomodelta correct scan.nxs --set correct.stripe.method=sorting --sweep correct.stripe.small_size=5,11,21,31 --rows 100,120"
     )]
     Correct {
         /// HDF5 file or folder of TIFF files

@@ -27,6 +27,10 @@ const GROUP: usize = 4;
 pub(super) const LEAST_SCALE: f32 = 3e-5;
 /// A pixel that moves this many times more, or less, than its neighbours does not respond.
 const UNRESPONSIVE: f32 = 4.0;
+/// The calm ones of a row are as lively as the pixel at this part of it, counted from the stillest.
+const CALM: usize = 10;
+/// A pixel that moves by less than this share of them says nothing.
+const SILENT: f32 = 0.1;
 
 /// What was found in one row.
 pub(super) struct Found {
@@ -196,6 +200,9 @@ impl Row<'_> {
         let mut bad: Vec<bool> = (0..self.n_cols)
             .map(|col| self.evidence.iter().any(|e| e.bad[[self.row, col]]))
             .collect();
+        for (bad, silent) in bad.iter_mut().zip(self.silent()) {
+            *bad |= silent;
+        }
         let mut wrong = self.narrow(&bad);
         let scale = |scan: usize, col: usize| self.scales[scan].steps[col / BLOCK];
         let single = few_together(&wrong, &bad);
@@ -235,6 +242,22 @@ impl Row<'_> {
             runs,
             given_up,
         }
+    }
+
+    /// Pixels that say nothing in any scan, as saturated ones: they hardly move beside the calmest of the row, which feel the
+    /// noise of the open beam at least.
+    fn silent(&self) -> Vec<bool> {
+        let mut silent = vec![true; self.n_cols];
+        for one in self.evidence {
+            let moves = one.activity.row(self.row);
+            let mut sorted = moves.to_vec();
+            sorted.sort_unstable_by(f32::total_cmp);
+            let calm = sorted.get(self.n_cols / CALM).copied().unwrap_or(0.0);
+            for (silent, &own) in silent.iter_mut().zip(&moves) {
+                *silent &= own < SILENT * calm;
+            }
+        }
+        silent
     }
 
     /// Pixels that deviate from their good neighbours, and those without signal.

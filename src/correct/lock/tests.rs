@@ -34,6 +34,8 @@ struct Study {
     faulty: bool,
     /// Broad stripes instead of narrow ones, so many times the usual height; 0: none.
     broad: f64,
+    /// Columns that say 1.2 times the open beam, whatever they see.
+    stuck: Range<usize>,
     seed: u64,
     /// Frames and flats of what was taken, by scan and whether faulty.
     taken: Arc<Mutex<Taken>>,
@@ -52,6 +54,7 @@ impl Study {
             cloth: false,
             faulty: true,
             broad: 0.0,
+            stuck: 0..0,
             seed: 11,
             taken: Arc::default(),
         }
@@ -189,6 +192,9 @@ impl Study {
         let frame = Array3::from_shape_fn(
             (self.n_angles, self.n_rows, self.n_cols),
             |(angle, row, col)| {
+                if self.stuck.contains(&col) {
+                    return (1.2 * level) as f32;
+                }
                 let time = angle as f64 / (self.n_angles - 1) as f64;
                 let light = (-f64::from(integrals[[row, angle, col]])).exp();
                 let response = if self.faulty {
@@ -393,6 +399,21 @@ fn a_faultless_detector_is_left_alone() {
         .with_lock(Arc::new(map))
         .unwrap();
     assert_eq!(locked.sinograms(0..6).unwrap(), plain);
+}
+
+#[test]
+fn saturated_columns_are_interpolated_however_many_stand_together() {
+    let study = Study {
+        faulty: false,
+        stuck: 50..61,
+        ..Study::new(128)
+    };
+    let (map, record) = study.find(4.0, 20);
+    for row in 0..study.n_rows {
+        let wrong: Vec<usize> = map.columns(row, Verdict::Interpolated).collect();
+        assert_eq!(wrong, study.stuck.clone().collect::<Vec<_>>(), "row {row}");
+    }
+    assert_eq!((record.corrected, record.levelled), (0, 0));
 }
 
 /// The promise of the lock, on the smallest series that shows it: a pair with a stage shift.

@@ -33,7 +33,7 @@ pub const MOST_ROWS: usize = 16;
 /// Side of a tile of the montage \[px\].
 const TILE: usize = 480;
 /// Tiles of smaller slices are enlarged to at least this, for the label \[px\].
-const LEAST_TILE: usize = 400;
+const LEAST_TILE: usize = 480;
 /// A setting counts as good as the best while it leaves at most this share more of what the best took away.
 const AS_GOOD: f64 = 0.05;
 /// Where the best takes away less than this share of the fault, none is worth it.
@@ -195,7 +195,7 @@ pub fn run(
         } else {
             String::new()
         };
-        let rings = format!("rings {:.2e}", outcome.rings);
+        let rings = format!("rings {:.1e}", outcome.rings);
         format!(
             "{row}{}  {rings}  loss {:.1} %",
             short.join(" "),
@@ -237,6 +237,35 @@ fn check(scan: &CorrectedScan, settings: &[(String, Config)], rows: &[usize]) ->
         return Err(Error::config("--rows", beyond, rule));
     }
     let base = scan.config();
+    let off = |table: &str, is_off: fn(&Config) -> bool, way_out: &str| {
+        let idle = settings
+            .iter()
+            .find(|(text, config)| text.contains(table) && is_off(config));
+        match idle {
+            Some((text, _)) => Err(Error::config("--sweep", text, way_out)),
+            None => Ok(()),
+        }
+    };
+    if !settings
+        .iter()
+        .any(|(text, _)| text.contains("correct.stripe.method="))
+    {
+        off(
+            "correct.stripe.",
+            |config| config.correct.stripe.method == StripeMethod::None,
+            "does nothing while correct.stripe.method is none; give one, e.g. --set correct.stripe.method=sorting, or sweep it too",
+        )?;
+    }
+    if !settings
+        .iter()
+        .any(|(text, _)| text.contains("correct.zinger.enabled="))
+    {
+        off(
+            "correct.zinger.",
+            |config| !config.correct.zinger.enabled,
+            "does nothing while correct.zinger.enabled is false",
+        )?;
+    }
     for (text, config) in settings {
         let mut same = config.correct.clone();
         same.stripe = base.stripe.clone();
