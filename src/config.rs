@@ -815,6 +815,14 @@ impl Default for AlignConfig {
     }
 }
 
+impl AlignConfig {
+    /// Whether pilots are compared; else the motion is given or none.
+    #[must_use]
+    pub fn searches(&self) -> bool {
+        self.method != AlignMethod::None && self.shift.is_none() && self.rotation.is_none()
+    }
+}
+
 /// What the alignment searches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]

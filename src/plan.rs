@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::center::AxisFit;
 use crate::config::{
-    Acquisition, AlignMethod, Config, ReconstructConfig, ScanConfig, VolumeFormat,
+    Acquisition, Config, ReconstructConfig, ReconstructMethod, ScanConfig, VolumeFormat,
 };
 use crate::correct::lock;
 use crate::error::{Error, Result};
@@ -33,8 +33,9 @@ pub use reading::{Reading, Scratch};
 pub const HALO_ROWS: usize = 3;
 /// Host memory that a run needs whatever the scan: code, threads, headers, the report \[bytes\].
 pub const BASE_BYTES: u64 = 128 << 20;
-/// Largest pilot volume \[voxels\]: enough for an alignment to a hundredth of its voxel.
-const PILOT_VOXELS: usize = 1 << 24;
+/// Largest pilot volume \[voxels\]: enough for an alignment to a hundredth of its voxel, and little enough for 512 MiB.
+/// It does not follow `--memory`, or the shift found would depend on the machine.
+const PILOT_VOXELS: usize = 11_000_000;
 /// Most slices in one slab: beyond this nothing gets faster.
 const MOST_SLAB_ROWS: usize = 128;
 
@@ -109,6 +110,8 @@ pub struct ScanPlan {
     pub volume_bytes: u64,
     /// Voxels of the volume per voxel of the pilot, for the alignment.
     pub pilot_binning: usize,
+    /// Slices of a pilot at a time.
+    pub pilot_slab: usize,
 }
 
 /// One difference.
@@ -290,19 +293,17 @@ pub fn reconstruct_need(
     } else {
         (1, 0)
     };
-    // a slab of binned rows is averaged from as many rows of the detector as the slab has slices, at least one group
+    // binned rows are averaged from as many rows of the detector at a time as the slab has slices
     let fine = if b == 1 {
-        (0, 0)
+        0
     } else {
-        let row = (n_angles * n_cols * 4) as u64;
-        (b as u64 * row, row)
+        (n_angles * n_cols * 4) as u64
     };
     SlabNeed {
         fixed: crate::correct::fixed_bytes(shape)
             + volume::writer_bytes(format, [volume_rows, grid.n_y, grid.n_x])
-            + halo * sinogram
-            + fine.0,
-        per_slice: (copies + 1) * sinogram + 2 * slice + fine.1,
+            + halo * sinogram,
+        per_slice: (copies + 1) * sinogram + 2 * slice + fine,
     }
 }
 
@@ -380,7 +381,7 @@ impl SlabOf<'_> {
         let slab = need.slab_under(cap, n_slices, what, |rows| {
             let correct = &self.config.correct;
             reconstructor.scratch_bytes(rows)
-                + crate::correct::scratch_bytes(shape, rows.max(b), correct, self.pixel_size_um)
+                + crate::correct::scratch_bytes(shape, rows, correct, self.pixel_size_um)
         })?;
         Ok((slab, reconstructor.off_device()))
     }
@@ -388,13 +389,34 @@ impl SlabOf<'_> {
 
 /// Voxels of the volume per voxel of its pilot.
 #[must_use]
-pub fn pilot_binning(shape: [usize; 3], cap: u64) -> usize {
-    let bytes = crate::align::bytes_per_pilot_voxel();
-    let room = cap.saturating_sub(BASE_BYTES + crate::align::fixed_bytes()) / 2;
-    let most = PILOT_VOXELS.min((room / bytes) as usize).max(4096);
+pub fn pilot_binning(shape: [usize; 3]) -> usize {
     (1..64)
-        .find(|b| shape.iter().map(|n| n / b).product::<usize>() <= most)
+        .find(|b| shape.iter().map(|n| n / b).product::<usize>() <= PILOT_VOXELS)
         .unwrap_or(64)
+}
+
+/// Voxels of the pilot of a volume of `shape`.
+fn pilot_voxels(shape: [usize; 3]) -> u64 {
+    let b = pilot_binning(shape);
+    shape.iter().map(|n| (n / b) as u64).product()
+}
+
+/// Refuses an alignment of volumes of `shape` whose pilots do not fit under `cap`.
+///
+/// # Errors
+/// [`Error::Memory`].
+pub fn check_pilots(shape: [usize; 3], cap: u64, what: &str) -> Result<()> {
+    let needed = BASE_BYTES
+        + crate::align::fixed_bytes()
+        + crate::align::bytes_per_pilot_voxel() * pilot_voxels(shape);
+    if needed <= cap {
+        return Ok(());
+    }
+    Err(Error::Memory {
+        what: what.to_string(),
+        needed: human_bytes(needed),
+        cap: human_bytes(cap),
+    })
 }
 
 impl Plan {
@@ -617,10 +639,10 @@ fn plan_scan(
         peak_bytes,
     } = slab;
     // of the detector rows that are read at a time
-    let read = if binning == 1 {
+    let read = if slab < binning {
         slab
     } else {
-        (slab / binning).max(1) * binning
+        slab / binning * binning
     };
     let reason = off_device
         .or_else(|| {
@@ -636,18 +658,23 @@ fn plan_scan(
         }
         None => "on the GPU, one upload of counts".to_string(),
     };
-    let pilot = if config.align.method == AlignMethod::None {
-        1
-    } else {
-        pilot_binning([slices.len(), grid.n_y, grid.n_x], cap)
-    };
+    let volume = [slices.len(), grid.n_y, grid.n_x];
+    let pilot = pilot_binning(volume);
     let mut reads = reads_of(config, scan, &rows, read);
-    if reference.is_some() && config.align.method != AlignMethod::None {
-        // two pilots, row group by row group
+    let mut pilot_slab = slab;
+    if reference.is_some() && config.align.searches() {
+        check_pilots(volume, cap, &format!("aligning {name}"))?;
+        pilot_slab = pilot_slab_of(&need, &rows, pilot, pilot_voxels(volume), cap, &name)?;
+        // two pilots, as many rows at a time as one of their slabs has slices
         let group = pilot * binning;
-        let groups =
-            (0..rows.len() / group).map(|k| rows.start + k * group..rows.start + (k + 1) * group);
-        reads.extend(groups.map(|rows| (rows, 2)));
+        let at_once = if pilot_slab < group {
+            pilot_slab
+        } else {
+            pilot_slab / group * group
+        };
+        let all = rows.start..rows.start + rows.len() / group * group;
+        let starts = all.clone().step_by(at_once);
+        reads.extend(starts.map(|start| (start..(start + at_once).min(all.end), 2)));
     }
     Ok(ScanPlan {
         corrections,
@@ -661,6 +688,7 @@ fn plan_scan(
         reading: reading::plan(config, scan, &reads, &config.series.output),
         volume_bytes: (slices.len() * grid.n_x * grid.n_y * 4) as u64,
         pilot_binning: pilot,
+        pilot_slab,
         rows,
         slices,
         binning,
@@ -668,6 +696,27 @@ fn plan_scan(
         may_be_half: guess.may_be_half,
         name,
     })
+}
+
+/// Slices at a time of a pilot binned by `binning`, which is reconstructed while two pilots of `voxels` are held.
+fn pilot_slab_of(
+    scan: &SlabOf<'_>,
+    rows: &Range<usize>,
+    binning: usize,
+    voxels: u64,
+    cap: u64,
+    name: &str,
+) -> Result<usize> {
+    let mut config = scan.config.clone();
+    config.reconstruct.binning *= binning;
+    config.reconstruct.method = ReconstructMethod::Fbp;
+    let slices = binned_rows(rows, config.reconstruct.binning)?.len();
+    let pilot = SlabOf {
+        config: &config,
+        ..*scan
+    };
+    let cap = cap.saturating_sub(2 * 4 * voxels);
+    Ok(pilot.slab(slices, cap, &format!("aligning {name}"))?.0.rows)
 }
 
 /// Rows that the axis search and the slabs of one scan read.
@@ -920,8 +969,15 @@ mod tests {
 
     #[test]
     fn the_pilot_fits_its_share() {
-        assert_eq!(pilot_binning([100, 256, 256], 8 << 30), 1);
-        let binning = pilot_binning([3000, 3077, 3077], 64 << 30);
-        assert!((8..=16).contains(&binning), "{binning}");
+        assert_eq!(pilot_binning([160, 256, 256]), 1);
+        for shape in [[3000, 3077, 3077], [160, 256, 257], [7, 9000, 9000]] {
+            assert!(pilot_voxels(shape) <= PILOT_VOXELS as u64);
+            check_pilots(shape, 512 << 20, "x").unwrap();
+            assert!(
+                check_pilots(shape, 256 << 20, "x").is_err(),
+                "refused, not made coarser"
+            );
+        }
+        assert_eq!(pilot_binning([3000, 3077, 3077]), 14);
     }
 }

@@ -689,6 +689,7 @@ impl SeriesRun<'_> {
             scale: taken.scale,
             valid_radius: valid_radius(taken, self.config, &still).min(other.valid_radius),
             slab: scan_plan.slab,
+            pilot_slab: scan_plan.pilot_slab,
             start: taken.start,
         };
         let (motion, mut record) = find_motion(
@@ -700,14 +701,6 @@ impl SeriesRun<'_> {
             &self.session.progress,
         )?;
         record.reference = reference.to_string();
-        let shape = [scan_plan.rows.len(), scan_plan.slice[1], scan_plan.slice[0]];
-        let wanted = plan::pilot_binning(shape, u64::MAX);
-        if scan_plan.pilot_binning > wanted {
-            record.warnings.push(format!(
-                "--memory made the pilots of the alignment coarser (binned by {} instead of {wanted}): with more memory the shift may come out slightly different",
-                scan_plan.pilot_binning
-            ));
-        }
         if record.confidence < self.config.align.min_confidence {
             record.warnings.push(format!(
                 "alignment of {} is uncertain (confidence {:.2}): look at the checkerboard in the report, or give align.shift",

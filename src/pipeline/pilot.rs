@@ -29,8 +29,23 @@ const BLOCK_WIDTH: usize = 384;
 const BLOCK_SLICES: usize = 24;
 /// Heights at which blocks are taken.
 const BLOCK_HEIGHTS: usize = 3;
+/// Slices of a volume are read in pieces of about this size \[bytes\].
+const PIECE_BYTES: usize = 32 << 20;
 
-/// Means of `binning`^3 voxels of a volume, read slab by slab; NaN counts as 0.
+/// Slices `z` in pieces that are cheap to read: whole layers of the storage, a few tens of MiB where it has none.
+fn pieces(
+    volume: &dyn VolumeReader,
+    z: Range<usize>,
+) -> impl Iterator<Item = Range<usize>> + use<> {
+    let [_, n_y, n_x] = volume.meta().shape;
+    let layer = volume.slices_together().max(1);
+    let layers = (PIECE_BYTES / (4 * n_y * n_x * layer).max(1)).max(1);
+    let step = layers * layer;
+    (z.start / step..z.end.div_ceil(step))
+        .map(move |piece| (piece * step).max(z.start)..((piece + 1) * step).min(z.end))
+}
+
+/// Means of `binning`^3 voxels of a volume, read a few slices at a time; NaN counts as 0.
 ///
 /// # Errors
 /// Those of the reader.
@@ -38,20 +53,39 @@ pub fn bin_volume(volume: &dyn VolumeReader, binning: usize) -> Result<Array3<f3
     let [n_z, n_y, n_x] = volume.meta().shape;
     let b = binning;
     let mut out = Array3::<f32>::zeros((n_z / b, n_y / b, n_x / b));
-    let scale = 1.0 / (b * b * b) as f32;
-    for (z, mut slice) in out.axis_iter_mut(Axis(0)).enumerate() {
-        let fine = volume.read(z * b..(z + 1) * b)?;
-        ndarray::Zip::indexed(slice.rows_mut()).par_for_each(|y, mut line| {
-            for (x, value) in line.iter_mut().enumerate() {
-                let mut sum = 0.0;
-                for voxel in fine.slice(s![.., y * b..(y + 1) * b, x * b..(x + 1) * b]) {
-                    if voxel.is_finite() {
-                        sum += voxel;
+    for piece in pieces(volume, 0..n_z / b * b) {
+        let fine = volume.read(piece.clone())?;
+        for (z, fine) in piece.zip(fine.outer_iter()) {
+            let mut slice = out.index_axis_mut(Axis(0), z / b);
+            ndarray::Zip::indexed(slice.rows_mut()).par_for_each(|y, mut line| {
+                for (x, sum) in line.iter_mut().enumerate() {
+                    for voxel in fine.slice(s![y * b..(y + 1) * b, x * b..(x + 1) * b]) {
+                        if voxel.is_finite() {
+                            *sum += voxel;
+                        }
                     }
                 }
-                *value = sum * scale;
-            }
-        });
+            });
+        }
+    }
+    let scale = 1.0 / (b * b * b) as f32;
+    out.par_mapv_inplace(|sum| sum * scale);
+    Ok(out)
+}
+
+/// A block of a volume, read a few slices at a time; NaN becomes 0.
+fn read_block(
+    volume: &dyn VolumeReader,
+    z: Range<usize>,
+    y: Range<usize>,
+    x: Range<usize>,
+) -> Result<Array3<f32>> {
+    let mut out = Array3::<f32>::zeros((z.len(), y.len(), x.len()));
+    for piece in pieces(volume, z.clone()) {
+        let slices = volume.read(piece.clone())?;
+        let block = slices.slice(s![.., y.clone(), x.clone()]);
+        out.slice_mut(s![piece.start - z.start..piece.end - z.start, .., ..])
+            .assign(&block.mapv(|v| if v.is_finite() { v } else { 0.0 }));
     }
     Ok(out)
 }
@@ -74,8 +108,10 @@ pub struct Target<'a> {
     pub scale: f64,
     /// Voxels farther from the axis \[px\] are outside one of the two fields of view.
     pub valid_radius: f64,
-    /// Slices of a pilot at a time.
+    /// Slices of a full-resolution block at a time.
     pub slab: usize,
+    /// Slices of a pilot at a time; the pilots themselves are held beside them.
+    pub pilot_slab: usize,
     /// Where the sample stands before anything is searched.
     pub start: Motion,
 }
@@ -106,7 +142,7 @@ impl Target<'_> {
         let job = ScanJob {
             geometry: &geometry,
             slices: first_slice..first_slice + n_slices,
-            slab: self.slab,
+            slab: self.pilot_slab,
             grid,
             motion: motion.binned(binning),
             config: &config,
@@ -116,8 +152,9 @@ impl Target<'_> {
         let stage = progress.stage(name, n_slices as u64, "slices");
         let (detector_row, own_binning) = self.binned_from;
         let mut scan = CountedScan::new(self.scan);
-        let mut rows = BinnedRows::new(&mut scan, detector_row, own_binning, self.slab);
-        let mut source = BinnedRows::new(&mut rows, first_row, binning, self.slab);
+        let at_once = self.pilot_slab;
+        let mut rows = BinnedRows::new(&mut scan, detector_row, own_binning, at_once);
+        let mut source = BinnedRows::new(&mut rows, first_row, binning, at_once);
         collect(&job, &mut source, device, &stage)
     }
 
@@ -253,6 +290,8 @@ pub fn find_motion(
     record.shift_err_voxel = residual.shift_err_voxel;
     record.per_height = residual.per_height;
     merge_warnings(&mut record.warnings, residual.warnings);
+    // full-resolution blocks take their place
+    drop(pair);
     if binning > 1 {
         motion = refine(
             reference,
@@ -307,12 +346,8 @@ fn refine(
     for k in 0..BLOCK_HEIGHTS {
         let start = (n_slices - height) * (2 * k + 1) / (2 * BLOCK_HEIGHTS);
         let slices = start..start + height;
-        let own = reference
-            .read(slices.clone())?
-            .slice(s![.., y..y + width_y, x..x + width_x])
-            .mapv(|v| if v.is_finite() { v } else { 0.0 });
         let pair = PilotPair {
-            reference: own,
+            reference: read_block(reference, slices.clone(), y..y + width_y, x..x + width_x)?,
             target: target.block(slices, grid, motion, device, progress)?,
             binning: 1,
             radius: target.valid_radius - motion.shift_in_plane_px() - 2.0,

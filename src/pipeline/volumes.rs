@@ -154,7 +154,8 @@ fn register(
         return Ok((Motion::from_alignment(shift, rotation[2]), record));
     }
     let shape = reference.meta().shape;
-    let binning = plan::pilot_binning(shape, cap);
+    let binning = plan::pilot_binning(shape);
+    plan::check_pilots(shape, cap, "aligning the volumes")?;
     let stage = session.progress.stage("aligning", 1, "pair");
     let pair = PilotPair {
         reference: bin_volume(reference, binning)?,

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Plan, ScanPlan, slice_grid};
-use crate::config::{AlignMethod, Config, ReconstructMethod};
+use crate::config::{Config, ReconstructMethod};
 use crate::correct::lock;
 use crate::error::Result;
 use crate::gpu::Device;
@@ -89,7 +89,7 @@ pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -
             read += 2.0 * copy.bytes as f64 / COPY;
         }
         write += scan_plan.volume_bytes as f64 / WRITE_PER_THREAD / threads;
-        if scan_plan.reference.is_some() && config.align.method != AlignMethod::None {
+        if scan_plan.reference.is_some() && config.align.searches() {
             // two pilots: every row once more, slices of fewer voxels and less of them
             let less = (scan_plan.pilot_binning as f64).powi(3);
             align += 2.0 * rows * (unit.correct + unit.reconstruct / less);
