@@ -184,6 +184,13 @@ pub struct RunConfig {
     pub format: VolumeFormat,
     /// File for the timeline of the run (Chrome trace format); empty: none.
     pub trace: String,
+    /// A file that gives or takes nothing for so long is named \[s\]; 0: never.
+    pub stall_warning: f64,
+}
+
+impl RunConfig {
+    /// Keys that change how the work is done, not what comes out: a resumed run may have others.
+    pub const FREE_KEYS: [&str; 5] = ["threads", "memory", "scratch", "trace", "stall_warning"];
 }
 
 impl Default for RunConfig {
@@ -195,6 +202,7 @@ impl Default for RunConfig {
             memory: String::new(),
             format: VolumeFormat::Zarr,
             trace: String::new(),
+            stall_warning: 30.0,
         }
     }
 }
@@ -1081,6 +1089,7 @@ impl Config {
         if let Some(size) = self.series.pixel_size_um {
             positive("series.pixel_size_um", size)?;
         }
+        within("run.stall_warning", self.run.stall_warning, 0.0, 1e6)?;
         within(
             "correct.floor_counts",
             f64::from(self.correct.floor_counts),

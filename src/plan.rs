@@ -506,13 +506,15 @@ impl Plan {
                     .expect("the order of work puts references first");
                 check_pair(&planned, other)?;
                 let voxels = (planned.slices.len() * planned.slice[0] * planned.slice[1]) as u64;
+                let volume = [planned.slices.len(), planned.slice[1], planned.slice[0]];
                 plan.differences.push(DifferencePlan {
                     target: planned.name.clone(),
                     reference,
                     slab: difference_slab(
-                        [planned.slices.len(), planned.slice[1], planned.slice[0]],
+                        volume,
                         config,
                         cap,
+                        2 * volume::reader_bytes(config.run.format, volume),
                         &format!("the difference of {}", planned.name),
                     )?
                     .rows,
@@ -755,13 +757,19 @@ pub fn single_reading(
     Ok(reading::plan(config, scan, &reads, folder))
 }
 
-/// The largest slab of a difference of volumes of `shape` `[z, y, x]` under `cap`.
+/// The largest slab of a difference of volumes of `shape` `[z, y, x]` under `cap`, with readers that hold `readers` bytes.
 ///
 /// # Errors
 /// [`Error::Memory`] when not even one slice fits.
-pub fn difference_slab(shape: [usize; 3], config: &Config, cap: u64, what: &str) -> Result<Slab> {
+pub fn difference_slab(
+    shape: [usize; 3],
+    config: &Config,
+    cap: u64,
+    readers: u64,
+    what: &str,
+) -> Result<Slab> {
     let need = SlabNeed {
-        fixed: 0,
+        fixed: readers,
         per_slice: 0,
     };
     need.slab_under(cap, shape[0], what, |rows| {

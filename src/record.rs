@@ -138,7 +138,7 @@ pub struct ScanRecord {
 }
 
 /// Range of the values of a volume.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ValueRange {
     /// Least finite value.

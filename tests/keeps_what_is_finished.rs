@@ -1,4 +1,4 @@
-//! Promise: a full disk or a scan that vanishes ends the run with a sentence that names it; what was finished is kept,
+//! Promise: a full disk, lost rights, read errors or a scan that vanishes end the run with a sentence that names it; what was finished is kept,
 //! and once the trouble is over `--resume` ends with the same bytes as a run without trouble.
 #![cfg(target_os = "linux")]
 
@@ -141,6 +141,135 @@ fn a_full_scratch_disk_costs_time_only() {
     let output = tomodelta(arguments(&scan, &path, &["--set", &folder]));
     assert!(output.status.success(), "{}", error_of(&output));
     assert!(std::fs::read(&path).unwrap() == std::fs::read(&expected).unwrap());
+}
+
+/// Runs the program with faults injected into its calls of the system on `path`, which are counted for each thread, so there
+/// is one; `None`, with a line that says so, where that cannot be done.
+fn with_faults(path: &Path, faults: &str, arguments: &[&str]) -> Option<Output> {
+    let works = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "true"])
+        .status();
+    if !works.is_ok_and(|status| status.success()) {
+        println!("SKIPPED: no strace, or no right to trace");
+        return None;
+    }
+    let output = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-P", text(path)])
+        .args(["-e", "trace=pread64,read", "-e", faults])
+        .arg(env!("CARGO_BIN_EXE_tomodelta"))
+        .args(arguments)
+        .args(["--set", "run.threads=1"])
+        .output();
+    Some(output.expect("strace was there"))
+}
+
+#[test]
+fn a_scan_that_cannot_be_read_any_more_is_named_and_the_run_goes_on_when_it_can() {
+    let scratch = tempfile::tempdir().unwrap();
+    let scan = scan(&scratch.path().join("scan"));
+    let scan = std::fs::canonicalize(scan).unwrap();
+    let expected = scratch.path().join("expected.npy");
+    succeeds(arguments(&scan, &expected, &[]));
+    for (error, words) in [
+        ("EIO", "Input/output error"),
+        ("ESTALE", "Stale file handle"),
+    ] {
+        let path = scratch.path().join(format!("{error}.npy"));
+        // the reads of opening and of the flats pass
+        let faults = format!("inject=pread64,read:error={error}:when=300+");
+        let more = arguments(&scan, &path, &[]);
+        let Some(output) = with_faults(&scan, &faults, &more) else {
+            return;
+        };
+        let said = error_of(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(words) && said.contains("large.nxs"), "{said}");
+        assert!(said.contains("frame"), "{said}");
+        assert!(!path.exists());
+        succeeds(arguments(&scan, &path, &["--resume"]));
+        assert!(std::fs::read(&path).unwrap() == std::fs::read(&expected).unwrap());
+    }
+}
+
+#[test]
+fn a_share_that_hangs_is_named_and_the_run_waits_for_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let scan = scan(&scratch.path().join("scan"));
+    let scan = std::fs::canonicalize(scan).unwrap();
+    let expected = scratch.path().join("expected.npy");
+    succeeds(arguments(&scan, &expected, &[]));
+    let path = scratch.path().join("volume.npy");
+    let mut more = arguments(&scan, &path, &["--set", "run.stall_warning=1"]);
+    more.retain(|argument| *argument != "-q");
+    // one read takes four seconds
+    let hang = "inject=pread64:delay_enter=4000000:when=300";
+    let Some(output) = with_faults(&scan, hang, &more) else {
+        return;
+    };
+    let said = error_of(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("nothing from") && said.contains("large.nxs for"),
+        "{said}"
+    );
+    assert!(said.contains("answers again after 4 s"), "{said}");
+    assert!(std::fs::read(&path).unwrap() == std::fs::read(&expected).unwrap());
+}
+
+#[test]
+fn lost_rights_end_the_run_with_a_sentence_and_it_goes_on_when_they_are_back() {
+    let scratch = tempfile::tempdir().unwrap();
+    let scan = scan(&scratch.path().join("scan"));
+    let expected = scratch.path().join("expected");
+    let path = scratch.path().join("volume");
+    let tiff = ["--format", "tiff"];
+    let started = Instant::now();
+    // under the same name, which every slice holds
+    succeeds(arguments(&scan, &path, &tiff));
+    let whole = started.elapsed();
+    std::fs::rename(&path, &expected).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_tomodelta"))
+        .args(arguments(&scan, &path, &tiff))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let building = scratch.path().join(".volume.partial/volume");
+    // an attribute that binds the administrator too
+    let attribute = |sign: &str| {
+        let done = Command::new("chattr")
+            .args([sign, text(&building)])
+            .output();
+        done.is_ok_and(|output| output.status.success())
+    };
+    let wait = Instant::now();
+    while !building.join("slice_00000.tif").exists() && wait.elapsed() < 10 * whole {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let taken = attribute("+i");
+    let output = child.wait_with_output().unwrap();
+    let given = attribute("-i");
+    if !taken || output.status.success() {
+        println!("SKIPPED: the file system has no such attribute, or the run was over before");
+        return;
+    }
+    assert!(given);
+    let said = error_of(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("not permitted") && said.contains("slice_"),
+        "{said}"
+    );
+    assert!(!path.exists());
+    let mut again = arguments(&scan, &path, &tiff);
+    again.push("--resume");
+    again.retain(|argument| *argument != "-q");
+    let output = tomodelta(again);
+    assert!(output.status.success(), "{}", error_of(&output));
+    for entry in std::fs::read_dir(&expected).unwrap() {
+        let name = entry.unwrap().file_name();
+        let of = |folder: &Path| std::fs::read(folder.join(&name)).unwrap();
+        assert!(of(&path) == of(&expected), "{name:?} differs");
+    }
 }
 
 #[test]

@@ -339,6 +339,18 @@ fn survive(count: u64) {
 }
 
 #[test]
+#[ignore = "writes fuzz/corpus, from which the fuzz targets start"]
+fn sound_files_for_the_fuzz_targets() {
+    let scratch = tempfile::tempdir().unwrap();
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for (number, (kind, bytes)) in seeds(scratch.path()).into_iter().enumerate() {
+        let folder = corpus.join(format!("{kind:?}").to_lowercase());
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("seed{number}")), bytes).unwrap();
+    }
+}
+
+#[test]
 fn damaged_files_are_errors() {
     survive(600);
 }

@@ -106,7 +106,7 @@ fn survive(kills: usize, per_round: usize, seed: u64) {
     let out = scratch.path().join("out");
     let mut random = Pcg64Mcg::seed_from_u64(seed);
     let mut done = 0;
-    for format in ["zarr", "tiff", "npy"].into_iter().cycle() {
+    for format in ["zarr", "hdf5", "tiff", "npy"].into_iter().cycle() {
         if done == kills {
             return;
         }
@@ -136,6 +136,51 @@ fn survive(kills: usize, per_round: usize, seed: u64) {
 #[test]
 fn killed_runs_end_with_the_same_bytes() {
     survive(3, 3, 1);
+}
+
+/// Whether a file or folder below `folder` has a name that starts with `start`.
+fn appeared(folder: &Path, start: &str) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        entry.file_name().to_string_lossy().starts_with(start) || appeared(&entry.path(), start)
+    })
+}
+
+#[test]
+fn killed_in_every_stage_the_difference_included_a_run_ends_with_the_same_bytes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let series = series(scratch.path());
+    let out = scratch.path().join("out");
+    for format in ["hdf5", "zarr"] {
+        finish(run(&series, &out, format, false));
+        let expected = results(&out);
+        std::fs::remove_dir_all(&out).unwrap();
+        // what is hidden beside each output while it is made
+        let mut struck = Vec::new();
+        for (index, building) in [".volume.", ".noise.", ".difference.", ".labels."]
+            .into_iter()
+            .enumerate()
+        {
+            let mut child = run(&series, &out, format, index > 0);
+            let started = Instant::now();
+            while !appeared(&out, building) && child.try_wait().unwrap().is_none() {
+                assert!(started.elapsed() < Duration::from_secs(120), "{building}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if child.try_wait().unwrap().is_none() {
+                struck.push(building);
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        finish(run(&series, &out, format, true));
+        same(&results(&out), &expected);
+        println!("{format}: killed while {struck:?} was made; same bytes");
+        assert!(struck.contains(&".difference."), "{struck:?}");
+        std::fs::remove_dir_all(&out).unwrap();
+    }
 }
 
 #[test]

@@ -5,6 +5,8 @@ mod look;
 mod single;
 mod sweep;
 
+use std::time::Duration;
+
 use anyhow::Result;
 use tomodelta::config::Config;
 use tomodelta::gpu::Device;
@@ -265,6 +267,7 @@ impl log::Log for AboveBars {
 fn session(shared: &Shared, config: &Config, existing: Existing) -> Result<Session> {
     let progress = progress(shared);
     threads(config)?;
+    io::stall::warn_after(Duration::from_secs_f64(config.run.stall_warning));
     let device = Device::open(config.run.device_choice()?)?;
     let file = Some(&config.run.trace).filter(|file| !file.is_empty());
     let progress = if shared.verbose > 0 || file.is_some() {

@@ -257,6 +257,12 @@ pub(crate) fn reconstruct(
         sample_radius::find(&name, integrals, &geometry, rows, config, pixel)
     })?;
     let slab = slab(&geometry)?;
+    log::info!(
+        "{}: {} slices at a time, peak memory {}",
+        path.display(),
+        slab.rows,
+        plan::human_bytes(slab.peak_bytes)
+    );
     for note in geometry.notes() {
         log::info!("{note}");
     }

@@ -48,24 +48,28 @@ struct Light {
     blank: bool,
 }
 
+/// Rows of every projection that [`screen`] reads.
+#[must_use]
+pub fn bands(scan: &Scan) -> Vec<Range<usize>> {
+    let n_rows = scan.n_rows();
+    let whole = (n_rows * scan.n_cols() * scan.projections.pixel_type().bytes()) as u64;
+    let as_one = 2 * scan.projections.decoded_bytes(0..1.min(n_rows)) > whole;
+    if as_one || n_rows < 8 {
+        return std::iter::once(0..n_rows).collect();
+    }
+    let last = n_rows - 2;
+    [last / 20, last / 2, last - last / 20]
+        .map(|row| row..row + 2)
+        .to_vec()
+}
+
 /// Looks at every projection of `scan`: three bands of two rows, or all rows where a frame is decoded as a whole anyway.
 ///
 /// # Errors
 /// Those of the reader.
 pub fn screen(scan: &Scan) -> Result<Screening> {
-    let n_rows = scan.n_rows();
-    let whole = (n_rows * scan.n_cols() * scan.projections.pixel_type().bytes()) as u64;
-    let as_one = 2 * scan.projections.decoded_bytes(0..1.min(n_rows)) > whole;
-    let reads: Vec<Range<usize>> = if as_one || n_rows < 8 {
-        std::iter::once(0..n_rows).collect()
-    } else {
-        let last = n_rows - 2;
-        [last / 20, last / 2, last - last / 20]
-            .map(|row| row..row + 2)
-            .to_vec()
-    };
     let mut bands: Vec<Vec<Light>> = Vec::new();
-    for rows in reads {
+    for rows in self::bands(scan) {
         // a band that a part of a frame can be missing from
         let parts = if rows.len() < 8 { 1 } else { 4 };
         let dark = dark_level(scan, &rows)?;

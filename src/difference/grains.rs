@@ -92,6 +92,8 @@ pub(super) struct Labeller {
     /// Neighbours along z and y may be one further in x; `[same slice, slice below same row, slice below next row]`.
     slack: [Option<u32>; 3],
     min_voxels: u64,
+    /// Components that can be told apart; less in a test of what happens beyond.
+    most: u32,
     parent: Vec<u32>,
     /// Record of each component that is its own parent and still open.
     record: Vec<u32>,
@@ -154,6 +156,7 @@ impl Labeller {
         Labeller {
             slack,
             min_voxels,
+            most: NONE,
             parent: Vec::new(),
             record: Vec::new(),
             records: Vec::new(),
@@ -228,7 +231,7 @@ impl Labeller {
         for index in start..self.here.runs.len() {
             if self.here.runs[index].component == NONE {
                 let component = self.parent.len() as u32;
-                if component == NONE {
+                if component == self.most {
                     return Err(Error::config(
                         "difference.sigma",
                         "too low",

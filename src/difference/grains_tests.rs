@@ -325,3 +325,21 @@ fn labelling_speed() {
         );
     }
 }
+
+#[test]
+fn more_specks_than_can_be_numbered_are_an_error_and_never_share_a_number() {
+    // every other voxel of every other row and slice stands alone: 4 x 4 specks in a slice
+    let shape = [5, 7, 7];
+    let signs = (0..shape.iter().product::<usize>())
+        .map(|i| i8::from(i % 7 % 2 == 0 && i / 7 % 7 % 2 == 0 && i / 49 % 2 == 0))
+        .collect();
+    let signs = Signs { shape, signs };
+    let label = |most: u32| {
+        let mut labeller = Labeller::new(26, 1, 0);
+        labeller.most = most;
+        (0..shape[0]).try_for_each(|z| labeller.push(&signs.runs(z), shape[1]).map(|_| ()))
+    };
+    label(48).unwrap();
+    let error = label(47).unwrap_err().to_string();
+    assert!(error.contains("difference.sigma"), "{error}");
+}

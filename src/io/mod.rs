@@ -14,6 +14,7 @@ mod pixel_size;
 pub mod scratch;
 pub mod shifts;
 pub mod sinograms;
+pub mod stall;
 mod tiff_folder;
 mod tiff_stack;
 pub mod volume;

@@ -20,6 +20,7 @@ pub(crate) use claims::limits;
 use directory::{Page, Place, TiffDecoder, damaged, open_decoder, read_directories};
 
 use crate::error::{Error, Result};
+use crate::io::stall::watched;
 use crate::scan::{FrameStack, PixelType};
 
 /// A stack of TIFF pages of one size and type.
@@ -271,7 +272,11 @@ impl FrameStack for TiffStack {
         frames
             .par_iter()
             .zip(out.par_chunks_mut(frame_len))
-            .try_for_each(|(&frame, out)| self.read_page(frame, &rows, out))
+            .try_for_each(|(&frame, out)| {
+                watched(&self.files[self.frames[frame].0], || {
+                    self.read_page(frame, &rows, out)
+                })
+            })
     }
 
     fn decoded_bytes(&self, rows: Range<usize>) -> u64 {

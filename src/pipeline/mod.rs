@@ -33,8 +33,8 @@ use serde_json::json;
 use crate::align::{self, PilotPair};
 use crate::center::{self, AxisFit};
 use crate::config::{
-    AlignConfig, AlignMethod, CenterConfig, Config, GridConfig, ReconstructConfig, ScanConfig,
-    StripeMethod, Truncation, VolumeFormat,
+    AlignConfig, AlignMethod, CenterConfig, Config, GridConfig, ReconstructConfig, RunConfig,
+    ScanConfig, StripeMethod, Truncation, VolumeFormat,
 };
 use crate::correct::lock::{LockRecord, PixelMap};
 use crate::correct::screen::leave_out_bad;
@@ -1071,7 +1071,7 @@ fn recipe_text(config: &Config) -> Result<String> {
 fn first_change(old: &str, new: &str) -> Option<String> {
     // how fast the work is done does not change the result; the device does: another one may take another method
     let counts = |line: &&str| {
-        !["threads", "memory", "scratch", "trace"]
+        !RunConfig::FREE_KEYS
             .iter()
             .any(|key| line.starts_with(&format!("{key} =")))
     };

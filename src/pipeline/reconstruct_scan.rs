@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use ndarray::{Array3, ArrayView3, s};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ReconstructConfig;
@@ -485,17 +486,45 @@ struct RangeSum {
 }
 
 impl RangeSum {
+    /// Voxels that are summed one after the other; what the parts give is added in their order, so that neither slabs nor
+    /// threads change the sum, and rounding grows with the number of parts, not of voxels.
+    const PART: usize = 1 << 14;
+
     fn add(&mut self, slices: ArrayView3<'_, f32>) {
-        for &value in slices {
+        for slice in slices.outer_iter() {
+            let voxels = slice
+                .as_slice()
+                .expect("a slice of a fresh array is contiguous");
+            let parts: Vec<RangeSum> = voxels.par_chunks(Self::PART).map(Self::of).collect();
+            parts.into_iter().for_each(|part| self.merge(&part));
+        }
+    }
+
+    fn of(voxels: &[f32]) -> RangeSum {
+        let mut part = RangeSum::default();
+        let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+        for &value in voxels {
             if value.is_finite() {
-                self.sum += f64::from(value);
-                self.count += 1;
-                let (low, high) = self.bounds.unwrap_or((value, value));
-                self.bounds = Some((low.min(value), high.max(value)));
+                part.sum += f64::from(value);
+                part.count += 1;
+                low = low.min(value);
+                high = high.max(value);
             } else {
-                self.not_finite += 1;
+                part.not_finite += 1;
             }
         }
+        part.bounds = (part.count > 0).then_some((low, high));
+        part
+    }
+
+    fn merge(&mut self, part: &RangeSum) {
+        self.sum += part.sum;
+        self.count += part.count;
+        self.not_finite += part.not_finite;
+        self.bounds = match (self.bounds, part.bounds) {
+            (Some(own), Some(other)) => Some((own.0.min(other.0), own.1.max(other.1))),
+            (own, other) => own.or(other),
+        };
     }
 
     fn finish(self) -> ValueRange {
@@ -512,6 +541,54 @@ impl RangeSum {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mean_of_more_voxels_than_f32_counts_is_exact_and_slabs_do_not_matter() {
+        // 2^24 + 1 is the first count that f32 cannot hold; a sum kept in f32 would stop growing there
+        let part = RangeSum {
+            sum: 16_777_216.0,
+            count: 1 << 24,
+            not_finite: 0,
+            bounds: Some((1.0, 1.0)),
+        };
+        let mut all = RangeSum::default();
+        // 10^10 voxels of value 1, the last of them 2
+        for _ in 0..596 {
+            all.merge(&part);
+        }
+        all.merge(&RangeSum::of(&[
+            2.0,
+            f32::NAN,
+            f32::INFINITY,
+            f32::from_bits(1),
+        ]));
+        assert_eq!(all.count, 596 * (1 << 24) + 2);
+        assert!(all.count > u64::from(u32::MAX));
+        let range = all.clone().finish();
+        assert_eq!((range.max, range.not_finite), (2.0, 2));
+        assert_eq!(
+            range.min,
+            f64::from(f32::from_bits(1)),
+            "a denormal is a value"
+        );
+        let expected = (596.0 * f64::from(1u32 << 24) + 2.0) / all.count as f64;
+        assert!((range.mean - expected).abs() < 1e-15, "{}", range.mean);
+
+        let slices = Array3::from_shape_fn((7, 130, 140), |(z, y, x)| {
+            ((z * 77 + y * 13 + x) as f32).sin() * 1e3
+        });
+        let by = |step: usize| {
+            let mut sum = RangeSum::default();
+            for z in (0..7).step_by(step) {
+                sum.add(slices.slice(ndarray::s![z..(z + step).min(7), .., ..]));
+            }
+            sum.finish()
+        };
+        assert_eq!(by(1), by(7));
+        assert_eq!(by(3), by(7));
+        let exact = slices.iter().map(|&v| f64::from(v)).sum::<f64>() / slices.len() as f64;
+        assert!((by(1).mean - exact).abs() < 1e-9);
+    }
 
     #[test]
     fn motions_compose_as_points_move() {

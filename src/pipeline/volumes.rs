@@ -90,7 +90,8 @@ pub fn difference(
     let [n_z, n_y, n_x] = shape;
     let shift = motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px);
     let covered = Heights::shifted(motion.shift_z_px).covered(&(0..n_z), n_z, n_x);
-    let slab = plan::difference_slab(shape, config, cap, "the difference")?.rows;
+    let held = target.bytes_per_slice() + reference.bytes_per_slice();
+    let slab = plan::difference_slab(shape, config, cap, held, "the difference")?.rows;
     let name = |path: &Path| {
         path.file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
@@ -226,8 +227,10 @@ impl VolumeReader for MovedVolume {
     }
 
     fn bytes_per_slice(&self) -> u64 {
+        // the window beyond the slab, and a slice between two others for each thread
         let [_, n_y, n_x] = self.inner.meta().shape;
-        self.inner.bytes_per_slice() + 2 * (n_y * n_x * 4) as u64
+        let slices = 4 + rayon::current_num_threads();
+        self.inner.bytes_per_slice() + (slices * n_y * n_x * 4) as u64
     }
 }
 

@@ -1,30 +1,36 @@
 //! How long a run will take: each kind of work is tried on a little of it, with the sizes of the scan.
 //!
-//! What is tried: looking for wrong pixels on a few rows of noise, correcting one sinogram per thread, reconstructing a few slices (back-projection on a part of a
-//! slice, because its cost is that of its voxels), reading a few frames. Writing, and the passes over finished volumes,
-//! have fixed rates per thread. On the CPU everything shares the threads, so times add; with a GPU the longer of the
-//! two sides counts.
+//! What is tried: looking for wrong pixels on a few rows of noise, correcting one sinogram per thread, reconstructing a few
+//! slices (back-projection on a part of a slice, because its cost is that of its voxels), reading a few frames, the search
+//! of the axis on a made sinogram. Writing, registering pilots and the passes over finished volumes have fixed rates per
+//! thread. On the CPU everything shares the threads, so times add; with a GPU the longer of the two sides counts.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use ndarray::Array3;
+use ndarray::{Array2, Array3};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Plan, ScanPlan, slice_grid};
-use crate::config::{Config, ReconstructMethod};
-use crate::correct::lock;
+use crate::center;
+use crate::config::{CenterConfig, Config, ReconstructMethod};
+use crate::correct::{lock, screen};
+use crate::difference::half_groups;
 use crate::error::Result;
 use crate::gpu::Device;
+use crate::progress::Progress;
 use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
 use crate::reconstruct::{Reconstructor, SliceJob};
-use crate::scan::Scan;
+use crate::scan::{Scan, SinogramSource, Sinograms};
 
 /// Bytes of a volume that one thread compresses and writes in a second (Zarr with LZ4).
 const WRITE_PER_THREAD: f64 = 200e6;
 /// Voxels that one thread takes through a difference in a second, all passes together.
 const CHANGE_PER_THREAD: f64 = 6e6;
+/// Voxels of a pilot that one thread registers in a second, all levels together.
+const REGISTER_PER_THREAD: f64 = 1e6;
 /// Bytes to and from a turned copy in a second.
 const COPY: f64 = 400e6;
 /// Bytes of frames read for the trial.
@@ -45,7 +51,10 @@ pub struct Forecast {
 struct Unit {
     correct: f64,
     reconstruct: f64,
+    /// Per byte decoded.
     read: f64,
+    /// For the whole search of the axis, without reading and correcting.
+    axis: f64,
 }
 
 /// Tries the work of `plan` for a few seconds.
@@ -60,9 +69,10 @@ pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -
         mut reconstruct,
         mut read,
         mut write,
+        mut axis,
         mut align,
         mut change,
-    ] = [0.0; 7];
+    ] = [0.0; 8];
     let mut known: Vec<([usize; 3], Unit)> = Vec::new();
     for scan_plan in &plan.scans {
         let scan = &scans[scan_plan.index];
@@ -78,21 +88,38 @@ pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -
         };
         let unit = &known[index].1;
         let rows = scan_plan.rows.len() as f64;
-        let asked = match config.center.value {
-            Some(_) => 0,
-            None => config.center.heights * config.center.rows_per_height,
-        };
-        correct += (rows + asked as f64) * unit.correct;
-        reconstruct += scan_plan.slices.len() as f64 * unit.reconstruct;
-        read += unit.read * scan_plan.reading.decoded_bytes as f64;
-        if let Some(copy) = &scan_plan.reading.scratch {
-            read += 2.0 * copy.bytes as f64 / COPY;
+        let center = config.center_of(&config.scan[scan_plan.index]);
+        if center.value.is_none() {
+            axis += unit.axis;
+            correct += (center.heights * center.rows_per_height) as f64 * unit.correct;
         }
-        write += scan_plan.volume_bytes as f64 / WRITE_PER_THREAD / threads;
+        // even against odd projections of a few slices
+        let halves: usize = match config.scan.len() {
+            1 => 0,
+            _ => half_groups(scan_plan.slices.len(), &config.difference)
+                .iter()
+                .map(ExactSizeIterator::len)
+                .sum(),
+        };
+        correct += (rows + (halves * scan_plan.binning) as f64) * unit.correct;
+        reconstruct += (scan_plan.slices.len() + halves) as f64 * unit.reconstruct;
+        let decoded = scan_plan.reading.decoded_bytes;
+        read += unit.read * (decoded + bytes_of_light(scan)) as f64;
+        if let Some(copy) = &scan_plan.reading.scratch {
+            // made for the search of the axis, and again for the slices
+            let times = if center.value.is_none() { 2.0 } else { 1.0 };
+            read += times * 2.0 * copy.bytes as f64 / COPY;
+            read += (times - 1.0) * unit.read * decoded as f64;
+        }
+        let slice_bytes = scan_plan.volume_bytes / scan_plan.slices.len() as u64;
+        let written = scan_plan.volume_bytes + slice_bytes * halves as u64;
+        write += written as f64 / WRITE_PER_THREAD / threads;
         if scan_plan.reference.is_some() && config.align.searches() {
             // two pilots: every row once more, slices of fewer voxels and less of them
             let less = (scan_plan.pilot_binning as f64).powi(3);
             align += 2.0 * rows * (unit.correct + unit.reconstruct / less);
+            let voxels = scan_plan.volume_bytes as f64 / 4.0 / less;
+            align += 2.0 * voxels / REGISTER_PER_THREAD / threads;
         }
     }
     if let Some(asked) = &plan.lock {
@@ -113,14 +140,16 @@ pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -
         change += difference.volume_bytes as f64 / 8.0 / CHANGE_PER_THREAD / threads;
     }
     let seconds = match device {
-        Device::Cpu => lock + correct + reconstruct + read + write + align + change,
-        Device::Gpu(_) | Device::Several(_) => {
-            lock + (correct + read + write).max(reconstruct) + align + change
-        }
-    };
+        Device::Cpu => correct + reconstruct + read + write,
+        Device::Gpu(_) | Device::Several(_) => (correct + read + write).max(reconstruct),
+    } + lock
+        + axis
+        + align
+        + change;
     let parts = [
         ("comparing the detector", lock),
         ("reading", read),
+        ("rotation axis", axis),
         ("correcting", correct),
         ("reconstructing", reconstruct),
         ("writing", write),
@@ -131,6 +160,84 @@ pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -
         parts: parts.into_iter().filter(|(_, time)| *time > 0.0).collect(),
         seconds,
     })
+}
+
+/// Bytes decoded for the light of every projection.
+fn bytes_of_light(scan: &Scan) -> u64 {
+    let of_frame = |rows| scan.projections.decoded_bytes(rows);
+    let light: u64 = screen::bands(scan).into_iter().map(of_frame).sum();
+    light * scan.n_angles() as u64
+}
+
+/// Line integrals of a disc beside the axis, with some noise: what the search of the axis is tried on.
+struct Disc<'a> {
+    angles_rad: &'a [f64],
+    n_cols: usize,
+}
+
+impl Disc<'_> {
+    const ROWS: usize = 64;
+
+    fn line(&self, angle: usize, row: usize, mut out: ndarray::ArrayViewMut1<'_, f32>) {
+        let (radius, middle) = (0.4 * self.n_cols as f64, (self.n_cols as f64 - 1.0) / 2.0);
+        let center = middle + 0.05 * self.n_cols as f64 * self.angles_rad[angle].cos();
+        for (col, value) in out.iter_mut().enumerate() {
+            let t = col as f64 - center;
+            let chord = (radius * radius - t * t).max(0.0).sqrt() / radius;
+            let number = (angle * self.n_cols + col) * Self::ROWS + row;
+            let noise = number.wrapping_mul(2_654_435_761) >> 8 & 0xffff;
+            *value = (chord + 0.02 * (noise as f64 / 65536.0 - 0.5)) as f32;
+        }
+    }
+}
+
+impl SinogramSource for Disc<'_> {
+    fn n_rows(&self) -> usize {
+        Self::ROWS
+    }
+    fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+    fn angles_rad(&self) -> &[f64] {
+        self.angles_rad
+    }
+    fn sinograms(&self, rows: Range<usize>) -> Result<Sinograms> {
+        let mut out = Array3::zeros((rows.len(), self.angles_rad.len(), self.n_cols));
+        for (row, mut sinogram) in rows.zip(out.outer_iter_mut()) {
+            for (angle, line) in sinogram.outer_iter_mut().enumerate() {
+                self.line(angle, row, line);
+            }
+        }
+        Ok(out)
+    }
+    fn projection(&self, angle: usize, rows: Range<usize>) -> Result<Array2<f32>> {
+        let mut out = Array2::zeros((rows.len(), self.n_cols));
+        for (row, line) in rows.zip(out.outer_iter_mut()) {
+            self.line(angle, row, line);
+        }
+        Ok(out)
+    }
+}
+
+/// Time of the search of the axis at all heights, from that of one and of three.
+fn seconds_of_axis(scan: &Scan, config: &CenterConfig) -> f64 {
+    let disc = Disc {
+        angles_rad: &scan.angles_rad,
+        n_cols: scan.n_cols(),
+    };
+    let time = |heights: usize| {
+        let config = CenterConfig {
+            heights,
+            ..config.clone()
+        };
+        let started = Instant::now();
+        // where it finds nothing it has cost the same
+        let _ = center::find(&disc, &config, &Progress::new(true));
+        started.elapsed().as_secs_f64()
+    };
+    let (one, three) = (time(1), time(3));
+    let per_height = ((three - one) / 2.0).max(0.0);
+    one + (config.heights as f64 - 1.0) * per_height
 }
 
 fn try_unit(config: &Config, plan: &ScanPlan, scan: &Scan, device: &Device) -> Result<Unit> {
@@ -153,6 +260,7 @@ fn try_unit(config: &Config, plan: &ScanPlan, scan: &Scan, device: &Device) -> R
             scan.pixel_size_um,
         ),
         reconstruct: seconds_per_slice(config, plan, scan, device)?,
+        axis: seconds_of_axis(scan, &config.center),
     })
 }
 

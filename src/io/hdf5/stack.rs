@@ -11,6 +11,7 @@ use super::tree::{Located, Tree};
 use super::virtual_layout::VirtualStack;
 use super::{Dataset, DatasetInfo, Element, Layout, believable, guarded, open_dataset, shape_text};
 use crate::error::{Error, Result};
+use crate::io::stall::watched;
 use crate::scan::{FrameStack, PixelType};
 
 /// Consecutive small frames are read in one call up to this size \[bytes\].
@@ -226,7 +227,7 @@ impl Hdf5Stack {
                 Some(handle) => handle,
                 None => open_dataset(&self.file, &self.path)?,
             };
-            let result = work(&*handle);
+            let result = watched(&self.file, || work(&*handle));
             Ok((handle, result))
         })?;
         self.handles

@@ -18,12 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{VolumeMeta, VolumeWriter, create_in};
-use crate::config::VolumeFormat;
+use crate::config::{RunConfig, VolumeFormat};
 use crate::error::{Error, Result};
 
 const NAME: &str = "journal.jsonl";
-/// Keys of `[run]` that change how fast the work is done, not what comes out.
-const FREE_KEYS: [&str; 3] = ["threads", "memory", "scratch"];
 
 /// One slab that is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -200,7 +198,7 @@ fn feed(hasher: &mut blake3::Hasher, slices: ArrayView3<'_, f32>) {
 fn head_of(meta: &VolumeMeta, format: VolumeFormat, inputs: &Value) -> Value {
     let mut meta = json!(meta);
     if let Some(run) = meta["provenance"]["config"]["run"].as_object_mut() {
-        for key in FREE_KEYS {
+        for key in RunConfig::FREE_KEYS {
             run.remove(key);
         }
     }

@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::VolumeFormat;
 use crate::error::{Error, Result};
+use crate::io::stall::watched;
 
 pub use checksum::VerifyReport;
 pub use journal::{Journaled, Kept};
@@ -184,12 +185,14 @@ fn create_in(
 
 /// Writes a part of a volume, unless it is there already, byte for byte: an earlier run may have stored it.
 fn store_part(path: &Path, bytes: &[u8]) -> Result<()> {
-    let there = std::fs::metadata(path).is_ok_and(|meta| meta.len() == bytes.len() as u64)
-        && std::fs::read(path).is_ok_and(|old| old == bytes);
-    if there {
-        return Ok(());
-    }
-    std::fs::write(path, bytes).map_err(Error::io("write", path))
+    watched(path, || {
+        let there = std::fs::metadata(path).is_ok_and(|meta| meta.len() == bytes.len() as u64)
+            && std::fs::read(path).is_ok_and(|old| old == bytes);
+        if there {
+            return Ok(());
+        }
+        std::fs::write(path, bytes).map_err(Error::io("write", path))
+    })
 }
 
 /// Bytes of memory that a writer holds beside the slab it is given.
@@ -205,6 +208,18 @@ pub fn writer_bytes(format: VolumeFormat, shape: [usize; 3]) -> u64 {
         VolumeFormat::Tiff => 2 * slice * threads,
         VolumeFormat::Hdf5 => 2 * slice,
         VolumeFormat::Npy => 1 << 16,
+    }
+}
+
+/// Bytes of memory that a reader of a volume of ours holds beside the slices that it gives: what
+/// [`VolumeReader::bytes_per_slice`] says, before there is a volume.
+#[must_use]
+pub fn reader_bytes(format: VolumeFormat, shape: [usize; 3]) -> u64 {
+    let slice = 4 * shape[1] as u64 * shape[2] as u64;
+    match format {
+        VolumeFormat::Zarr => zarr::reader_bytes(shape),
+        VolumeFormat::Tiff | VolumeFormat::Npy => slice,
+        VolumeFormat::Hdf5 => 2 * slice,
     }
 }
 

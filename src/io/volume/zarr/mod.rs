@@ -19,6 +19,11 @@ use crate::error::{Error, Result};
 
 pub(super) use pyramid::writer_bytes;
 
+/// One shard as stored and as decoded.
+pub(super) fn reader_bytes(shape: [usize; 3]) -> u64 {
+    8 * shard::Layout::of(shape).shard.iter().product::<usize>() as u64
+}
+
 pub(super) fn create(partial: Partial, meta: &VolumeMeta) -> Result<Box<dyn VolumeWriter>> {
     Writer::start(partial, meta, |building| {
         pyramid::Pyramid::start(building, meta)

@@ -214,14 +214,32 @@ fn pool<T: Voxel>(slices: &[&[T]], height: usize, width: usize) -> Vec<T> {
         .par_chunks_mut(columns)
         .enumerate()
         .for_each(|(row, to)| {
+            let lines: Vec<&[T]> = slices
+                .iter()
+                .flat_map(|slice| {
+                    (2 * row..(2 * row + 2).min(height)).map(|y| &slice[y * width..(y + 1) * width])
+                })
+                .collect();
             let mut block = Vec::with_capacity(8);
             for (column, to) in to.iter_mut().enumerate() {
+                let x = 2 * column;
+                // most blocks are whole: these need no list
+                if let (&[a, b, c, d], true) = (&lines[..], x + 1 < width) {
+                    *to = T::pool(&[
+                        a[x],
+                        a[x + 1],
+                        b[x],
+                        b[x + 1],
+                        c[x],
+                        c[x + 1],
+                        d[x],
+                        d[x + 1],
+                    ]);
+                    continue;
+                }
                 block.clear();
-                for slice in slices {
-                    for y in 2 * row..(2 * row + 2).min(height) {
-                        let start = y * width + 2 * column;
-                        block.extend_from_slice(&slice[start..(start + 2).min((y + 1) * width)]);
-                    }
+                for line in &lines {
+                    block.extend_from_slice(&line[x..(x + 2).min(width)]);
                 }
                 *to = T::pool(&block);
             }

@@ -143,8 +143,7 @@ impl Stack for OwnZarr {
         })
     }
     fn bytes_per_slice(&self) -> u64 {
-        // one shard as stored and as decoded
-        8 * self.layout.shard.iter().product::<usize>() as u64
+        super::reader_bytes(self.layout.shape)
     }
     fn slices_together(&self) -> usize {
         self.layout.chunk[0]
