@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 
 use common::{succeeds, text};
 use tomodelta::center::AxisFit;
-use tomodelta::config::{Config, DeviceChoice};
+use tomodelta::config::{Config, DeviceChoice, VolumeFormat};
 use tomodelta::gpu::Device;
+use tomodelta::io::volume::{self, VolumeMeta, VoxelType};
 use tomodelta::pipeline::geometry::ScanGeometry;
 use tomodelta::pipeline::reconstruct_scan::Motion;
 use tomodelta::{io, plan};
@@ -157,4 +158,83 @@ fn a_scan_larger_than_the_room_is_reconstructed_within_it_and_bit_for_bit() {
         start(&moved) != start(&roomy),
         "another axis is to give another volume"
     );
+}
+
+/// A cylinder of value 1 with noise, and in `changed` a cube of 20 voxels that is brighter by 1; slices of 400 x 400.
+fn cylinder(path: &Path, depth: usize, seed: u32, changed: bool) {
+    let meta = VolumeMeta {
+        shape: [depth, 400, 400],
+        voxel_type: VoxelType::F32,
+        unit: "1/cm".into(),
+        voxel_size_um: Some(1.0),
+        first_row: 0,
+        provenance: serde_json::Value::Null,
+    };
+    let mut writer = volume::create(path, VolumeFormat::Npy, &meta, false).unwrap();
+    let mut number = seed;
+    for z in 0..depth {
+        let slice = ndarray::Array3::from_shape_fn((1, 400, 400), |(_, y, x)| {
+            let (dx, dy) = (x as f32 - 199.5, y as f32 - 199.5);
+            let steps = if z / 50 % 2 == 0 { 1.0 } else { 1.5 };
+            let body = if dx.hypot(dy) < 190.0 { steps } else { 0.0 };
+            let cube = changed && [x, y, z].iter().all(|at| (100..120).contains(at));
+            // the sum of four uniform numbers is nearly normal
+            let mut noise = 0.0;
+            for _ in 0..4 {
+                number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                noise += (number >> 8) as f32 / (1 << 24) as f32 - 0.5;
+            }
+            body + f32::from(u8::from(cube)) + 0.05 * noise
+        });
+        writer.write(z, slice.view()).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn the_difference_of_volumes_larger_than_the_room_stays_within_it_and_slabs_do_not_matter() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    // 141 MB each
+    let depth = 220;
+    cylinder(&path("a.npy"), depth, 1, false);
+    cylinder(&path("b.npy"), depth, 2, true);
+    let difference = |output: &str, memory: &str| {
+        peak_memory(&[
+            "difference",
+            text(&path("a.npy")),
+            text(&path("b.npy")),
+            "--output",
+            text(&path(output)),
+            "--align",
+            "none",
+            "--format",
+            "npy",
+            "--memory",
+            memory,
+            "-q",
+        ])
+    };
+    // less than both volumes together
+    let peak = difference("tight", "256MiB");
+    println!("{} MiB under 256MiB", peak >> 20);
+    assert!(peak <= 256 << 20, "{} MiB", peak >> 20);
+    let free = difference("roomy", "4GiB");
+    assert!(free > peak, "what is measured is what the cap holds down");
+    for name in [
+        "difference.npy",
+        "labels.npy",
+        "grains.csv",
+        "per_height.csv",
+    ] {
+        let of = |folder: &str| path(folder).join(name);
+        assert!(
+            same_bytes(&of("tight"), &of("roomy")),
+            "{name} depends on --memory"
+        );
+    }
+    let grains = std::fs::read_to_string(path("tight").join("grains.csv")).unwrap();
+    // one cube of 8000 voxels
+    let first = grains.lines().nth(1).expect("the cube is found");
+    assert!(first.contains(",8000,"), "{first}");
 }
