@@ -10,7 +10,7 @@
 //! 2. **Search** (`search`): the anomaly of a pixel is its mean less the cubic through its good neighbours in the row, as a
 //!    multiple of what good pixels around it show. Only what all scans share (the least anomaly over the scans, where
 //!    they agree in sign, in each eighth) counts. Structure of the sample moves and is not shared.
-//!    Stripes too broad to look across are found by their two edges (`broad`).
+//!    Stripes too broad to look across are found by their two edges (`broad`), where the sample moved between the scans.
 //! 3. **Treatment** (`treat`): a pixel that still follows its neighbours keeps what it measured; only the slow part of its
 //!    deviation from them (a running median over an eighth of the angles) is taken off: gain errors, drift, steps and
 //!    wrong curvature, as large as they are in that scan. A pixel that does not respond is interpolated. Of a broad stripe the slow part of the

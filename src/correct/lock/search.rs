@@ -27,6 +27,8 @@ const GROUP: usize = 4;
 pub(super) const LEAST_SCALE: f32 = 3e-5;
 /// A pixel that moves this many times more, or less, than its neighbours does not respond.
 const UNRESPONSIVE: f32 = 4.0;
+/// Movement of the sample between the scans with which broad stripes can be told from it \[px\].
+const MOVED: f32 = 0.7;
 /// The calm ones of a row are as lively as the pixel at this part of it, counted from the stillest.
 const CALM: usize = 10;
 /// A pixel that moves by less than this share of them says nothing.
@@ -206,7 +208,11 @@ impl Row<'_> {
         let mut wrong = self.narrow(&bad);
         let scale = |scan: usize, col: usize| self.scales[scan].steps[col / BLOCK];
         let single = few_together(&wrong, &bad);
-        let runs = broad::find(&self.means, scale, &single, self.ratio);
+        let runs = if self.moved(&single) {
+            broad::find(&self.means, scale, &single, self.ratio)
+        } else {
+            Vec::new()
+        };
         let (silent, runs): (Vec<Run>, Vec<Run>) = runs
             .into_iter()
             .partition(|run| self.unresponsive_run(run, &single));
@@ -242,6 +248,36 @@ impl Row<'_> {
             runs,
             given_up,
         }
+    }
+
+    /// Whether the sample stands elsewhere in some scan than in the first, by about a pixel or more: else walls around the axis
+    /// stand as still as a broad stripe does, and nobody can tell them apart.
+    ///
+    /// Where the sample moved by d, the mean lines of two scans differ by d times their slope; steps of the difference are
+    /// compared with changes of the slope, in which a change of the sample, that is smooth over the angles, has little part.
+    fn moved(&self, wrong: &[bool]) -> bool {
+        let line = |parts: &Vec<Vec<f32>>| -> Vec<f32> {
+            (0..self.n_cols)
+                .map(|col| parts.iter().map(|part| part[col]).sum::<f32>() / PARTS as f32)
+                .collect()
+        };
+        let lines: Vec<Vec<f32>> = self.means.iter().map(line).collect();
+        let Some((first, others)) = lines.split_first() else {
+            return false;
+        };
+        let good: Vec<usize> = (0..self.n_cols).filter(|&col| !wrong[col]).collect();
+        let bends: f32 = good
+            .windows(3)
+            .map(|c| (first[c[0]] - 2.0 * first[c[1]] + first[c[2]]).abs())
+            .sum();
+        others.iter().any(|other| {
+            let apart = |col: usize| other[col] - first[col];
+            let steps: f32 = good
+                .windows(2)
+                .map(|c| (apart(c[1]) - apart(c[0])).abs())
+                .sum();
+            steps > MOVED * bends
+        })
     }
 
     /// Pixels that say nothing in any scan, as saturated ones: they hardly move beside the calmest of the row, which feel the

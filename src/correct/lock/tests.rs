@@ -492,6 +492,12 @@ fn broad_stripes_fall_by_three_as_well() {
     );
     assert!(4 * hit >= 3 * study.n_rows * faults.len() && 20 * beside <= hit);
     assert_eq!(PixelMap::from_planes(&map.to_planes()), Some(map));
+    // of a scan alone nobody can tell a broad stripe from a wall around the axis
+    let alone = Study {
+        shifts: vec![[0.0, 0.0]],
+        ..study
+    };
+    assert_eq!(alone.find(4.0, 20).1.levelled, 0);
 }
 
 /// Figures for benches/RESULTS.md: `cargo test --release --lib lock::tests::figures -- --ignored --nocapture`.
