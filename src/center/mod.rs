@@ -47,6 +47,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::scan::SinogramSource;
 use fit::Point;
+use overlap_360::Matches;
 use views::Views;
 
 /// The rotation axis as a line over height: column `axis_px + slope * (row - middle_row)`.
@@ -283,6 +284,7 @@ fn ask_sinograms(
     let mut mended = 0;
     let (mut wedge, mut mirror) = (Asked::new("double-wedge"), Asked::new("mirror-match"));
     let mut trial = Asked::new("trial-slices");
+    let mut matched = Vec::new();
     if !full_turn {
         wedge.systematic_px = ENDS_PX;
     }
@@ -300,11 +302,10 @@ fn ask_sinograms(
         mended = mended.max(columns::mend(&mut sinogram));
         let mut near_the_edge = false;
         if wants_mirror {
-            let answer = overlap_360::search(sinogram.view(), &opposites, range_px, mirror_range);
-            near_the_edge = answer
-                .as_ref()
-                .is_ok_and(|a| a.axis_px < range_px.0 || a.axis_px > range_px.1);
-            mirror.note(row, answer);
+            let matches = Matches::new(sinogram.view(), &opposites);
+            let alone = matches.as_ref().map(|m| m.search(range_px, mirror_range));
+            near_the_edge = matches!(alone, Ok(Ok((_, true))));
+            matched.push((row, matches));
         }
         if wants_wedge && !near_the_edge {
             let halves: Vec<Array2<f32>> = half_turns
@@ -320,6 +321,10 @@ fn ask_sinograms(
             );
         }
         stage.inc(1);
+    }
+    let lean = config.max_lean_deg.to_radians().tan();
+    for (row, answer) in overlap_360::search_heights(&matched, lean, range_px, mirror_range) {
+        mirror.note(row, answer);
     }
     if mended > 0 {
         notes.push(format!(
