@@ -233,6 +233,7 @@ fn run() -> Result<bool, String> {
 }
 
 fn main() -> ExitCode {
+    tomodelta::gpu::look_for_no_compositor();
     match run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

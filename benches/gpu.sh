@@ -18,7 +18,7 @@ summary=""
 failed=0
 
 program() { # the newest program of this name that cargo built
-    ls -t "target/${PROFILE:-release}/deps/$1"-* 2>/dev/null | grep -v '\.d$' | head -n 1
+    ls -t "target/${PROFILE:-release}/deps/$1"-* 2>/dev/null | grep -v '\.' | head -n 1
 }
 
 part() { # NAME SECONDS COMMAND...: runs it within its time and what is left of all

@@ -68,26 +68,37 @@ fn tile_place(ray: RayConstants, x: i32, y: i32) -> vec4<f32> {
     return vec4(ray.along_x, ray.along_y, part, f32(whole));
 }
 
-// `sum` and the value `u_free` samples behind `corner`, the corner of the tile, in the row that begins at `first`
-fn add_sample(sum: vec4<f32>, first: u32, corner: f32, u_free: f32) -> vec4<f32> {
+// a place between two samples of a row: the first of them in `filtered`, and the share of the second
+struct Between {
+    at: u32,
+    share: f32,
+}
+
+// `u_free` samples behind `corner`, the corner of the tile, in the row that begins at `first`
+fn between_samples(first: u32, corner: f32, u_free: f32) -> Between {
     let u = clamp(u_free, -corner, params.u_max - corner);
     let lower = floor(u);
-    let share = u - lower;
-    let at = first + u32(i32(corner) + i32(lower));
-    return fma(filtered[at + 1u], vec4(share), fma(filtered[at], vec4(1.0 - share), sum));
+    return Between(first + u32(i32(corner) + i32(lower)), u - lower);
+}
+
+// `sum` and the value at `place`, `apart` samples on
+fn add_at(sum: vec4<f32>, place: Between, apart: u32) -> vec4<f32> {
+    let at = place.at + apart;
+    return fma(filtered[at + 1u], vec4(place.share), fma(filtered[at], vec4(1.0 - place.share), sum));
+}
+
+fn add_sample(sum: vec4<f32>, first: u32, corner: f32, u_free: f32) -> vec4<f32> {
+    return add_at(sum, between_samples(first, corner, u_free), 0u);
 }
 
 // the same where the samples are in half precision
 fn add_half(sum: vec4<f32>, first: u32, corner: f32, u_free: f32) -> vec4<f32> {
-    let u = clamp(u_free, -corner, params.u_max - corner);
-    let lower = floor(u);
-    let share = u - lower;
-    let at = first + u32(i32(corner) + i32(lower));
-    let here = filtered_half[at];
-    let next = filtered_half[at + 1u];
+    let place = between_samples(first, corner, u_free);
+    let here = filtered_half[place.at];
+    let next = filtered_half[place.at + 1u];
     let left = vec4(unpack2x16float(here.x), unpack2x16float(here.y));
     let right = vec4(unpack2x16float(next.x), unpack2x16float(next.y));
-    return fma(right, vec4(share), fma(left, vec4(1.0 - share), sum));
+    return fma(right, vec4(place.share), fma(left, vec4(1.0 - place.share), sum));
 }
 
 // the same where the texture unit interpolates; `row` is the middle of the row of the texture
@@ -95,23 +106,6 @@ fn add_texel(sum: vec4<f32>, group: u32, row: f32, corner: f32, u_free: f32) -> 
     let u = clamp(u_free, -corner, params.u_max - corner);
     let x = ((u + corner) + 0.5) / f32(params.row_stride);
     return sum + textureSampleLevel(filtered_texture, between, vec2(x, row), group, 0.0);
-}
-
-// a place between two samples of a row: the first of them in `filtered`, and the share of the second
-struct Between {
-    at: u32,
-    share: f32,
-}
-
-fn between_samples(first: u32, corner: f32, u_free: f32) -> Between {
-    let u = clamp(u_free, -corner, params.u_max - corner);
-    let lower = floor(u);
-    return Between(first + u32(i32(corner) + i32(lower)), u - lower);
-}
-
-fn add_at(sum: vec4<f32>, place: Between, apart: u32) -> vec4<f32> {
-    let at = place.at + apart;
-    return fma(filtered[at + 1u], vec4(place.share), fma(filtered[at], vec4(1.0 - place.share), sum));
 }
 
 // the x and y of invocation `thread` in its 16 x 16 tile: bits in turn, so that neighbours in number are neighbours in place
@@ -123,246 +117,184 @@ fn place(thread: u32) -> vec2<u32> {
     return vec2((x | (x >> 2u)) & 0x0fu, (y | (y >> 2u)) & 0x0fu);
 }
 
-// x, y: tile of 32 x 32 voxels, z: group of four slices
-@compute @workgroup_size(256)
-fn backproject(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+// four voxels of a tile, 16 apart in x and y
+struct Quad {
+    at: vec2<f32>,           // the first of them within the tile
+    index: vec2<u32>,        // in a plane of `slices`: the first of the upper row and of the lower one
+    inside: vec4<bool>,      // the mask: upper left, upper right, lower left, lower right
+}
+
+// what stands in the four voxels, in the order of `inside`
+struct Sums {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+
+// Fills `places` for the tile; all invocations come here together.
+fn place_rays(tile: vec3<u32>, thread: u32) {
     let tile_row = (params.y_first + params.y_start) / 32u + tile.y;
     if thread < params.n_rays {
         places[thread] = tile_place(rays[thread], i32(tile.x), i32(tile_row));
     }
     workgroupBarrier();
+}
+
+fn quad(tile: vec3<u32>, thread: u32) -> Quad {
     let at = place(thread);
-    let x0 = tile.x * 32u + at.x;
-    let x1 = x0 + 16u;
-    let y0 = params.y_start + tile.y * 32u + at.y;
-    let y1 = y0 + 16u;
-    let in00 = inside(x0, y0);
-    let in01 = inside(x1, y0);
-    let in10 = inside(x0, y1);
-    let in11 = inside(x1, y1);
-    if !(in00 || in01 || in10 || in11) {
+    let x = tile.x * 32u + at.x;
+    let y = params.y_start + tile.y * 32u + at.y;
+    return Quad(
+        vec2<f32>(at),
+        vec2(y, y + 16u) * params.n_x + x,
+        vec4(inside(x, y), inside(x + 16u, y), inside(x, y + 16u), inside(x + 16u, y + 16u)),
+    );
+}
+
+// what earlier dispatches left in the plane that begins at `base`
+fn held(quad: Quad, base: u32) -> Sums {
+    var sums = Sums();
+    if params.start == 0u {
+        let index = base + quad.index;
+        if quad.inside.x { sums.a = slices[index.x]; }
+        if quad.inside.y { sums.b = slices[index.x + 16u]; }
+        if quad.inside.z { sums.c = slices[index.y]; }
+        if quad.inside.w { sums.d = slices[index.y + 16u]; }
+    }
+    return sums;
+}
+
+fn store(quad: Quad, base: u32, sums: Sums) {
+    let index = base + quad.index;
+    if quad.inside.x { slices[index.x] = sums.a; }
+    if quad.inside.y { slices[index.x + 16u] = sums.b; }
+    if quad.inside.z { slices[index.y] = sums.c; }
+    if quad.inside.w { slices[index.y + 16u] = sums.d; }
+}
+
+// how far behind the corner of the tile the four voxels meet the row of a ray, of which `p` is in `places`
+fn coordinates(quad: Quad, p: vec4<f32>) -> vec4<f32> {
+    let upper = fma(quad.at.y, p.y, p.z);
+    let lower = fma(quad.at.y + 16.0, p.y, p.z);
+    return vec4(
+        fma(quad.at.x, p.x, upper),
+        fma(quad.at.x + 16.0, p.x, upper),
+        fma(quad.at.x, p.x, lower),
+        fma(quad.at.x + 16.0, p.x, lower),
+    );
+}
+
+// x, y: tile of 32 x 32 voxels, z: group of four slices
+@compute @workgroup_size(256)
+fn backproject(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    place_rays(tile, thread);
+    let voxels = quad(tile, thread);
+    if !any(voxels.inside) {
         return;
     }
-    let base = tile.z * params.n_y;
-    let i00 = (base + y0) * params.n_x + x0;
-    let i10 = (base + y1) * params.n_x + x0;
-    var sum00 = vec4<f32>();
-    var sum01 = vec4<f32>();
-    var sum10 = vec4<f32>();
-    var sum11 = vec4<f32>();
-    if params.start == 0u {
-        if in00 { sum00 = slices[i00]; }
-        if in01 { sum01 = slices[i00 + 16u]; }
-        if in10 { sum10 = slices[i10]; }
-        if in11 { sum11 = slices[i10 + 16u]; }
-    }
-    let fx = f32(at.x);
-    let fy = f32(at.y);
+    let plane = tile.z * params.n_y * params.n_x;
+    var sums = held(voxels, plane);
     var first = (tile.z * params.n_angles + params.first_ray) * params.row_stride;
-    for (var a = 0u; a < params.n_rays; a += 1u) {
-        let p = places[a];
-        let u0 = fma(fy, p.y, p.z);
-        let u1 = fma(fy + 16.0, p.y, p.z);
-        sum00 = add_sample(sum00, first, p.w, fma(fx, p.x, u0));
-        sum01 = add_sample(sum01, first, p.w, fma(fx + 16.0, p.x, u0));
-        sum10 = add_sample(sum10, first, p.w, fma(fx, p.x, u1));
-        sum11 = add_sample(sum11, first, p.w, fma(fx + 16.0, p.x, u1));
+    for (var ray = 0u; ray < params.n_rays; ray += 1u) {
+        let p = places[ray];
+        let u = coordinates(voxels, p);
+        sums.a = add_sample(sums.a, first, p.w, u.x);
+        sums.b = add_sample(sums.b, first, p.w, u.y);
+        sums.c = add_sample(sums.c, first, p.w, u.z);
+        sums.d = add_sample(sums.d, first, p.w, u.w);
         first += params.row_stride;
     }
-    if in00 { slices[i00] = sum00; }
-    if in01 { slices[i00 + 16u] = sum01; }
-    if in10 { slices[i10] = sum10; }
-    if in11 { slices[i10 + 16u] = sum11; }
+    store(voxels, plane, sums);
 }
 
 // The same for eight slices: coordinates are computed once for two groups.
 // x, y: tile of 32 x 32 voxels, z: two groups of four slices
 @compute @workgroup_size(256)
 fn backproject_wide(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let tile_row = (params.y_first + params.y_start) / 32u + tile.y;
-    if thread < params.n_rays {
-        places[thread] = tile_place(rays[thread], i32(tile.x), i32(tile_row));
-    }
-    workgroupBarrier();
-    let at = place(thread);
-    let x0 = tile.x * 32u + at.x;
-    let x1 = x0 + 16u;
-    let y0 = params.y_start + tile.y * 32u + at.y;
-    let y1 = y0 + 16u;
-    let in00 = inside(x0, y0);
-    let in01 = inside(x1, y0);
-    let in10 = inside(x0, y1);
-    let in11 = inside(x1, y1);
-    if !(in00 || in01 || in10 || in11) {
+    place_rays(tile, thread);
+    let voxels = quad(tile, thread);
+    if !any(voxels.inside) {
         return;
     }
-    let last = params.n_slices / 4u - 1u;
     let group_0 = 2u * tile.z;
     // where the number of groups is odd, the last one is summed twice and stored once
-    let group_1 = min(group_0 + 1u, last);
+    let group_1 = min(group_0 + 1u, params.n_slices / 4u - 1u);
     let plane = params.n_y * params.n_x;
-    let i00 = y0 * params.n_x + x0;
-    let i10 = (y0 + 16u) * params.n_x + x0;
-    var sums: array<vec4<f32>, 8>;
-    if params.start == 0u {
-        for (var g = 0u; g < 2u; g += 1u) {
-            let base = select(group_0, group_1, g == 1u) * plane;
-            if in00 { sums[4u * g] = slices[base + i00]; }
-            if in01 { sums[4u * g + 1u] = slices[base + i00 + 16u]; }
-            if in10 { sums[4u * g + 2u] = slices[base + i10]; }
-            if in11 { sums[4u * g + 3u] = slices[base + i10 + 16u]; }
-        }
-    }
-    var a0 = sums[0];
-    var a1 = sums[1];
-    var a2 = sums[2];
-    var a3 = sums[3];
-    var b0 = sums[4];
-    var b1 = sums[5];
-    var b2 = sums[6];
-    var b3 = sums[7];
-    let fx = f32(at.x);
-    let fy = f32(at.y);
+    var near = held(voxels, group_0 * plane);
+    var far = held(voxels, group_1 * plane);
     var first = (group_0 * params.n_angles + params.first_ray) * params.row_stride;
     let apart = (group_1 - group_0) * params.n_angles * params.row_stride;
-    for (var a = 0u; a < params.n_rays; a += 1u) {
-        let p = places[a];
-        let u0 = fma(fy, p.y, p.z);
-        let u1 = fma(fy + 16.0, p.y, p.z);
-        let s0 = between_samples(first, p.w, fma(fx, p.x, u0));
-        let s1 = between_samples(first, p.w, fma(fx + 16.0, p.x, u0));
-        let s2 = between_samples(first, p.w, fma(fx, p.x, u1));
-        let s3 = between_samples(first, p.w, fma(fx + 16.0, p.x, u1));
-        a0 = add_at(a0, s0, 0u);
-        a1 = add_at(a1, s1, 0u);
-        a2 = add_at(a2, s2, 0u);
-        a3 = add_at(a3, s3, 0u);
-        b0 = add_at(b0, s0, apart);
-        b1 = add_at(b1, s1, apart);
-        b2 = add_at(b2, s2, apart);
-        b3 = add_at(b3, s3, apart);
+    for (var ray = 0u; ray < params.n_rays; ray += 1u) {
+        let p = places[ray];
+        let u = coordinates(voxels, p);
+        let a = between_samples(first, p.w, u.x);
+        let b = between_samples(first, p.w, u.y);
+        let c = between_samples(first, p.w, u.z);
+        let d = between_samples(first, p.w, u.w);
+        near.a = add_at(near.a, a, 0u);
+        near.b = add_at(near.b, b, 0u);
+        near.c = add_at(near.c, c, 0u);
+        near.d = add_at(near.d, d, 0u);
+        far.a = add_at(far.a, a, apart);
+        far.b = add_at(far.b, b, apart);
+        far.c = add_at(far.c, c, apart);
+        far.d = add_at(far.d, d, apart);
         first += params.row_stride;
     }
-    let first_0 = group_0 * plane;
-    if in00 { slices[first_0 + i00] = a0; }
-    if in01 { slices[first_0 + i00 + 16u] = a1; }
-    if in10 { slices[first_0 + i10] = a2; }
-    if in11 { slices[first_0 + i10 + 16u] = a3; }
-    if group_1 == group_0 {
-        return;
+    store(voxels, group_0 * plane, near);
+    if group_1 > group_0 {
+        store(voxels, group_1 * plane, far);
     }
-    let first_1 = group_1 * plane;
-    if in00 { slices[first_1 + i00] = b0; }
-    if in01 { slices[first_1 + i00 + 16u] = b1; }
-    if in10 { slices[first_1 + i10] = b2; }
-    if in11 { slices[first_1 + i10 + 16u] = b3; }
 }
 
 // The same from samples in half precision: half of the bytes are read.
 // x, y: tile of 32 x 32 voxels, z: group of four slices
 @compute @workgroup_size(256)
 fn backproject_half(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let tile_row = (params.y_first + params.y_start) / 32u + tile.y;
-    if thread < params.n_rays {
-        places[thread] = tile_place(rays[thread], i32(tile.x), i32(tile_row));
-    }
-    workgroupBarrier();
-    let at = place(thread);
-    let x0 = tile.x * 32u + at.x;
-    let x1 = x0 + 16u;
-    let y0 = params.y_start + tile.y * 32u + at.y;
-    let y1 = y0 + 16u;
-    let in00 = inside(x0, y0);
-    let in01 = inside(x1, y0);
-    let in10 = inside(x0, y1);
-    let in11 = inside(x1, y1);
-    if !(in00 || in01 || in10 || in11) {
+    place_rays(tile, thread);
+    let voxels = quad(tile, thread);
+    if !any(voxels.inside) {
         return;
     }
-    let base = tile.z * params.n_y;
-    let i00 = (base + y0) * params.n_x + x0;
-    let i10 = (base + y1) * params.n_x + x0;
-    var sum00 = vec4<f32>();
-    var sum01 = vec4<f32>();
-    var sum10 = vec4<f32>();
-    var sum11 = vec4<f32>();
-    if params.start == 0u {
-        if in00 { sum00 = slices[i00]; }
-        if in01 { sum01 = slices[i00 + 16u]; }
-        if in10 { sum10 = slices[i10]; }
-        if in11 { sum11 = slices[i10 + 16u]; }
-    }
-    let fx = f32(at.x);
-    let fy = f32(at.y);
+    let plane = tile.z * params.n_y * params.n_x;
+    var sums = held(voxels, plane);
     var first = (tile.z * params.n_angles + params.first_ray) * params.row_stride;
-    for (var a = 0u; a < params.n_rays; a += 1u) {
-        let p = places[a];
-        let u0 = fma(fy, p.y, p.z);
-        let u1 = fma(fy + 16.0, p.y, p.z);
-        sum00 = add_half(sum00, first, p.w, fma(fx, p.x, u0));
-        sum01 = add_half(sum01, first, p.w, fma(fx + 16.0, p.x, u0));
-        sum10 = add_half(sum10, first, p.w, fma(fx, p.x, u1));
-        sum11 = add_half(sum11, first, p.w, fma(fx + 16.0, p.x, u1));
+    for (var ray = 0u; ray < params.n_rays; ray += 1u) {
+        let p = places[ray];
+        let u = coordinates(voxels, p);
+        sums.a = add_half(sums.a, first, p.w, u.x);
+        sums.b = add_half(sums.b, first, p.w, u.y);
+        sums.c = add_half(sums.c, first, p.w, u.z);
+        sums.d = add_half(sums.d, first, p.w, u.w);
         first += params.row_stride;
     }
-    if in00 { slices[i00] = sum00; }
-    if in01 { slices[i00 + 16u] = sum01; }
-    if in10 { slices[i10] = sum10; }
-    if in11 { slices[i10 + 16u] = sum11; }
+    store(voxels, plane, sums);
 }
 
 // The same from a texture, whose units fetch and interpolate: no arithmetic is left but the coordinate and the sum.
 // x, y: tile of 32 x 32 voxels, z: group of four slices
 @compute @workgroup_size(256)
 fn backproject_texture(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let tile_row = (params.y_first + params.y_start) / 32u + tile.y;
-    if thread < params.n_rays {
-        places[thread] = tile_place(rays[thread], i32(tile.x), i32(tile_row));
-    }
-    workgroupBarrier();
-    let at = place(thread);
-    let x0 = tile.x * 32u + at.x;
-    let x1 = x0 + 16u;
-    let y0 = params.y_start + tile.y * 32u + at.y;
-    let y1 = y0 + 16u;
-    let in00 = inside(x0, y0);
-    let in01 = inside(x1, y0);
-    let in10 = inside(x0, y1);
-    let in11 = inside(x1, y1);
-    if !(in00 || in01 || in10 || in11) {
+    place_rays(tile, thread);
+    let voxels = quad(tile, thread);
+    if !any(voxels.inside) {
         return;
     }
-    let base = tile.z * params.n_y;
-    let i00 = (base + y0) * params.n_x + x0;
-    let i10 = (base + y1) * params.n_x + x0;
-    var sum00 = vec4<f32>();
-    var sum01 = vec4<f32>();
-    var sum10 = vec4<f32>();
-    var sum11 = vec4<f32>();
-    if params.start == 0u {
-        if in00 { sum00 = slices[i00]; }
-        if in01 { sum01 = slices[i00 + 16u]; }
-        if in10 { sum10 = slices[i10]; }
-        if in11 { sum11 = slices[i10 + 16u]; }
-    }
-    let fx = f32(at.x);
-    let fy = f32(at.y);
+    let plane = tile.z * params.n_y * params.n_x;
+    var sums = held(voxels, plane);
     var row = (f32(params.first_ray) + 0.5) / f32(params.n_angles);
     let next_row = 1.0 / f32(params.n_angles);
-    for (var a = 0u; a < params.n_rays; a += 1u) {
-        let p = places[a];
-        let u0 = fma(fy, p.y, p.z);
-        let u1 = fma(fy + 16.0, p.y, p.z);
-        sum00 = add_texel(sum00, tile.z, row, p.w, fma(fx, p.x, u0));
-        sum01 = add_texel(sum01, tile.z, row, p.w, fma(fx + 16.0, p.x, u0));
-        sum10 = add_texel(sum10, tile.z, row, p.w, fma(fx, p.x, u1));
-        sum11 = add_texel(sum11, tile.z, row, p.w, fma(fx + 16.0, p.x, u1));
+    for (var ray = 0u; ray < params.n_rays; ray += 1u) {
+        let p = places[ray];
+        let u = coordinates(voxels, p);
+        sums.a = add_texel(sums.a, tile.z, row, p.w, u.x);
+        sums.b = add_texel(sums.b, tile.z, row, p.w, u.y);
+        sums.c = add_texel(sums.c, tile.z, row, p.w, u.z);
+        sums.d = add_texel(sums.d, tile.z, row, p.w, u.w);
         row += next_row;
     }
-    if in00 { slices[i00] = sum00; }
-    if in01 { slices[i00 + 16u] = sum01; }
-    if in10 { slices[i10] = sum10; }
-    if in11 { slices[i10 + 16u] = sum11; }
+    store(voxels, plane, sums);
 }
 
 // Four packed slices apart, and 0 outside the mask. x: column, y: row of `slices`, z: group of four slices

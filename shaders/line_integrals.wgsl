@@ -1,12 +1,19 @@
-// From detector counts to line integrals: flat and dark field, bad pixels, zingers, minus-log.
-// Twin: line_integrals_cpu in src/correct/line_integrals.rs (same names, same order of operations).
+// From detector counts to line integrals: flat and dark field, bad pixels, zingers, series lock, minus-log.
+// Twins: the functions of the same names in src/correct/line_integrals/twin.rs (same order of operations); that of slow_part and
+// fit_line is slow_part in src/correct/lock/treat.rs.
 //
 // Counts come as they were measured, 16 bits each, a frame after the other; a block holds the angles that are wanted and, on both
 // sides, as many more as a zinger is compared with.
-//   divide     transmission of one sample; a bad pixel takes the line between its nearest good columns
-//   take_log   a sample far above its eight neighbours becomes their mean; then -ln, not below the least transmission
-// What was touched is counted in integers, so the counts do not depend on the order of the invocations.
-// Source of the zinger rule: Vo et al., Opt. Express 29 (2021) 17849, section 3.2.
+//   divide     transmission of one sample; a bad pixel takes the line between its nearest good columns, or a cubic
+//   deviate    line integral of a locked pixel less what its neighbours say, with zingers taken out
+//   slow_part  running median of that over an eighth of the angles, of what a straight line leaves where turn is 1
+//   fit_line   that straight line, through the medians
+//   take_log   a zinger is replaced, a locked pixel loses its slow part; then -ln, not below the least transmission
+//   place_rows a line of a slice between detector rows, from the six around it
+// Where pixels are locked, all blocks are divided and deviate before the first takes its logarithm.
+// What was touched is counted in integers, so the counts do not depend on the order of the invocations; sums in fit_line have one order.
+// Source of the zinger rule: Vo et al., Opt. Express 29 (2021) 17849, section 3.2; of the guard and the lock: src/correct/zinger.rs
+// and src/correct/lock/mod.rs.
 
 struct LineIntegralParams {
     n_rows: u32,           // detector rows of this step
@@ -19,7 +26,28 @@ struct LineIntegralParams {
     n_groups: u32,         // open beams; 0: counts are transmission already
     zinger_size: u32,      // distance of the neighbours; 0: zingers are left
     zinger_limit: f32,     // 1 + threshold
+    guard_reach: u32,      // columns that structure moves from one projection to the next, and one; 0: no guard
+    cubic: u32,            // 1: narrow gaps are bridged by a cubic
     min_transmission: f32,
+    first_locked: u32,     // first locked pixel of this dispatch
+    width: u32,            // of the running median
+    turn: u32,             // 0: medians of the deviation, 1: of what the straight line leaves of it
+    first_counted: u32,    // rows before this one were counted in another step
+    n_slices: u32,         // slices between rows; 0: rows are slices
+    moving: u32,           // 1: every projection has rows of its own
+}
+
+// a pixel that the series lock corrects
+struct LockedPixel {
+    at: vec4<u32>,         // row, column, unused
+    columns: vec4<u32>,    // good neighbours
+    weights: vec4<f32>,    // of the polynomial through them
+}
+
+// the rows that a line of a slice is taken from
+struct Taps {
+    weights: array<f32, 6>,
+    first: i32,            // the first of the six, within the rows of this step; rows beyond them repeat the outermost
     unused: u32,
 }
 
@@ -32,12 +60,26 @@ struct LineIntegralParams {
 @group(0) @binding(6) var<storage, read_write> transmission: array<f32>;      // [row, held angle, col]
 @group(0) @binding(7) var<storage, read_write> line_integrals: array<f32>;    // [row, wanted angle, col]
 @group(0) @binding(8) var<storage, read_write> touched: array<atomic<u32>>;   // raised to the least transmission; zingers
+@group(0) @binding(9) var<storage, read> locked: array<u32>;                  // [row, col], 1 + place in `pixels`, 0 elsewhere
+@group(0) @binding(10) var<storage, read> pixels: array<LockedPixel>;
+@group(0) @binding(11) var<storage, read_write> deviation: array<f32>;        // [pixel, angle]
+@group(0) @binding(12) var<storage, read_write> slow: array<f32>;             // [pixel, angle]
+@group(0) @binding(13) var<storage, read_write> straight: array<vec2<f32>>;   // [pixel], offset and slope
+@group(0) @binding(14) var<storage, read> taps: array<Taps>;                  // [slice], or [slice, angle]
+@group(0) @binding(15) var<storage, read> rows: array<f32>;                   // [row, wanted angle, col], line integrals
 
 // a detector row without any good column is open beam
 const LOST: u32 = 0xffffffffu;
+// columns from good to good that a cubic bridges: one more than the gap
+const WIDEST_CUBIC: u32 = 4u;
+// samples before and after from which the noise is taken, and the excess that it cannot make
+const AROUND: u32 = 24u;
+const SIGMA: f32 = 6.0;
 
 var<workgroup> n_raised: atomic<u32>;
 var<workgroup> n_zingers: atomic<u32>;
+// sums over the medians: of the values, and of the values times their distance from the middle
+var<workgroup> sums: array<vec2<f32>, 256>;
 
 fn divided(row: u32, held: u32, col: u32) -> f32 {
     let index = (held * params.n_rows + row) * params.n_cols + col;
@@ -56,6 +98,28 @@ fn divided(row: u32, held: u32, col: u32) -> f32 {
     return (count - dark[pixel]) / open;
 }
 
+fn is_good(row: u32, col: u32) -> bool {
+    return good[row * params.n_cols + col] == (col | (col << 16u));
+}
+
+// whether the cubic through two good columns on either side of a gap is taken
+fn takes_cubic(row: u32, left: u32, right: u32) -> bool {
+    if params.cubic == 0u || right - left > WIDEST_CUBIC || left == 0u || right + 1u >= params.n_cols {
+        return false;
+    }
+    return is_good(row, left - 1u) && is_good(row, right + 1u);
+}
+
+// weights of samples at `at` for the value at 0 of the cubic through them
+fn lagrange(at: vec4<f32>) -> vec4<f32> {
+    return vec4(
+        at.y / (at.y - at.x) * (at.z / (at.z - at.x)) * (at.w / (at.w - at.x)),
+        at.x / (at.x - at.y) * (at.z / (at.z - at.y)) * (at.w / (at.w - at.y)),
+        at.x / (at.x - at.z) * (at.y / (at.y - at.z)) * (at.w / (at.w - at.z)),
+        at.x / (at.x - at.w) * (at.y / (at.y - at.w)) * (at.z / (at.z - at.w)),
+    );
+}
+
 // x: column, y: held angle, z: row
 @compute @workgroup_size(256)
 fn divide(@builtin(global_invocation_id) id: vec3<u32>) {
@@ -69,11 +133,23 @@ fn divide(@builtin(global_invocation_id) id: vec3<u32>) {
         let right = columns >> 16u;
         value = divided(id.z, id.y, left);
         if left != right {
-            let share = f32(id.x - left) / f32(right - left);
-            value += (divided(id.z, id.y, right) - value) * share;
+            let last = divided(id.z, id.y, right);
+            let gap = f32(right - left);
+            let here = f32(id.x - left);
+            if takes_cubic(id.z, left, right) {
+                let weights = lagrange(vec4(-1.0 - here, -here, gap - here, gap + 1.0 - here));
+                value = weights.x * divided(id.z, id.y, left - 1u) + weights.y * value + weights.z * last
+                    + weights.w * divided(id.z, id.y, right + 1u);
+            } else {
+                value += (last - value) * (here / gap);
+            }
         }
     }
     transmission[(id.z * params.n_held + id.y) * params.n_cols + id.x] = value;
+}
+
+fn at(row: u32, angle: u32, col: u32) -> f32 {
+    return transmission[(row * params.n_held + angle - params.first_held) * params.n_cols + col];
 }
 
 // the indices at the distance of the neighbours on both sides; beyond an end, the other side's
@@ -87,14 +163,184 @@ fn neighbours(index: u32, len: u32) -> vec2<u32> {
 fn neighbour_mean(row: u32, angle: u32, col: u32) -> f32 {
     let angles = neighbours(angle, params.n_angles);
     let cols = neighbours(col, params.n_cols);
-    let first = row * params.n_held;
-    let up = (first + angles.x - params.first_held) * params.n_cols;
-    let here = (first + angle - params.first_held) * params.n_cols;
-    let down = (first + angles.y - params.first_held) * params.n_cols;
-    let sides = (transmission[up + cols.x] + transmission[up + cols.y])
-        + (transmission[down + cols.x] + transmission[down + cols.y]);
-    return (sides + (transmission[here + cols.x] + transmission[here + cols.y])
-        + (transmission[up + col] + transmission[down + col])) * 0.125;
+    let sides = (at(row, angles.x, cols.x) + at(row, angles.x, cols.y))
+        + (at(row, angles.y, cols.x) + at(row, angles.y, cols.y));
+    return (sides + (at(row, angle, cols.x) + at(row, angle, cols.y))
+        + (at(row, angles.x, col) + at(row, angles.y, col))) * 0.125;
+}
+
+// the largest at the two angles before and the two after, within what structure can have moved
+fn brightest_beside(row: u32, angle: u32, col: u32) -> f32 {
+    var brightest = -0x1.fffffep+127f;
+    let last = min(angle + 2u, params.n_angles - 1u);
+    for (var a = max(angle, 2u) - 2u; a <= last; a += 1u) {
+        if a == angle {
+            continue;
+        }
+        // one column of the reach is for the blur
+        let reach = (params.guard_reach - 1u) * (max(a, angle) - min(a, angle)) + 1u;
+        let right = min(col + reach, params.n_cols - 1u);
+        for (var c = max(col, reach) - reach; c <= right; c += 1u) {
+            brightest = max(brightest, at(row, a, c));
+        }
+    }
+    return brightest;
+}
+
+// size of the second difference along the angle
+fn second_difference(row: u32, angle: u32, col: u32) -> f32 {
+    return abs(at(row, angle, col) - 0.5 * (at(row, angle - 1u, col) + at(row, angle + 1u, col)));
+}
+
+// the noise of a column around a sample, from the median of the second differences; negative where there are none
+fn noise_around(row: u32, angle: u32, col: u32) -> f32 {
+    let first = max(max(angle, AROUND) - AROUND, 1u);
+    // one behind the last
+    let end = min(angle + AROUND + 1u, params.n_angles - 1u);
+    var n = 0u;
+    for (var a = first; a < end; a += 1u) {
+        // differences that hold the sample itself say nothing of the noise
+        n += select(0u, 1u, max(a, angle) - min(a, angle) > 1u);
+    }
+    if n == 0u {
+        return -1.0;
+    }
+    // bits of positive numbers are in their order: the largest number below which no more than half lie, bit by bit
+    var median = 0u;
+    for (var bit = 0x40000000u; bit > 0u; bit >>= 1u) {
+        let candidate = median | bit;
+        var below = 0u;
+        for (var a = first; a < end; a += 1u) {
+            if max(a, angle) - min(a, angle) > 1u {
+                below += select(0u, 1u, bitcast<u32>(second_difference(row, a, col)) < candidate);
+            }
+        }
+        median = select(median, candidate, below <= n / 2u);
+    }
+    // of a second difference of this kind the variance is 1 + 2 / 4
+    return 1.4826 * bitcast<f32>(median) / 1.2247449;
+}
+
+// a sample, and whether it stands in the place of a zinger
+struct Cleaned {
+    value: f32,
+    zinger: bool,
+}
+
+fn cleaned(row: u32, angle: u32, col: u32) -> Cleaned {
+    let value = at(row, angle, col);
+    if params.zinger_size == 0u {
+        return Cleaned(value, false);
+    }
+    let mean = neighbour_mean(row, angle, col);
+    if !(mean > 0.0 && value > mean * params.zinger_limit) {
+        return Cleaned(value, false);
+    }
+    if params.guard_reach == 0u {
+        return Cleaned(mean, true);
+    }
+    let brightest = brightest_beside(row, angle, col);
+    if value <= params.zinger_limit * brightest {
+        return Cleaned(value, false);
+    }
+    let noise = noise_around(row, angle, col);
+    if noise >= 0.0 && value - brightest <= SIGMA * noise {
+        return Cleaned(value, false);
+    }
+    if angle == 0u || angle + 1u == params.n_angles {
+        return Cleaned(mean, true);
+    }
+    return Cleaned(0.5 * (at(row, angle - 1u, col) + at(row, angle + 1u, col)), true);
+}
+
+fn integral(row: u32, angle: u32, col: u32) -> f32 {
+    return -log(max(cleaned(row, angle, col).value, params.min_transmission));
+}
+
+// x: wanted angle, y: locked pixel
+@compute @workgroup_size(256)
+fn deviate(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= params.n_wanted {
+        return;
+    }
+    let index = params.first_locked + id.y;
+    let pixel = pixels[index];
+    let row = pixel.at.x;
+    let angle = params.first_wanted + id.x;
+    let around = pixel.weights.x * integral(row, angle, pixel.columns.x)
+        + pixel.weights.y * integral(row, angle, pixel.columns.y)
+        + pixel.weights.z * integral(row, angle, pixel.columns.z)
+        + pixel.weights.w * integral(row, angle, pixel.columns.w);
+    deviation[index * params.n_angles + angle] = integral(row, angle, pixel.at.y) - around;
+}
+
+// bits in the order of the numbers
+fn ordered(value: f32) -> u32 {
+    let bits = bitcast<u32>(value);
+    return select(bits | 0x80000000u, ~bits, bits >> 31u == 1u);
+}
+
+fn number(ordered: u32) -> f32 {
+    return bitcast<f32>(select(~ordered, ordered & 0x7fffffffu, ordered >> 31u == 1u));
+}
+
+// x: angle, y: locked pixel
+@compute @workgroup_size(256)
+fn slow_part(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= params.n_angles {
+        return;
+    }
+    let index = params.first_locked + id.y;
+    let first = index * params.n_angles;
+    var line = vec2<f32>();
+    if params.turn == 1u {
+        line = straight[index];
+    }
+    let n = i32(params.n_angles);
+    let half = i32(params.width / 2u);
+    // the largest number below which no more than half of the window lie, bit by bit
+    var median = 0u;
+    for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
+        let candidate = median | bit;
+        var below = 0;
+        for (var step = -half; step <= half; step += 1) {
+            // beyond the ends the list is mirrored
+            var k = i32(id.x) + step;
+            k = select(k, -1 - k, k < 0);
+            k = select(k, 2 * n - 1 - k, k >= n);
+            let rest = deviation[first + u32(k)] - (line.x + line.y * f32(k));
+            below += select(0, 1, ordered(rest) < candidate);
+        }
+        median = select(median, candidate, below <= half);
+    }
+    slow[first + id.x] = number(median) + (line.x + line.y * f32(id.x));
+}
+
+// The straight line of least squares through the medians.
+// x: locked pixel
+@compute @workgroup_size(256)
+fn fit_line(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let index = params.first_locked + group.x;
+    let n = f32(params.n_angles);
+    let middle = 0.5 * (n - 1.0);
+    var sum = vec2<f32>();
+    for (var k = thread; k < params.n_angles; k += 256u) {
+        let value = slow[index * params.n_angles + k];
+        sum += vec2(value, (f32(k) - middle) * value);
+    }
+    sums[thread] = sum;
+    for (var half = 128u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if thread < half {
+            sums[thread] += sums[thread + half];
+        }
+    }
+    if thread == 0u {
+        // the sum of the squared distances from the middle
+        let spread = n * (n * n - 1.0) / 12.0;
+        let slope = select(0.0, sums[0].y / spread, spread > 0.0);
+        straight[index] = vec2(sums[0].x / n - slope * middle, slope);
+    }
 }
 
 // x: column, y: wanted angle, z: row
@@ -107,17 +353,21 @@ fn take_log(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocat
     workgroupBarrier();
     if id.x < params.n_cols {
         let angle = params.first_wanted + id.y;
-        var value = transmission[(id.z * params.n_held + angle - params.first_held) * params.n_cols + id.x];
-        if params.zinger_size > 0u {
-            let mean = neighbour_mean(id.z, angle, id.x);
-            if mean > 0.0 && value > mean * params.zinger_limit {
-                value = mean;
-                atomicAdd(&n_zingers, 1u);
-            }
+        let sample = cleaned(id.z, angle, id.x);
+        let counts_here = id.z >= params.first_counted;
+        if sample.zinger && counts_here {
+            atomicAdd(&n_zingers, 1u);
+        }
+        var value = sample.value;
+        let pixel = locked[id.z * params.n_cols + id.x];
+        if pixel > 0u {
+            value *= exp(slow[(pixel - 1u) * params.n_angles + angle]);
         }
         if !(value >= params.min_transmission) {
             value = params.min_transmission;
-            atomicAdd(&n_raised, 1u);
+            if counts_here {
+                atomicAdd(&n_raised, 1u);
+            }
         }
         line_integrals[(id.z * params.n_wanted + id.y) * params.n_cols + id.x] = -log(value);
     }
@@ -126,4 +376,20 @@ fn take_log(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocat
         atomicAdd(&touched[0], atomicLoad(&n_raised));
         atomicAdd(&touched[1], atomicLoad(&n_zingers));
     }
+}
+
+// x: column, y: wanted angle, z: slice
+@compute @workgroup_size(256)
+fn place_rows(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= params.n_cols {
+        return;
+    }
+    let line = select(id.z, id.z * params.n_angles + params.first_wanted + id.y, params.moving == 1u);
+    let last = i32(params.n_rows) - 1;
+    var sum = 0.0;
+    for (var tap = 0; tap < 6; tap += 1) {
+        let row = u32(clamp(taps[line].first + tap, 0, last));
+        sum += taps[line].weights[tap] * rows[(row * params.n_wanted + id.y) * params.n_cols + id.x];
+    }
+    line_integrals[(id.z * params.n_wanted + id.y) * params.n_cols + id.x] = sum;
 }

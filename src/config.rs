@@ -694,7 +694,7 @@ impl Default for ReconstructConfig {
             acquisition: Acquisition::Auto,
             binning: 1,
             level_above: 1.0,
-            gpu_kernel: GpuKernel::Plain,
+            gpu_kernel: GpuKernel::Auto,
             grid: GridConfig::default(),
         }
     }
@@ -761,6 +761,8 @@ pub enum ReconstructMethod {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum GpuKernel {
+    /// Plain or wide, by the class of the GPU.
+    Auto,
     /// Single precision from buffers, four slices at once.
     Plain,
     /// The same with eight slices at once, bit for bit.

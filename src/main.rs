@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    tomodelta::gpu::look_for_no_compositor();
     tomodelta::io::hdf5::tune_allocator();
     tomodelta::io::hdf5::silence_guarded_panics();
     if let Err(error) = tomodelta::stop::listen() {

@@ -652,12 +652,14 @@ fn plan_scan(
             half.then(|| "half acquisition is blended there".into())
         })
         .or_else(|| (binning > 1).then(|| "rows are binned there".into()))
+        .or_else(|| {
+            let heights = guess.geometry.heights(&Motion::default());
+            let leans = heights.lean.is_some();
+            leans.then(|| "rows are taken along the lean of the axis there".into())
+        })
         .or_else(|| crate::correct::line_integrals::off_device(scan, &config.correct));
     let corrections = match reason {
         Some(reason) => format!("on the CPU ({reason})"),
-        None if reference.is_some() => {
-            "on the GPU, unless rows are interpolated in height".to_string()
-        }
         None => "on the GPU, one upload of counts".to_string(),
     };
     let volume = [slices.len(), grid.n_y, grid.n_x];

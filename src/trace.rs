@@ -242,7 +242,8 @@ fn length(intervals: &[Interval]) -> f64 {
     intervals
         .iter()
         .map(|(begin, end)| (*end - *begin).as_secs_f64())
-        .sum()
+        // the sum of nothing would be -0
+        .fold(0.0, |all, one| all + one)
 }
 
 /// Ends its span when dropped.

@@ -3,7 +3,7 @@
 use std::mem::{offset_of, size_of};
 use std::path::Path;
 
-use tomodelta::correct::line_integrals;
+use tomodelta::correct::{Guard, line_integrals};
 use tomodelta::reconstruct::{backproject, fourier_grid, fourier_transform, ramp_filter};
 use wgpu::naga;
 
@@ -77,8 +77,31 @@ fn line_integral_layout() -> Layout {
         n_groups,
         zinger_size,
         zinger_limit,
+        guard_reach,
+        cubic,
         min_transmission,
-        unused,
+        first_locked,
+        width,
+        turn,
+        first_counted,
+        n_slices,
+        moving,
+    })
+}
+
+fn taps_layout() -> Layout {
+    layout!(line_integrals::Taps {
+        weights,
+        first,
+        unused
+    })
+}
+
+fn locked_pixel_layout() -> Layout {
+    layout!(line_integrals::LockedPixel {
+        at,
+        columns,
+        weights
     })
 }
 
@@ -209,11 +232,13 @@ fn parameters_have_the_same_names_places_and_sizes_on_both_sides() {
             backproject_layout(),
         ),
         (backproject::SOURCE, "RayConstants", ray_layout()),
+        (line_integrals::SOURCE, "Taps", taps_layout()),
         (
             line_integrals::SOURCE,
             "LineIntegralParams",
             line_integral_layout(),
         ),
+        (line_integrals::SOURCE, "LockedPixel", locked_pixel_layout()),
         (
             fourier_grid::SOURCE,
             "FourierGridParams",
@@ -259,5 +284,11 @@ fn constants_of_the_shaders_are_those_of_the_host() {
         "array<f32, {}>",
         fourier_grid::window_table().len()
     )));
+    for line in [
+        format!("const AROUND: u32 = {}u;", Guard::AROUND),
+        format!("const SIGMA: f32 = {:.1};", Guard::SIGMA),
+    ] {
+        assert!(line_integrals::SOURCE.contains(&line), "{line}");
+    }
     assert!(backproject::SOURCE.contains(&format!("tile.x * {}u + at.x", backproject::TILE)));
 }

@@ -7,7 +7,7 @@
 //! (transmission 1), because a detector row outside the beam knows nothing and must not spoil a slice with NaN.
 
 /// Widest gap that a cubic bridges \[px\]: across wider ones it amplifies noise and runs away.
-const WIDEST_CUBIC: f32 = 3.0;
+pub(super) const WIDEST_CUBIC: f32 = 3.0;
 
 /// Weights of samples at `at` for the value at 0 of the polynomial through them (Lagrange).
 pub(super) fn lagrange<const N: usize>(at: [f32; N]) -> [f32; N] {

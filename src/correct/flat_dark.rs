@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, Array3, s};
+use ndarray::{Array2, s};
 use rayon::prelude::*;
 
-use super::line_integrals::{CountSlab, good_columns};
+use super::line_integrals::CountSlab;
 use crate::config::{Average, FlatInTime, SpotConfig};
 use crate::error::{Error, Result};
 use crate::scan::{FrameGroup, FrameStack, Scan};
@@ -247,10 +247,7 @@ impl FlatDark {
     /// The fields of detector rows `rows`, laid out for the GPU; what is no field is empty.
     pub(super) fn of_rows(&self, rows: Range<usize>, n_angles: usize, n_cols: usize) -> CountSlab {
         let cut = |field: &Array2<f32>| field.slice(s![rows.clone(), ..]).iter().copied().collect();
-        let bad =
-            |row: usize| -> Vec<bool> { (0..n_cols).map(|col| self.is_bad(row, col)).collect() };
         CountSlab {
-            counts: Array3::zeros((0, 0, 0)),
             dark: self
                 .dark
                 .as_ref()
@@ -259,10 +256,6 @@ impl FlatDark {
                 .open_beams
                 .iter()
                 .flat_map(|open| -> Vec<f32> { cut(open) })
-                .collect(),
-            good: rows
-                .clone()
-                .flat_map(|row| good_columns(&bad(row)))
                 .collect(),
             in_time: (0..n_angles)
                 .map(|angle| match self.open_beams.is_empty() {
@@ -274,8 +267,7 @@ impl FlatDark {
                 })
                 .collect(),
             n_groups: self.open_beams.len(),
-            zinger: None,
-            min_transmission: 0.0,
+            ..CountSlab::default()
         }
     }
 

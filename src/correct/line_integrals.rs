@@ -1,29 +1,36 @@
-//! The corrections on the GPU: parameters, CPU twin, launch.
+//! The corrections on the GPU: parameters, what goes up; the CPU twins in `twin`, the launches in `kernels`.
 //!
-//! Counts of 8 or 16 bits, flat and dark fields in any mode, bad pixels, zingers and minus-log run there; what else is chosen keeps a
-//! scan on the CPU, and [`off_device`] says why. Integer counts are finite, so a sample has no value only where its
-//! pixel is bad: which columns stand in for it is known before any projection is read.
+//! Counts of 8 or 16 bits, flat and dark fields in any mode, bad pixels, zingers with or without guard, the series lock and
+//! minus-log run there; what else is chosen keeps a scan on the CPU, and [`off_device`] says why. Integer counts are
+//! finite, so a sample has no value only where its pixel is bad or locked out: which columns stand in for it is known
+//! before any projection is read.
+
+mod kernels;
+mod twin;
 
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
-use ndarray::{Array3, ArrayView3, s};
+use ndarray::{Array3, s};
 use serde_json::json;
 
-use super::{CorrectedScan, CorrectionCounts};
+use super::lock::{self, Verdict};
+use super::{CorrectedScan, CorrectionCounts, Guard};
 use crate::config::{
     BeamDrift, CorrectConfig, OutlierKind, PhaseMethod, StripeMethod, ZingerDomain,
 };
 use crate::error::{Error, Result};
-use crate::gpu::{Batch, Gpu, Kernel};
 use crate::scan::{PixelType, Scan};
+
+pub use kernels::LineIntegrals;
+pub use twin::line_integrals_cpu;
 
 /// The shader.
 pub const SOURCE: &str = include_str!("../../shaders/line_integrals.wgsl");
 /// A detector row without any good column.
 const LOST: u32 = u32::MAX;
 
-/// Parameters of both entry points.
+/// Parameters of all entry points.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 pub struct LineIntegralParams {
@@ -47,10 +54,94 @@ pub struct LineIntegralParams {
     pub zinger_size: u32,
     /// 1 + threshold.
     pub zinger_limit: f32,
+    /// Columns that structure moves from one projection to the next, and one; 0: zingers are not guarded.
+    pub guard_reach: u32,
+    /// 1: narrow gaps are bridged by a cubic.
+    pub cubic: u32,
     /// Least transmission.
     pub min_transmission: f32,
-    /// Fills up the last 16 bytes.
+    /// First locked pixel of this dispatch.
+    pub first_locked: u32,
+    /// Samples of the running median.
+    pub width: u32,
+    /// 0: medians of the deviation, 1: of what the straight line leaves of it.
+    pub turn: u32,
+    /// Rows before this one were counted in another step.
+    pub first_counted: u32,
+    /// Slices between rows; 0: rows are slices.
+    pub n_slices: u32,
+    /// 1: every projection has rows of its own.
+    pub moving: u32,
+}
+
+/// The rows that a line of a slice is taken from.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+pub struct Taps {
+    /// Of six rows.
+    pub weights: [f32; 6],
+    /// The first of them; rows beyond those at hand repeat the outermost.
+    pub first: i32,
+    /// Fills up eight words.
     pub unused: u32,
+}
+
+/// Slices between detector rows.
+#[derive(Debug, Clone, Default)]
+pub struct Placement {
+    /// `[slice]`, or `[slice, angle]` where projections have rows of their own.
+    pub taps: Vec<Taps>,
+    /// Slices.
+    pub n_slices: usize,
+    /// Rows from one slice to the next.
+    pub scale: f64,
+    /// Rows over which the projections move.
+    pub spread: f64,
+}
+
+impl Placement {
+    /// Taps of a slice: one, or one for each angle.
+    fn of_slice(&self, slice: usize) -> &[Taps] {
+        let n = self.taps.len() / self.n_slices.max(1);
+        &self.taps[slice * n..(slice + 1) * n]
+    }
+
+    fn is_moving(&self) -> bool {
+        self.taps.len() > self.n_slices
+    }
+
+    /// The rows that `slices` are taken from, of `n_rows` at hand.
+    fn rows(&self, slices: &Range<usize>, n_rows: usize) -> Range<usize> {
+        let firsts = slices
+            .clone()
+            .flat_map(|slice| self.of_slice(slice))
+            .map(|taps| taps.first);
+        let within = |row: i32| row.clamp(0, n_rows as i32) as usize;
+        let n_taps = Taps::zeroed().weights.len() as i32;
+        match (firsts.clone().min(), firsts.max()) {
+            (Some(low), Some(high)) => within(low)..within(high + n_taps),
+            _ => 0..0,
+        }
+    }
+
+    /// No `slices` slices in a row are taken from more rows.
+    fn most_rows(&self, slices: usize) -> usize {
+        let between = (slices.max(1) - 1) as f64 * self.scale + self.spread;
+        // one more at either end where a slice stands between rows
+        between.ceil() as usize + Taps::zeroed().weights.len() + 2
+    }
+}
+
+/// A pixel of which the series lock takes the slow deviation off.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+pub struct LockedPixel {
+    /// Row within the rows at hand, column, and two words that are not used.
+    pub at: [u32; 4],
+    /// Good neighbours.
+    pub columns: [u32; 4],
+    /// Weights of the polynomial through them.
+    pub weights: [f32; 4],
 }
 
 /// Why the corrections of this scan stay on the CPU; `None`: they run on the GPU.
@@ -65,7 +156,8 @@ pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
         without_flats: _,
         double_flat,
         zinger,
-        lock,
+        // found on the CPU over the whole series, applied on the GPU but for broad stripes
+        lock: _,
         spots: _,
         stripe,
         beam,
@@ -76,14 +168,8 @@ pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
     if stripe.method != StripeMethod::None {
         return on_cpu("correct.stripe.method", json!(stripe.method));
     }
-    if lock.enabled {
-        return on_cpu("correct.lock.enabled", json!(true));
-    }
     if *double_flat > 0.0 {
         return on_cpu("correct.double_flat", json!(double_flat));
-    }
-    if zinger.enabled && zinger.guard {
-        return on_cpu("correct.zinger.guard", json!(true));
     }
     if zinger.enabled && zinger.kind != OutlierKind::Bright {
         return on_cpu("correct.zinger.kind", json!(zinger.kind));
@@ -105,7 +191,7 @@ pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
 }
 
 /// Counts of some detector rows with all that turns them into line integrals.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct CountSlab {
     /// `[angle, row, col]`
     pub counts: Array3<u16>,
@@ -119,10 +205,49 @@ pub struct CountSlab {
     pub in_time: Vec<[u32; 4]>,
     /// Groups of open beams.
     pub n_groups: usize,
-    /// Excess over the neighbours' mean, and their distance.
-    pub zinger: Option<(f32, usize)>,
+    /// Which samples are zingers.
+    pub zinger: Option<ZingerRule>,
+    /// Whether narrow gaps are bridged by a cubic, as in a locked series.
+    pub cubic: bool,
+    /// Pixels that the series lock corrects, row after row.
+    pub locked: Vec<LockedPixel>,
+    /// The most of them in any row of the detector.
+    pub most_locked: usize,
     /// Least transmission.
     pub min_transmission: f32,
+    /// Rows before this one were counted with another slab.
+    pub counted: usize,
+    /// Where slices stand, if not each on a row of its own.
+    pub placement: Option<Placement>,
+}
+
+/// Some slices of a [`CountSlab`] that are made at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Within the slab.
+    pub slices: Range<usize>,
+    /// Rows of the slab that they are made of.
+    pub rows: Range<usize>,
+    /// The first of these rows that no slice before is made of.
+    pub first_counted: usize,
+}
+
+/// Which samples are zingers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ZingerRule {
+    /// Relative excess over the mean of the neighbours.
+    pub threshold: f32,
+    /// Distance of the neighbours \[px\].
+    pub size: usize,
+    /// What else a zinger must be.
+    pub guard: Option<Guard>,
+}
+
+impl ZingerRule {
+    /// Angles before and after by which a sample is judged.
+    fn halo(&self) -> usize {
+        self.size.max(self.guard.map_or(0, |_| Guard::HALO))
+    }
 }
 
 /// What the kernels counted.
@@ -138,14 +263,22 @@ impl CorrectedScan {
     /// Why the corrections stay on the CPU; `None`: they run on the GPU.
     #[must_use]
     pub fn off_device(&self) -> Option<String> {
-        off_device(&self.scan, &self.config)
+        let broad = self.lock.as_ref().is_some_and(|map| map.has_broad());
+        broad
+            .then(|| "the series lock levels broad stripes on the CPU".into())
+            .or_else(|| off_device(&self.scan, &self.config))
     }
 
-    /// Counts of `rows` as the GPU takes them, and what is known of them before: all but [`Touched`].
+    /// Counts of `rows` as the GPU takes them, and what is known before of those from row `counted` of the detector on: all but
+    /// [`Touched`].
     ///
     /// # Errors
     /// Those of the reader; [`Error::Shape`] for rows that the detector does not have.
-    pub fn count_slab(&self, rows: Range<usize>) -> Result<(CountSlab, CorrectionCounts)> {
+    pub fn count_slab(
+        &self,
+        rows: Range<usize>,
+        counted: usize,
+    ) -> Result<(CountSlab, CorrectionCounts)> {
         self.check_rows(&rows)?;
         let (n_angles, n_cols) = (self.scan.n_angles(), self.scan.n_cols());
         let mut counts = Array3::<u16>::zeros((n_angles, rows.len(), n_cols));
@@ -160,32 +293,76 @@ impl CorrectedScan {
                 Ok(())
             },
         )?;
-        let fields = self.fields.of_rows(rows.clone(), n_angles, n_cols);
-        let lost = (0..rows.len())
-            .filter(|row| n_cols > 0 && fields.good[row * n_cols] == LOST)
+        let good: Vec<u32> = rows
+            .clone()
+            .flat_map(|row| {
+                let mut bad: Vec<bool> = (0..n_cols)
+                    .map(|col| self.fields.is_bad(row, col))
+                    .collect();
+                self.locked(row, Verdict::Interpolated)
+                    .for_each(|col| bad[col] = true);
+                good_columns(&bad)
+            })
+            .collect();
+        let counted = counted.clamp(rows.start, rows.end);
+        let new = counted - rows.start..rows.len();
+        let lost = new
+            .clone()
+            .filter(|row| n_cols > 0 && good[row * n_cols] == LOST)
             .count();
         let slab = CountSlab {
             counts,
+            good,
             zinger: self
                 .zinger
-                .filter(|&(_, size, _)| size > 0 && n_cols > size && n_angles > size)
-                .map(|(threshold, size, _)| (threshold, size)),
+                .map(|(threshold, size, guard)| ZingerRule {
+                    threshold,
+                    size,
+                    guard,
+                })
+                .filter(|&ZingerRule { size, .. }| size > 0 && n_cols > size && n_angles > size),
+            cubic: self.lock.is_some(),
+            locked: self.locked_pixels(&rows),
+            most_locked: self
+                .lock
+                .as_ref()
+                .map_or(0, |map| map.most_in_a_row(Verdict::Corrected)),
             min_transmission: self.min_transmission,
-            ..fields
+            counted: new.start,
+            ..self.fields.of_rows(rows.clone(), n_angles, n_cols)
         };
         let known = CorrectionCounts {
-            samples: slab.counts.len() as u64,
-            spots: self.spots[rows.clone()].iter().sum(),
-            bad_pixels: rows.map(|row| self.fields.bad_pixels(row)).sum(),
+            samples: (new.len() * n_angles * n_cols) as u64,
             lost_lines: (lost * n_angles) as u64,
-            ..CorrectionCounts::default()
+            ..self.pixels_touched(counted..rows.end)
         };
         Ok((slab, known))
+    }
+
+    /// Pixels of `rows` that the lock corrects; those without a good neighbour on either side are left.
+    fn locked_pixels(&self, rows: &Range<usize>) -> Vec<LockedPixel> {
+        let Some(map) = &self.lock else {
+            return Vec::new();
+        };
+        let of_row = |(index, row): (usize, usize)| {
+            let verdicts = map.verdicts(row);
+            let pixel = |col: usize| {
+                let (columns, weights) = lock::neighbours(&verdicts, col)?;
+                Some(LockedPixel {
+                    at: [index as u32, col as u32, 0, 0],
+                    columns: columns.map(|col| col as u32),
+                    weights,
+                })
+            };
+            let columns = map.columns(row, Verdict::Corrected);
+            columns.filter_map(pixel).collect::<Vec<_>>()
+        };
+        rows.clone().enumerate().flat_map(of_row).collect()
     }
 }
 
 /// Columns that stand in for each column of a row, `bad[col]` saying which have no signal.
-pub(super) fn good_columns(bad: &[bool]) -> Vec<u32> {
+fn good_columns(bad: &[bool]) -> Vec<u32> {
     let n = bad.len();
     let mut left: Vec<Option<u32>> = Vec::with_capacity(n);
     let mut last = None;
@@ -216,13 +393,62 @@ impl CountSlab {
         self.counts.len_of(ndarray::Axis(1))
     }
 
-    /// Parameters for the angles `wanted` of `rows` rows.
+    /// Slices.
     #[must_use]
-    pub fn params(&self, wanted: Range<usize>, rows: usize) -> LineIntegralParams {
+    pub fn n_slices(&self) -> usize {
+        self.placement
+            .as_ref()
+            .map_or(self.n_rows(), |placement| placement.n_slices)
+    }
+
+    /// What `slices` are made of.
+    #[must_use]
+    pub fn step(&self, slices: Range<usize>) -> Step {
+        let rows = |slices: &Range<usize>| match &self.placement {
+            Some(placement) => placement.rows(slices, self.n_rows()),
+            None => slices.clone(),
+        };
+        let of = rows(&slices);
+        let counted = match slices.start {
+            0 => self.counted,
+            first => rows(&(first - 1..first)).end,
+        };
+        Step {
+            first_counted: counted.clamp(of.start, of.end) - of.start,
+            rows: of,
+            slices,
+        }
+    }
+
+    /// The most rows that so many slices of any slab of the scan are made of.
+    #[must_use]
+    pub fn most_rows(&self, slices: usize) -> usize {
+        self.placement
+            .as_ref()
+            .map_or(slices, |placement| placement.most_rows(slices))
+    }
+
+    /// Taps of the slices of `step`, counted from its first row.
+    fn taps(&self, step: &Step) -> Vec<Taps> {
+        let Some(placement) = &self.placement else {
+            return Vec::new();
+        };
+        let slices = step.slices.clone();
+        let of = slices.flat_map(|slice| placement.of_slice(slice));
+        of.map(|taps| Taps {
+            first: taps.first - step.rows.start as i32,
+            ..*taps
+        })
+        .collect()
+    }
+
+    /// Parameters for the angles `wanted` of a step.
+    #[must_use]
+    pub fn params(&self, wanted: Range<usize>, step: &Step) -> LineIntegralParams {
         let (n_angles, _, n_cols) = self.counts.dim();
         let held = self.held(&wanted);
         LineIntegralParams {
-            n_rows: rows as u32,
+            n_rows: step.rows.len() as u32,
             n_cols: n_cols as u32,
             first_held: held.start as u32,
             n_held: held.len() as u32,
@@ -230,10 +456,20 @@ impl CountSlab {
             n_wanted: wanted.len() as u32,
             n_angles: n_angles as u32,
             n_groups: self.n_groups as u32,
-            zinger_size: self.zinger.map_or(0, |(_, size)| size as u32),
-            zinger_limit: self.zinger.map_or(0.0, |(threshold, _)| 1.0 + threshold),
+            zinger_size: self.zinger.map_or(0, |rule| rule.size as u32),
+            zinger_limit: self.zinger.map_or(0.0, |rule| 1.0 + rule.threshold),
+            guard_reach: self
+                .zinger
+                .and_then(|rule| rule.guard)
+                .map_or(0, |guard| guard.reach as u32),
+            cubic: u32::from(self.cubic),
             min_transmission: self.min_transmission,
-            unused: 0,
+            first_locked: 0,
+            width: lock::median_width(n_angles) as u32,
+            turn: 0,
+            first_counted: step.first_counted as u32,
+            n_slices: self.placement.as_ref().map_or(0, |_| step.slices.len()) as u32,
+            moving: u32::from(self.placement.as_ref().is_some_and(Placement::is_moving)),
         }
     }
 
@@ -241,9 +477,44 @@ impl CountSlab {
     #[must_use]
     pub fn held(&self, wanted: &Range<usize>) -> Range<usize> {
         let n_angles = self.counts.len_of(ndarray::Axis(0));
-        let halo = self.zinger.map_or(0, |(_, size)| size);
+        let halo = self.halo();
         // an angle near the end looks `halo` back, and one at the begin `halo` ahead: both lie within
         wanted.start.saturating_sub(halo)..(wanted.end + halo).min(n_angles)
+    }
+
+    /// How far any line integral of the kernels may be from that of the CPU: [`tolerance`], or [`locked_tolerance`] in a locked
+    /// series.
+    #[must_use]
+    pub fn tolerance(&self) -> f32 {
+        // a bad pixel has weights of at most these in all, each of three quotients
+        let cubic = [-1.0 / 6.0, 2.0 / 3.0, 2.0 / 3.0, -1.0 / 6.0];
+        let of = |weights: &[f32; 4]| locked_tolerance(self.min_transmission, weights);
+        match self.cubic {
+            false => tolerance(self.min_transmission),
+            true => self
+                .locked
+                .iter()
+                .map(|pixel| of(&pixel.weights))
+                .fold(of(&cubic), f32::max),
+        }
+    }
+
+    /// Angles before and after that are read beside those wanted.
+    fn halo(&self) -> usize {
+        self.zinger.map_or(0, |rule| rule.halo())
+    }
+
+    /// The locked pixels of `rows`, counted from the first of these, and for each pixel `[row, col]` its place among them plus 1.
+    fn locked_of(&self, rows: &Range<usize>) -> (Vec<LockedPixel>, Vec<u32>) {
+        let n_cols = self.counts.len_of(ndarray::Axis(2));
+        let mut places = vec![0; rows.len() * n_cols];
+        let inside = |pixel: &&LockedPixel| rows.contains(&(pixel.at[0] as usize));
+        let mut pixels: Vec<LockedPixel> = self.locked.iter().filter(inside).copied().collect();
+        for (index, pixel) in pixels.iter_mut().enumerate() {
+            pixel.at[0] -= rows.start as u32;
+            places[pixel.at[0] as usize * n_cols + pixel.at[1] as usize] = index as u32 + 1;
+        }
+        (pixels, places)
     }
 
     /// The part of a field `[.., row, col]` in `rows`, group after group.
@@ -257,102 +528,6 @@ impl CountSlab {
     }
 }
 
-/// Twin of both entry points: line integrals `[row, wanted angle, col]` of a block of counts `[held angle, row, col]`.
-///
-/// The fields are those of [`CountSlab`], cut to the rows of `params`.
-///
-/// # Panics
-/// When a slice is shorter than `params` says.
-pub fn line_integrals_cpu(
-    params: &LineIntegralParams,
-    counts: ArrayView3<'_, u16>,
-    dark: &[f32],
-    open_beams: &[f32],
-    good: &[u32],
-    in_time: &[[u32; 4]],
-    line_integrals: &mut [f32],
-) -> Touched {
-    let (n_rows, n_cols) = (params.n_rows as usize, params.n_cols as usize);
-    let (n_held, n_wanted) = (params.n_held as usize, params.n_wanted as usize);
-    let divided = |row: usize, held: usize, col: usize| -> f32 {
-        let count = f32::from(counts[[held, row, col]]);
-        if params.n_groups == 0 {
-            return count;
-        }
-        let (pixel, group) = (row * n_cols + col, n_rows * n_cols);
-        let time = in_time[params.first_held as usize + held];
-        let mut open = open_beams[time[0] as usize * group + pixel];
-        let weight = f32::from_bits(time[2]);
-        if weight != 0.0 {
-            open += weight * (open_beams[time[1] as usize * group + pixel] - open);
-        }
-        (count - dark[pixel]) / open
-    };
-    let mut transmission = vec![f32::NAN; n_rows * n_held * n_cols];
-    for row in 0..n_rows {
-        for held in 0..n_held {
-            for col in 0..n_cols {
-                let columns = good[row * n_cols + col];
-                let mut value = 1.0;
-                if columns != LOST {
-                    let (left, right) = ((columns & 0xffff) as usize, (columns >> 16) as usize);
-                    value = divided(row, held, left);
-                    if left != right {
-                        let share = (col - left) as f32 / (right - left) as f32;
-                        value += (divided(row, held, right) - value) * share;
-                    }
-                }
-                transmission[(row * n_held + held) * n_cols + col] = value;
-            }
-        }
-    }
-    let neighbours = |index: usize, len: usize| -> (usize, usize) {
-        let size = params.zinger_size as usize;
-        let before = if index >= size { index - size } else { index };
-        let after = if index + size < len {
-            index + size
-        } else {
-            index
-        };
-        (
-            if index >= size { before } else { after },
-            if index + size < len { after } else { before },
-        )
-    };
-    let mut touched = Touched::default();
-    for row in 0..n_rows {
-        for wanted in 0..n_wanted {
-            let angle = params.first_wanted as usize + wanted;
-            let line = |angle: usize| (row * n_held + angle - params.first_held as usize) * n_cols;
-            for col in 0..n_cols {
-                let here = line(angle);
-                let mut value = transmission[here + col];
-                if params.zinger_size > 0 {
-                    let (above, below) = neighbours(angle, params.n_angles as usize);
-                    let (left, right) = neighbours(col, n_cols);
-                    let (up, down) = (line(above), line(below));
-                    let t = &transmission;
-                    let sides = (t[up + left] + t[up + right]) + (t[down + left] + t[down + right]);
-                    let mean = (sides
-                        + (t[here + left] + t[here + right])
-                        + (t[up + col] + t[down + col]))
-                        * 0.125;
-                    if mean > 0.0 && value > mean * params.zinger_limit {
-                        value = mean;
-                        touched.zingers += 1;
-                    }
-                }
-                if value.is_nan() || value < params.min_transmission {
-                    value = params.min_transmission;
-                    touched.clipped += 1;
-                }
-                line_integrals[(row * n_wanted + wanted) * n_cols + col] = -value.ln();
-            }
-        }
-    }
-    touched
-}
-
 /// How far a line integral of the kernels may be from that of the CPU.
 ///
 /// WGSL lets a division be off by 2.5 units in the last place (both operands are rounded alike on both sides; a fused open beam or
@@ -363,148 +538,35 @@ pub fn tolerance(min_transmission: f32) -> f32 {
     5.0 * f32::EPSILON + 2.0_f32.powi(-21) + 4.0 * f32::EPSILON * largest
 }
 
-/// The kernels with their buffers, for blocks of at most so many rows and angles.
-pub struct LineIntegrals {
-    divide: Kernel,
-    take_log: Kernel,
-    /// `[held angle, row, col]`, two to a word.
-    pub counts: wgpu::Buffer,
-    transmission: wgpu::Buffer,
-    dark: wgpu::Buffer,
-    open_beams: wgpu::Buffer,
-    good: wgpu::Buffer,
-    in_time: wgpu::Buffer,
-    touched: wgpu::Buffer,
-    largest_held: usize,
+/// The same on a pixel that the lock corrects, whose neighbours have these weights.
+///
+/// Its deviation is a sum of line integrals, each within [`tolerance`] and rounded once more; a median is no farther off than the
+/// worst of its samples, and the straight line, which is taken off before it and put back behind, is forgotten but for two
+/// roundings. An exponential may be off by 3 + 2 |x| units.
+#[must_use]
+pub fn locked_tolerance(min_transmission: f32, weights: &[f32; 4]) -> f32 {
+    let largest = min_transmission.ln().abs().max(12.0);
+    let all: f32 = 1.0 + weights.iter().map(|weight| weight.abs()).sum::<f32>();
+    let deviation = all * (tolerance(min_transmission) + 4.0 * f32::EPSILON * largest);
+    let exponential = (4.0 + 2.0 * all * largest) * f32::EPSILON;
+    tolerance(min_transmission) + deviation + 4.0 * f32::EPSILON * all * largest + exponential
 }
 
-impl LineIntegrals {
-    /// Bytes of the largest buffer, and of all, for steps of `rows` rows and `held` angles of `slab`.
-    #[must_use]
-    pub fn bytes(slab: &CountSlab, rows: usize, held: usize) -> (u64, u64) {
-        let (n_angles, _, n_cols) = slab.counts.dim();
-        let plane = (rows * n_cols) as u64;
-        let all = [
-            2 * plane * held as u64,
-            4 * plane * held as u64,
-            4 * plane,
-            4 * plane * slab.n_groups as u64,
-            4 * plane,
-            16 * n_angles as u64,
-        ];
-        (all.into_iter().max().unwrap_or(0), all.iter().sum())
-    }
-
-    /// Compiles the kernels and takes the buffers for steps of `rows` rows and blocks of `angles` wanted angles of `slab`.
-    ///
-    /// # Errors
-    /// [`Error::Gpu`] beyond a limit or when memory runs out.
-    pub fn new(gpu: &Gpu, slab: &CountSlab, rows: usize, angles: usize) -> Result<Self> {
-        let (n_angles, _, n_cols) = slab.counts.dim();
-        let halo = slab.zinger.map_or(0, |(_, size)| 2 * size);
-        let held = (angles + halo).min(n_angles);
-        let plane = rows * n_cols;
-        Ok(LineIntegrals {
-            divide: Kernel::new(gpu, SOURCE, "divide")?,
-            take_log: Kernel::new(gpu, SOURCE, "take_log")?,
-            counts: gpu.storage::<u16>("counts", held * plane)?,
-            transmission: gpu.storage::<f32>("transmission", held * plane)?,
-            dark: gpu.storage::<f32>("dark", plane)?,
-            open_beams: gpu.storage::<f32>("open beams", slab.n_groups * plane)?,
-            good: gpu.storage::<u32>("good columns", plane)?,
-            in_time: gpu.storage_from("open beams in time", &slab.in_time)?,
-            touched: gpu.storage::<u32>("touched", 2)?,
-            largest_held: held,
-        })
-    }
-
-    /// Angles that a block may hold.
-    #[must_use]
-    pub fn largest_held(&self) -> usize {
-        self.largest_held
-    }
-
-    /// Sets the counters of [`LineIntegrals::touched`] to zero.
-    ///
-    /// # Errors
-    /// [`Error::Gpu`] for a lost device.
-    pub fn reset(&self, gpu: &Gpu) -> Result<()> {
-        gpu.write(&self.touched, 0, &[0u32; 2])
-    }
-
-    /// Hands over the fields of `rows` of `slab`, before the launches that are submitted next.
-    ///
-    /// # Errors
-    /// [`Error::Gpu`] for a lost device.
-    pub fn set_rows(&self, gpu: &Gpu, slab: &CountSlab, rows: &Range<usize>) -> Result<()> {
-        gpu.write(&self.dark, 0, &slab.rows_of(&slab.dark, rows))?;
-        gpu.write(&self.open_beams, 0, &slab.rows_of(&slab.open_beams, rows))?;
-        gpu.write(&self.good, 0, &slab.rows_of(&slab.good, rows))
-    }
-
-    /// From [`LineIntegrals::counts`] to `line_integrals` `[row, wanted angle, col]`.
-    ///
-    /// # Errors
-    /// [`Error::Gpu`], see [`Batch::launch`].
-    pub fn launch(
-        &self,
-        batch: &mut Batch<'_>,
-        params: &LineIntegralParams,
-        line_integrals: &wgpu::Buffer,
-    ) -> Result<()> {
-        let columns = params.n_cols.div_ceil(256);
-        batch.launch(
-            &self.divide,
-            params,
-            &[
-                (1, &self.counts),
-                (2, &self.dark),
-                (3, &self.open_beams),
-                (4, &self.good),
-                (5, &self.in_time),
-                (6, &self.transmission),
-            ],
-            [columns, params.n_held, params.n_rows],
-        )?;
-        batch.launch(
-            &self.take_log,
-            params,
-            &[
-                (6, &self.transmission),
-                (7, line_integrals),
-                (8, &self.touched),
-            ],
-            [columns, params.n_wanted, params.n_rows],
-        )
-    }
-
-    /// What was counted since [`LineIntegrals::reset`]; waits for all work before.
-    ///
-    /// # Errors
-    /// See [`Gpu::check`].
-    pub fn touched(&self, gpu: &Gpu) -> Result<Touched> {
-        let counted: Vec<u32> = gpu.read(&self.touched)?;
-        Ok(Touched {
-            clipped: u64::from(counted[0]),
-            zingers: u64::from(counted[1]),
-        })
-    }
-}
-
-/// A slab does not fit the job that it is given to.
+/// A slab does not fit the job that it is given to, which wants `slices` slices or more of it.
 pub(crate) fn check_slab(
     slab: &CountSlab,
     n_angles: usize,
-    rows: usize,
+    slices: usize,
     n_cols: usize,
 ) -> Result<()> {
-    let found = slab.counts.shape();
-    if found == [n_angles, rows, n_cols] {
+    let (angles, _, cols) = slab.counts.dim();
+    let found = [angles, slab.n_slices(), cols];
+    if found[0] == n_angles && found[1] >= slices && found[2] == n_cols {
         return Ok(());
     }
     Err(Error::Shape {
         what: "counts [angle, row, col]".into(),
-        expected: vec![n_angles, rows, n_cols],
+        expected: vec![n_angles, slices, n_cols],
         found: found.to_vec(),
         hint: "one rotation axis per row, and the columns and projections of the job".into(),
     })

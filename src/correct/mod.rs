@@ -577,6 +577,17 @@ impl CorrectedScan {
         let first = rows.start;
         let counted = counted.start.max(rows.start)..counted.end.min(rows.end);
         let within = counted.start.max(first) - first..counted.end.max(first) - first;
+        let counts = CorrectionCounts {
+            samples: (counted.len() * n_angles * n_cols) as u64,
+            not_finite: not_finite[within.clone()].iter().sum(),
+            lost_lines: lost[within].iter().sum(),
+            ..self.pixels_touched(counted)
+        };
+        Ok((sinograms, counts))
+    }
+
+    /// What of the rows `counted` is known before any projection is read.
+    fn pixels_touched(&self, counted: Range<usize>) -> CorrectionCounts {
         let locked = |verdict: Verdict| -> u64 {
             let pixels = counted
                 .clone()
@@ -586,18 +597,14 @@ impl CorrectedScan {
                 .count() as u64
         };
         let levelled = |map: &PixelMap| counted.clone().map(|row| map.levelled(row)).sum();
-        let counts = CorrectionCounts {
-            samples: (counted.len() * n_angles * n_cols) as u64,
+        CorrectionCounts {
             spots: counted.clone().map(|row| self.spots[row]).sum(),
             lock_corrected: locked(Verdict::Corrected),
             lock_interpolated: locked(Verdict::Interpolated),
             lock_levelled: self.lock.as_deref().map_or(0, levelled),
             bad_pixels: counted.clone().map(|row| self.fields.bad_pixels(row)).sum(),
-            not_finite: not_finite[within.clone()].iter().sum(),
-            lost_lines: lost[within].iter().sum(),
             ..CorrectionCounts::default()
-        };
-        Ok((sinograms, counts))
+        }
     }
 
     /// One line of transmission, its holes filled; the samples that were not finite on good pixels, and whether there

@@ -77,9 +77,11 @@ pub struct Guard {
 
 impl Guard {
     /// Excess in standard deviations: by noise alone one in 1e9 samples.
-    const SIGMA: f32 = 6.0;
+    pub const SIGMA: f32 = 6.0;
     /// Samples before and after from which the noise is taken.
-    const AROUND: usize = 24;
+    pub const AROUND: usize = 24;
+    /// Samples before and after that a sample is judged by.
+    pub const HALO: usize = Guard::AROUND + 1;
 
     /// For a scan at these angles \[rad\].
     #[must_use]

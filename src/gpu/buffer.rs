@@ -70,6 +70,8 @@ impl Gpu {
             usage,
             mapped_at_creation: false,
         });
+        #[cfg(test)]
+        self.ration(size);
         self.check(&format!("buffer `{label}` of {size} bytes"))?;
         Ok(buffer)
     }

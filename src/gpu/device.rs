@@ -70,6 +70,8 @@ pub struct Gpu {
     info: AdapterInfo,
     faults: Arc<Mutex<Vec<Fault>>>,
     trace: Mutex<Trace>,
+    #[cfg(test)]
+    starved: std::sync::atomic::AtomicU32,
 }
 
 /// A submitted batch, to wait for.
@@ -220,10 +222,11 @@ pub(super) fn open(choice: DeviceChoice) -> Result<Option<Gpu>> {
 
 impl Gpu {
     fn open(adapter: &wgpu::Adapter, info: AdapterInfo) -> Result<Gpu> {
-        Self::open_within(adapter, info, adapter.limits())
+        let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::FLOAT32_FILTERABLE;
+        Self::open_within(adapter, info, adapter.limits(), adapter.features() & wanted)
     }
 
-    /// The best GPU, software ones included, as if its limits were those that `change` leaves.
+    /// The best GPU, software ones included, as if it had no optional features and the limits that `change` leaves.
     #[cfg(test)]
     pub(crate) fn limited(change: impl FnOnce(&mut wgpu::Limits)) -> Option<Arc<Gpu>> {
         let adapters = adapters();
@@ -232,18 +235,39 @@ impl Gpu {
         let mut limits = adapter.limits();
         change(&mut limits);
         let info = describe(0, adapter);
-        Self::open_within(adapter, info, limits).ok().map(Arc::new)
+        let gpu = Self::open_within(adapter, info, limits, wgpu::Features::empty());
+        gpu.ok().map(Arc::new)
+    }
+
+    /// The next `n` buffers of 64 KiB and more find no memory, as a driver would report it.
+    #[cfg(test)]
+    pub(crate) fn starve(&self, n: u32) {
+        self.starved.store(n, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Keeps the fault of [`Gpu::starve`].
+    #[cfg(test)]
+    pub(super) fn ration(&self, size: u64) {
+        use std::sync::atomic::Ordering::SeqCst;
+        let left = |n: u32| n.checked_sub(1);
+        if size >= 64 << 10 && self.starved.fetch_update(SeqCst, SeqCst, left).is_ok() {
+            let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+            faults.push(Fault {
+                kind: FaultKind::OutOfMemory,
+                text: "made by a test".into(),
+            });
+        }
     }
 
     fn open_within(
         adapter: &wgpu::Adapter,
         info: AdapterInfo,
         limits: wgpu::Limits,
+        features: wgpu::Features,
     ) -> Result<Gpu> {
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("tomodelta"),
-            required_features: adapter.features()
-                & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::FLOAT32_FILTERABLE),
+            required_features: features,
             required_limits: limits.clone(),
             // few, large buffers: pools would only hold memory back
             memory_hints: wgpu::MemoryHints::MemoryUsage,
@@ -280,6 +304,8 @@ impl Gpu {
             info,
             faults,
             trace: Mutex::default(),
+            #[cfg(test)]
+            starved: Default::default(),
         })
     }
 

@@ -339,7 +339,7 @@ enum Load {
     /// Corrected already.
     Integrals(Sinograms),
     /// To be corrected on the GPU.
-    Counts(CountSlab),
+    Counts(Box<CountSlab>),
 }
 
 /// Counts of the first slab, where the GPU takes them; nothing where rows are corrected on the CPU. Decided once for
@@ -371,7 +371,10 @@ fn count(rows: &mut ShiftedRows<'_>, slices: Range<usize>) -> Result<Prepared> {
     Ok(Prepared {
         slices,
         covered,
-        load: counts.map_or_else(|| Load::Integrals(Array3::zeros((0, 0, 0))), Load::Counts),
+        load: match counts {
+            Some(counts) => Load::Counts(Box::new(counts)),
+            None => Load::Integrals(Array3::zeros((0, 0, 0))),
+        },
         rows: rows.state(),
     })
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ndarray::{Array3, ArrayView1, ArrayView3, ArrayViewMut1, ArrayViewMut2, Axis, s};
 use serde::{Deserialize, Serialize};
 
-use crate::correct::line_integrals::{CountSlab, Touched};
+use crate::correct::line_integrals::{CountSlab, Placement, Taps, Touched};
 use crate::correct::{CorrectedScan, CorrectionCounts};
 use crate::error::Result;
 use crate::pipeline::heights::Heights;
@@ -150,7 +150,7 @@ impl RowSource for CountedScan<'_> {
         self.scan.off_device()
     }
     fn counts(&mut self, rows: Range<usize>) -> Result<CountSlab> {
-        let (slab, known) = self.scan.count_slab(rows.clone())?;
+        let (slab, known) = self.scan.count_slab(rows.clone(), self.state.counted)?;
         self.state.counts += known;
         self.state.counted = self.state.counted.max(rows.end);
         Ok(slab)
@@ -218,8 +218,11 @@ impl<'a> ShiftedRows<'a> {
     /// Why the rows of slices are not corrected on the GPU.
     #[must_use]
     pub fn off_device(&self) -> Option<String> {
-        if self.heights.is_interpolated() {
-            return Some("rows are interpolated in height on the CPU".into());
+        if self.heights.lean.is_some() {
+            return Some("rows are taken along the lean of the axis on the CPU".into());
+        }
+        if self.heights.scale > 2.0 * HALO_ROWS as f64 {
+            return Some("slices with rows left out between them are made on the CPU".into());
         }
         self.source.off_device()
     }
@@ -234,11 +237,62 @@ impl<'a> ShiftedRows<'a> {
         if covered.is_empty() {
             return Ok((covered, None));
         }
-        let row = |z: usize| self.heights.row(z as f64) as usize;
-        let counts = self
-            .source
-            .counts(row(covered.start)..row(covered.end - 1) + 1)?;
+        let placement = match self.heights.whole_shift() {
+            Some(_) => None,
+            None => Some(self.placement(&covered)),
+        };
+        let rows = match &placement {
+            None => {
+                let row = |z: usize| self.heights.row(z as f64) as usize;
+                row(covered.start)..row(covered.end - 1) + 1
+            }
+            Some(_) => self.rows_around(&covered),
+        };
+        let mut counts = self.source.counts(rows.clone())?;
+        counts.placement = placement.map(|mut placement| {
+            for taps in &mut placement.taps {
+                taps.first -= rows.start as i32;
+            }
+            placement
+        });
         Ok((covered, Some(counts)))
+    }
+
+    /// Where the slices `covered` stand, in rows of the detector.
+    fn placement(&self, covered: &Range<usize>) -> Placement {
+        let moving = self.heights.shifts.map_or(&[][..], |shifts| &shifts.z_px);
+        let still = moving.iter().all(|&z| z == 0.0);
+        let moving = if still { &[0.0] } else { moving };
+        let taps = covered.clone().flat_map(|z| {
+            let row = self.heights.row(z as f64);
+            moving.iter().map(move |down| {
+                let whole = (row + down).floor();
+                let weights = lanczos_taps(row + down - whole).map(|weight| weight as f32);
+                Taps {
+                    weights,
+                    first: whole as i32 - (HALO_ROWS as i32 - 1),
+                    unused: 0,
+                }
+            })
+        });
+        let (above, below) = self.heights.spread(self.source.n_rows(), self.n_cols);
+        Placement {
+            taps: taps.collect(),
+            n_slices: covered.len(),
+            scale: self.heights.scale,
+            spread: below - above,
+        }
+    }
+
+    /// The rows that the slices `covered` are interpolated from.
+    fn rows_around(&self, covered: &Range<usize>) -> Range<usize> {
+        let n_rows = self.source.n_rows();
+        let (above, below) = self.heights.spread(n_rows, self.n_cols);
+        let row = |z: usize, spread: f64| (self.heights.row(z as f64) + spread).floor() as i64;
+        let halo = HALO_ROWS as i64;
+        let low = (row(covered.start, above) - (halo - 1)).max(0) as usize;
+        let high = (row(covered.end - 1, below) + halo).min(n_rows as i64 - 1) as usize + 1;
+        low..high
     }
 
     /// What the corrections on the GPU touched.
@@ -278,12 +332,9 @@ impl<'a> ShiftedRows<'a> {
                 sinograms: self.timed_rows(rows)?,
             });
         }
-        let (above, below) = self.heights.spread(n_rows, self.n_cols);
-        let row = |z: usize, spread: f64| (self.heights.row(z as f64) + spread).floor() as i64;
-        let halo = HALO_ROWS as i64;
-        let low = (row(covered.start, above) - (halo - 1)).max(0) as usize;
-        let high = (row(covered.end - 1, below) + halo).min(n_rows as i64 - 1) as usize + 1;
-        let window = self.window(low..high)?;
+        let rows = self.rows_around(&covered);
+        let low = rows.start;
+        let window = self.window(rows)?;
         let (_, angles, cols) = window.dim();
         let mut sinograms = Array3::<f32>::zeros((covered.len(), angles, cols));
         let lines = Lines {

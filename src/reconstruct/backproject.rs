@@ -265,7 +265,7 @@ impl Backproject {
     /// [`crate::Error::Gpu`] when the driver refuses a kernel.
     pub fn new(gpu: &Gpu, variant: GpuKernel) -> Result<Self> {
         let entry = match variant {
-            GpuKernel::Plain => "backproject",
+            GpuKernel::Auto | GpuKernel::Plain => "backproject",
             GpuKernel::Wide => "backproject_wide",
             GpuKernel::Half => "backproject_half",
             GpuKernel::Texture | GpuKernel::TextureHalf => "backproject_texture",

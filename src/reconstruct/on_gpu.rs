@@ -16,6 +16,7 @@ pub mod several;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytemuck::Pod;
 use ndarray::{ArrayView3, ArrayViewMut3, Axis, s};
 use rayon::prelude::*;
 
@@ -24,11 +25,12 @@ use super::fourier::Fourier;
 use super::ramp_filter::{LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers};
 use super::{Grid, SliceJob, check};
 use crate::config::ReconstructMethod;
-use crate::correct::line_integrals::{CountSlab, LineIntegrals, Touched, check_slab};
+use crate::correct::Guard;
+use crate::correct::line_integrals::{CountSlab, LineIntegrals, Step, Touched, check_slab};
 use crate::error::{Error, Result};
 use crate::gpu::{Batch, Gpu, Readback, Staging, Ticket, Timer, Timing};
 use cut::{Cut, shares_memory};
-use fbp::{FbpBack, is_half};
+use fbp::{FbpBack, chosen, is_half};
 use fourier::FourierBack;
 
 /// Reconstructs slabs of slices on a GPU; made once per scan.
@@ -42,9 +44,7 @@ pub struct GpuEngine {
     blocks: Vec<AngleBlock>,
     back: Back,
     bands: Vec<Band>,
-    staging: [Staging; 2],
-    /// Blocks handed over so far: which staging buffer is next.
-    handed_over: usize,
+    uploads: Uploads,
     corrections: Option<LineIntegrals>,
     cut: Cut,
     timings: Option<Vec<Timing>>,
@@ -110,12 +110,49 @@ impl Runner<'_> {
     }
 }
 
+/// The way up: two staging buffers in turn.
+struct Uploads {
+    staging: [Staging; 2],
+    /// Which staging buffer is next.
+    sent: usize,
+}
+
+impl Uploads {
+    fn new(gpu: &Gpu, bytes: u64) -> Result<Uploads> {
+        Ok(Uploads {
+            staging: [
+                gpu.staging("staging 0", bytes)?,
+                gpu.staging("staging 1", bytes)?,
+            ],
+            sent: 0,
+        })
+    }
+
+    /// Copies `parts`, one after another, to the begin of `target`.
+    fn send<T: Pod + Sync>(
+        &mut self,
+        runner: &mut Runner<'_>,
+        parts: &[&[T]],
+        target: &wgpu::Buffer,
+    ) -> Result<()> {
+        let staging = &mut self.staging[self.sent % 2];
+        self.sent += 1;
+        let bytes = staging.fill(runner.gpu, parts)?;
+        let ticket = runner.run("upload", |batch| {
+            batch.upload(staging, target, bytes);
+            Ok(())
+        })?;
+        staging.lend(ticket);
+        Ok(())
+    }
+}
+
 /// Everything that takes memory on the GPU and depends on the cut.
 struct Taken {
     filter: RampFilterBuffers,
     back: Back,
     bands: Vec<Band>,
-    staging: [Staging; 2],
+    uploads: Uploads,
 }
 
 impl Taken {
@@ -146,10 +183,7 @@ impl Taken {
                 true => Back::Fourier(Box::new(FourierBack::new(gpu, job, plan, cut, &rows)?)),
                 false => Back::Fbp(Box::new(FbpBack::new(gpu, job, plan, cut, &rows)?)),
             },
-            staging: [
-                gpu.staging("staging 0", block_bytes)?,
-                gpu.staging("staging 1", block_bytes)?,
-            ],
+            uploads: Uploads::new(gpu, block_bytes)?,
         })
     }
 }
@@ -187,7 +221,9 @@ impl GpuEngine {
     ) -> Result<Self> {
         let filter = RampFilter::new(&gpu, &plan, LOCAL)?;
         let taken = loop {
-            match Taken::new(&gpu, job, &plan, cut, fourier) {
+            let mut job = job.clone();
+            job.config.gpu_kernel = chosen(job.config.gpu_kernel, gpu.info().kind, cut.packs);
+            match Taken::new(&gpu, &job, &plan, cut, fourier) {
                 Ok(taken) => break taken,
                 Err(error) => {
                     log::debug!("{error}; trying with less memory");
@@ -216,8 +252,7 @@ impl GpuEngine {
             filter_buffers: taken.filter,
             back: taken.back,
             bands: taken.bands,
-            staging: taken.staging,
-            handed_over: 0,
+            uploads: taken.uploads,
             corrections: None,
             cut,
             timings: None,
@@ -275,8 +310,7 @@ impl GpuEngine {
                 Ok(Touched::default())
             }
             Input::Counts(slab) => {
-                let n_rows = slab.n_rows().max(rows.end);
-                check_slab(slab, self.n_angles, n_rows, self.plan.n_cols)?;
+                check_slab(slab, self.n_angles, rows.end, self.plan.n_cols)?;
                 self.prepare(slab)?;
                 if let Some(corrections) = &self.corrections {
                     corrections.reset(&self.gpu)?;
@@ -297,16 +331,16 @@ impl GpuEngine {
     pub fn prepare(&mut self, slab: &CountSlab) -> Result<()> {
         if self.corrections.is_none() {
             let rows = self.rows_at_once();
-            let corrections = LineIntegrals::new(&self.gpu, slab, rows, self.cut.angles)?;
-            let held = corrections.largest_held();
-            let n_cols = self.plan.n_cols;
-            let bytes = 2 * (held * rows * n_cols) as u64;
-            if bytes > 4 * (rows * self.cut.angles * n_cols) as u64 {
-                // few angles and a wide halo
-                self.staging = [
-                    self.gpu.staging("staging 0", bytes)?,
-                    self.gpu.staging("staging 1", bytes)?,
-                ];
+            let blocks: Vec<Range<usize>> = self
+                .blocks
+                .iter()
+                .map(|block| block.angles.clone())
+                .collect();
+            let corrections = LineIntegrals::new(&self.gpu, slab, rows, &blocks, self.cut.updates)?;
+            let bytes = corrections.block_bytes();
+            if bytes > 4 * (rows * self.cut.angles * self.plan.n_cols) as u64 {
+                // few angles or slices, and a wide halo
+                self.uploads = Uploads::new(&self.gpu, bytes)?;
             }
             self.corrections = Some(corrections);
         }
@@ -364,11 +398,18 @@ impl GpuEngine {
             }
             Back::Fourier(back) => back.set_axes(&gpu, axis_px)?,
         }
-        if let (Input::Counts(slab), Some(corrections)) = (input, &self.corrections) {
-            corrections.set_rows(&gpu, slab, &rows)?;
+        let mut kept = false;
+        if let (Input::Counts(slab), Some(corrections)) = (input, &mut self.corrections)
+            && corrections.set_rows(&gpu, slab, &slab.step(rows.clone()))?
+        {
+            kept = corrections.keeps_counts();
+            self.look_at_locked(slab, &slab.step(rows.clone()))?;
         }
         for index in 0..self.blocks.len() {
-            self.hand_over(input, &rows, index)?;
+            match input {
+                Input::Counts(slab) => self.correct(slab, &slab.step(rows.clone()), index, kept)?,
+                Input::LineIntegrals(sinograms) => self.hand_over(sinograms, &rows, index)?,
+            }
             self.add_block(index, packs)?;
         }
         let mut runner = Runner {
@@ -395,49 +436,93 @@ impl GpuEngine {
         gpu.check("back-projection")
     }
 
-    /// Uploads a block through a staging buffer; its line integrals end in the buffers of the filter.
-    fn hand_over(&mut self, input: Input<'_>, rows: &Range<usize>, index: usize) -> Result<()> {
+    /// Uploads line integrals of a block to where the filter reads them.
+    fn hand_over(
+        &mut self,
+        sinograms: ArrayView3<'_, f32>,
+        rows: &Range<usize>,
+        index: usize,
+    ) -> Result<()> {
+        let mut runner = Runner {
+            gpu: &self.gpu,
+            timings: &mut self.timings,
+        };
         let angles = self.blocks[index].angles.clone();
-        let staging = &mut self.staging[self.handed_over % 2];
-        self.handed_over += 1;
+        let block = sinograms.slice(s![rows.clone(), angles, ..]);
+        let owned;
+        let parts = if block
+            .outer_iter()
+            .all(|sinogram| sinogram.is_standard_layout())
+        {
+            contiguous(&block)
+        } else {
+            owned = block.as_standard_layout().into_owned();
+            vec![owned.as_slice().expect("just laid out")]
+        };
+        let target = &self.filter_buffers.line_integrals;
+        self.uploads.send(&mut runner, &parts, target)
+    }
+
+    /// Uploads the counts of a block.
+    fn upload_counts(&mut self, slab: &CountSlab, step: &Step, index: usize) -> Result<()> {
+        let Some(corrections) = &self.corrections else {
+            return Err(not_prepared());
+        };
+        let mut runner = Runner {
+            gpu: &self.gpu,
+            timings: &mut self.timings,
+        };
+        let held = slab.held(&self.blocks[index].angles);
+        let block = slab.counts.slice(s![held, step.rows.clone(), ..]);
+        let target = corrections.counts(index);
+        self.uploads.send(&mut runner, &contiguous(&block), target)
+    }
+
+    /// Uploads all counts of a step, and finds the slow part of what the locked pixels there deviate by.
+    fn look_at_locked(&mut self, slab: &CountSlab, step: &Step) -> Result<()> {
+        for index in 0..self.blocks.len() {
+            self.upload_counts(slab, step, index)?;
+            let params = slab.params(self.blocks[index].angles.clone(), step);
+            let (corrections, mut runner) = self.correcting()?;
+            runner.run("locked pixels", |batch| {
+                corrections.deviate(batch, &params, index)
+            })?;
+        }
+        let params = slab.params(0..self.n_angles, step);
+        let (corrections, mut runner) = self.correcting()?;
+        corrections.slow_part(&params, |record| {
+            runner.run("locked pixels", record).map(drop)
+        })
+    }
+
+    /// Corrects a block whose counts are `kept` on the GPU, or go up here; its line integrals end where the filter reads them.
+    fn correct(&mut self, slab: &CountSlab, step: &Step, index: usize, kept: bool) -> Result<()> {
+        if !kept {
+            self.upload_counts(slab, step, index)?;
+        }
+        let params = slab.params(self.blocks[index].angles.clone(), step);
+        let Some(corrections) = &self.corrections else {
+            return Err(not_prepared());
+        };
         let line_integrals = &self.filter_buffers.line_integrals;
         let mut runner = Runner {
             gpu: &self.gpu,
             timings: &mut self.timings,
         };
-        let ticket = match (input, &self.corrections) {
-            (Input::Counts(slab), Some(corrections)) => {
-                let held = slab.held(&angles);
-                let block = slab.counts.slice(s![held, rows.clone(), ..]);
-                let bytes = staging.fill(&self.gpu, &contiguous(&block))?;
-                let params = slab.params(angles, rows.len());
-                runner.run("corrections", |batch| {
-                    batch.upload(staging, &corrections.counts, bytes);
-                    corrections.launch(batch, &params, line_integrals)
-                })?
-            }
-            (Input::Counts(_), None) => return Err(not_prepared()),
-            (Input::LineIntegrals(sinograms), _) => {
-                let block = sinograms.slice(s![rows.clone(), angles, ..]);
-                let owned;
-                let parts = if block
-                    .outer_iter()
-                    .all(|sinogram| sinogram.is_standard_layout())
-                {
-                    contiguous(&block)
-                } else {
-                    owned = block.as_standard_layout().into_owned();
-                    vec![owned.as_slice().expect("just laid out")]
-                };
-                let bytes = staging.fill(&self.gpu, &parts)?;
-                runner.run("upload", |batch| {
-                    batch.upload(staging, line_integrals, bytes);
-                    Ok(())
-                })?
-            }
+        runner
+            .run("corrections", |batch| {
+                corrections.launch(batch, &params, index, line_integrals)
+            })
+            .map(drop)
+    }
+
+    fn correcting(&mut self) -> Result<(&LineIntegrals, Runner<'_>)> {
+        let corrections = self.corrections.as_ref().ok_or_else(not_prepared)?;
+        let runner = Runner {
+            gpu: &self.gpu,
+            timings: &mut self.timings,
         };
-        staging.lend(ticket);
-        Ok(())
+        Ok((corrections, runner))
     }
 
     /// Filters a block and adds it to the slices.
@@ -510,14 +595,23 @@ impl GpuEngine {
         let block = 4 * at_once * (self.cut.angles * self.plan.n_cols) as u64;
         let slices = 4 * self.rows_at_once() as u64 * (self.grid.n_x * self.grid.n_y) as u64;
         let device = if shares_memory(self.gpu.info().kind) {
-            self.device_bytes()
+            self.device_bytes() + self.correction_bytes()
         } else {
             0
         };
         3 * block + 2 * slices + device
     }
 
-    /// Memory taken on the GPU \[bytes\].
+    /// Memory that the corrections take on the GPU at most, but for a few fields of the detector \[bytes\]: rows around a step of
+    /// slices as counts of all blocks, as transmission and as line integrals of one.
+    fn correction_bytes(&self) -> u64 {
+        let rows = self.rows_at_once() + 2 * crate::plan::HALO_ROWS + 2;
+        let held = (self.cut.angles + 2 * Guard::HALO).min(self.n_angles);
+        let per_pixel = 2 * held * self.blocks.len() + 4 * held + 4 * self.cut.angles;
+        (rows * self.plan.n_cols * per_pixel) as u64
+    }
+
+    /// Memory taken on the GPU \[bytes\], without that of the corrections.
     #[must_use]
     pub fn device_bytes(&self) -> u64 {
         let lens = RampFilterParams::new(&self.plan, self.cut.packs, self.cut.angles, LOCAL).lens();

@@ -1,8 +1,9 @@
 use super::*;
 use crate::config::FlatInTime;
 use crate::correct::goldens::worst;
+use crate::correct::lock::PixelMap;
 use crate::correct::tests::{noise, plain, scan};
-use crate::gpu::for_tests as gpu;
+use crate::gpu::{Gpu, for_tests as gpu};
 use crate::scan::FrameGroup;
 
 /// Whole counts of 23 angles, 5 rows, 67 columns: uneven flats before and after, bad pixels alone, in a run and at both
@@ -47,8 +48,6 @@ fn counted() -> Scan {
 
 fn config(in_time: FlatInTime, size: usize) -> CorrectConfig {
     let mut config = plain();
-    // these stay on the CPU
-    config.lock.enabled = false;
     config.zinger.guard = false;
     config.flat_in_time = in_time;
     config.zinger.enabled = size > 0;
@@ -59,50 +58,17 @@ fn config(in_time: FlatInTime, size: usize) -> CorrectConfig {
 
 /// What the kernels leave for all rows, in blocks of `angles` wanted angles.
 fn on_gpu(gpu: &Gpu, slab: &CountSlab, angles: usize) -> (Vec<f32>, Touched) {
-    let (n_angles, n_rows, n_cols) = slab.counts.dim();
-    let kernels = LineIntegrals::new(gpu, slab, n_rows, angles).unwrap();
-    kernels.reset(gpu).unwrap();
-    kernels.set_rows(gpu, slab, &(0..n_rows)).unwrap();
-    let mut all = vec![f32::NAN; n_rows * n_angles * n_cols];
-    for first in (0..n_angles).step_by(angles) {
-        let wanted = first..(first + angles).min(n_angles);
-        let params = slab.params(wanted.clone(), n_rows);
-        let held = slab.held(&wanted);
-        let mut counts: Vec<u16> = slab
-            .counts
-            .slice(s![held, .., ..])
-            .iter()
-            .copied()
-            .collect();
-        counts.resize(counts.len().next_multiple_of(2), 0);
-        gpu.write(&kernels.counts, 0, &counts).unwrap();
-        let out = gpu
-            .storage_from("out", &vec![f32::NAN; n_rows * wanted.len() * n_cols])
-            .unwrap();
-        let mut batch = gpu.batch("corrections");
-        kernels.launch(&mut batch, &params, &out).unwrap();
-        batch.submit();
-        let found: Vec<f32> = gpu.read(&out).unwrap();
-        for (row, lines) in found.chunks_exact(wanted.len() * n_cols).enumerate() {
-            all[(row * n_angles + wanted.start) * n_cols..][..lines.len()].copy_from_slice(lines);
-        }
-    }
-    (all, kernels.touched(gpu).unwrap())
+    let (n_angles, n_rows, _) = slab.counts.dim();
+    let blocks = blocks(n_angles, angles);
+    let mut kernels = LineIntegrals::new(gpu, slab, n_rows, &blocks, u64::MAX).unwrap();
+    kernels.run(gpu, slab, &blocks).unwrap()
 }
 
-fn twin(slab: &CountSlab) -> (Vec<f32>, Touched) {
-    let (n_angles, n_rows, n_cols) = slab.counts.dim();
-    let mut all = vec![f32::NAN; n_rows * n_angles * n_cols];
-    let touched = line_integrals_cpu(
-        &slab.params(0..n_angles, n_rows),
-        slab.counts.view(),
-        &slab.dark,
-        &slab.open_beams,
-        &slab.good,
-        &slab.in_time,
-        &mut all,
-    );
-    (all, touched)
+fn blocks(n_angles: usize, angles: usize) -> Vec<Range<usize>> {
+    (0..n_angles)
+        .step_by(angles)
+        .map(|first| first..(first + angles).min(n_angles))
+        .collect()
 }
 
 #[test]
@@ -113,8 +79,8 @@ fn kernels_twin_and_corrections_agree_in_every_mode_and_however_the_angles_are_c
             assert_eq!(corrected.off_device(), None);
             let (reference, counts) = corrected.slab(0..5).unwrap();
             let reference = reference.as_slice().unwrap().to_vec();
-            let (slab, known) = corrected.count_slab(0..5).unwrap();
-            let (by_twin, touched) = twin(&slab);
+            let (slab, known) = corrected.count_slab(0..5, 0).unwrap();
+            let (by_twin, touched) = line_integrals_cpu(&slab);
             // the twin rounds as the corrections do: nothing on the CPU is fused
             assert_eq!(worst(&by_twin, &reference), 0.0, "{in_time:?} {size}");
             let all = |touched: Touched| CorrectionCounts {
@@ -147,6 +113,212 @@ fn kernels_twin_and_corrections_agree_in_every_mode_and_however_the_angles_are_c
     }
 }
 
+/// 90 angles, 3 rows, 67 columns of [`counted`] kind with a bright thread that wanders, rays at and near every edge, pixels of wrong
+/// gain that drift, and those that do not respond; and what the lock says of them.
+fn locked() -> (Scan, PixelMap) {
+    let (n_angles, n_rows, n_cols) = (90, 3, 67);
+    let mut flats = Array3::from_shape_fn((1, n_rows, n_cols), |(_, row, col)| {
+        (11000.0 + 400.0 * ((row * n_cols + col) as f32).sin()).round()
+    });
+    for (row, col) in [
+        (0, 0),
+        (0, 30),
+        (1, 12),
+        (1, 13),
+        (1, 14),
+        (2, 66),
+        (2, 40),
+        (2, 41),
+    ] {
+        flats[[0, row, col]] = 0.0;
+    }
+    let mut projections = Array3::from_shape_fn((n_angles, n_rows, n_cols), |(angle, row, col)| {
+        let index = (angle * n_rows + row) * n_cols + col;
+        let thread = 33.0 + 25.0 * (angle as f32 * 0.035).cos();
+        let bright = 1500.0 * (-(col as f32 - thread).powi(2) / 0.9).exp();
+        (4000.0 + 900.0 * (col as f32 / 9.0).sin() + bright + 40.0 * noise(index)).round()
+    });
+    let planes = |at: &[(usize, usize)], verdict: f32| -> Vec<((usize, usize), f32)> {
+        at.iter().map(|&at| (at, verdict)).collect()
+    };
+    // at the edge, in a pair, beside bad pixels, and one without a second good neighbour on its left
+    let wrong = planes(
+        &[(0, 2), (0, 50), (0, 51), (1, 11), (1, 40), (2, 1), (2, 39)],
+        1.0,
+    );
+    let dead = planes(&[(0, 20), (1, 15), (1, 66), (2, 20), (2, 22)], 2.0);
+    let mut map = Array3::<f32>::zeros((2, n_rows, n_cols));
+    for &((row, col), verdict) in wrong.iter().chain(&dead) {
+        map[[0, row, col]] = verdict;
+        for angle in 0..n_angles {
+            let count = &mut projections[[angle, row, col]];
+            *count = match verdict as usize {
+                1 => (*count * (1.03 + 0.0004 * angle as f32)).round(),
+                _ => 300.0,
+            };
+        }
+    }
+    for (angle, row, col) in [
+        (0, 0, 5),
+        (89, 1, 40),
+        (1, 1, 60),
+        (45, 0, 50),
+        (46, 2, 0),
+        (47, 2, 66),
+        (30, 1, 33),
+        (31, 1, 34),
+    ] {
+        projections[[angle, row, col]] = 16000.0;
+    }
+    projections[[50, 0, 44]] = 0.0;
+    let darks = Array3::from_elem((1, n_rows, n_cols), 100.0);
+    let scan = scan(projections, Some(flats), Some(darks));
+    (scan, PixelMap::from_planes(&map).unwrap())
+}
+
+#[test]
+fn guarded_zingers_and_locked_pixels_are_those_of_the_cpu_however_the_angles_are_cut() {
+    for (in_time, guard) in [(FlatInTime::Mean, true), (FlatInTime::Linear, false)] {
+        let mut config = config(in_time, 2);
+        (config.zinger.guard, config.lock.enabled) = (guard, true);
+        config.zinger.threshold = 0.2;
+        let (scan, map) = locked();
+        let unlocked = CorrectedScan::new(scan, &config).unwrap();
+        let without = unlocked.slab(0..3).unwrap().0;
+        let corrected = unlocked.with_lock(std::sync::Arc::new(map)).unwrap();
+        assert_eq!(corrected.off_device(), None);
+        let (reference, counts) = corrected.slab(0..3).unwrap();
+        let reference = reference.as_slice().unwrap();
+        let (slab, known) = corrected.count_slab(0..3, 0).unwrap();
+        let (by_twin, touched) = line_integrals_cpu(&slab);
+        assert_eq!(worst(&by_twin, reference), 0.0);
+        let all = |touched: Touched| CorrectionCounts {
+            clipped: touched.clipped,
+            zingers: touched.zingers,
+            ..known.clone()
+        };
+        assert_eq!(all(touched), counts);
+        assert_eq!(
+            (
+                counts.lock_corrected,
+                counts.lock_interpolated,
+                slab.locked.len()
+            ),
+            (7, 5, 7)
+        );
+        assert!(counts.clipped > 0 && counts.zingers >= 5, "{counts:?}");
+        assert!(
+            guard == (counts.zingers < 20),
+            "threads are no rays: {counts:?}"
+        );
+        let Some(gpu) = gpu() else { return };
+        let tolerance = slab.tolerance();
+        let unlocked = worst(without.as_slice().unwrap(), reference);
+        assert!(
+            unlocked > 100.0 * tolerance,
+            "the lock must be seen: {unlocked}"
+        );
+        let mut first: Option<Vec<f32>> = None;
+        for angles in [90, 32, 7] {
+            let (found, touched) = on_gpu(&gpu, &slab, angles);
+            let off = worst(&found, &by_twin);
+            assert!(off <= tolerance, "{guard} {angles}: {off} > {tolerance}");
+            assert_eq!(all(touched), counts, "{guard} {angles}");
+            // the cut must not show
+            assert!(first.get_or_insert_with(|| found.clone()) == &found);
+        }
+        // one pixel a dispatch, and counts that go up twice: the same bits
+        let blocks = blocks(90, 32);
+        let mut kernels = LineIntegrals::new(&gpu, &slab, 3, &blocks, 1).unwrap();
+        assert!(kernels.keeps_counts());
+        kernels.forget_counts();
+        assert!(!kernels.keeps_counts());
+        let again = kernels.run(&gpu, &slab, &blocks).unwrap();
+        assert!(first.as_ref() == Some(&again.0) && all(again.1) == counts);
+        let mut elsewhere = slab.clone();
+        elsewhere.locked[3].weights = [0.0, 1.0, 0.0, 0.0];
+        let seen = worst(&on_gpu(&gpu, &elsewhere, 90).0, &by_twin);
+        assert!(
+            seen > 10.0 * tolerance,
+            "other weights must be seen: {seen}"
+        );
+        if guard {
+            let mut open = slab.clone();
+            open.zinger = slab.zinger.map(|rule| ZingerRule {
+                guard: None,
+                ..rule
+            });
+            assert_ne!(on_gpu(&gpu, &open, 90).1, touched, "the guard must be seen");
+        }
+    }
+}
+
+#[test]
+fn slices_between_rows_are_interpolated_as_by_the_twin_and_rows_counted_once() {
+    let (scan, map) = locked();
+    let config = config(FlatInTime::Mean, 2);
+    let corrected = CorrectedScan::new(scan, &config).unwrap();
+    let corrected = corrected.with_lock(std::sync::Arc::new(map)).unwrap();
+    let (all, _) = corrected.count_slab(0..3, 0).unwrap();
+    let (_, everywhere) = line_integrals_cpu(&all);
+    let (rest, known) = corrected.count_slab(0..3, 2).unwrap();
+    assert_eq!((rest.counted, known.samples), (2, 90 * 67));
+    // two slices, of which the second also needs rows that are not there
+    let tap = |first: i32, angle: usize| Taps {
+        weights: std::array::from_fn(|k| [0.02, -0.1, 0.7, 0.45, -0.09, 0.02][(k + angle) % 6]),
+        first,
+        unused: 0,
+    };
+    for moving in [false, true] {
+        let lines = if moving { 90 } else { 1 };
+        let taps = (0..2).flat_map(|slice| (0..lines).map(move |angle| tap(slice - 2, angle)));
+        let placement = Placement {
+            taps: taps.collect(),
+            n_slices: 2,
+            scale: 1.0,
+            spread: 0.0,
+        };
+        assert_eq!(placement.rows(&(0..2), 3), 0..3);
+        let [mut whole, mut second] = [all.clone(), rest.clone()];
+        whole.placement = Some(placement.clone());
+        second.placement = Some(placement);
+        let (reference, touched) = line_integrals_cpu(&whole);
+        assert_eq!((reference.len(), touched), (2 * 90 * 67, everywhere));
+        let Some(gpu) = gpu() else { return };
+        // weights of at most 1.4 in all, and six roundings
+        let tolerance = 1.4 * whole.tolerance() + 12.0 * f32::EPSILON * 10.0;
+        for angles in [90, 13] {
+            let (found, found_touched) = on_gpu(&gpu, &whole, angles);
+            assert!(worst(&found, &reference) <= tolerance, "{moving} {angles}");
+            assert_eq!(found_touched, touched);
+        }
+        let (found, of_last) = on_gpu(&gpu, &second, 90);
+        assert!(worst(&found, &reference) <= tolerance);
+        assert!(of_last.zingers < touched.zingers && of_last == line_integrals_cpu(&second).1);
+        whole.placement.as_mut().unwrap().taps[lines].first += 1;
+        let seen = worst(&on_gpu(&gpu, &whole, 90).0, &reference);
+        assert!(seen > 10.0 * tolerance, "another row must be seen: {seen}");
+    }
+    // steps of a slab: each row is counted in the first step that reads it
+    let mut slab = all;
+    slab.counted = 1;
+    slab.placement = Some(Placement {
+        taps: (0..3).map(|slice| tap(slice - 4, 0)).collect(),
+        n_slices: 3,
+        scale: 1.0,
+        spread: 0.0,
+    });
+    let steps: Vec<Step> = [0..1, 1..2, 2..3].map(|slices| slab.step(slices)).into();
+    assert_eq!(
+        steps
+            .iter()
+            .map(|s| (s.rows.clone(), s.first_counted))
+            .collect::<Vec<_>>(),
+        [(0..2, 1), (0..3, 2), (0..3, 3)]
+    );
+    assert!(slab.most_rows(1) >= 3);
+}
+
 #[test]
 fn transmission_as_it_is_needs_no_flats() {
     let Some(gpu) = gpu() else { return };
@@ -155,7 +327,7 @@ fn transmission_as_it_is_needs_no_flats() {
     let counts = Array3::from_shape_fn((9, 2, 11), |(a, r, c)| ((a + 3 * r + c) % 4) as f32);
     let corrected = CorrectedScan::new(scan(counts, None, None), &config).unwrap();
     let (reference, counts) = corrected.slab(0..2).unwrap();
-    let (slab, known) = corrected.count_slab(0..2).unwrap();
+    let (slab, known) = corrected.count_slab(0..2, 0).unwrap();
     let (found, touched) = on_gpu(&gpu, &slab, 4);
     assert!(worst(&found, reference.as_slice().unwrap()) <= tolerance(1e-4));
     assert_eq!(

@@ -41,7 +41,7 @@ use crate::progress::Progress;
 use crate::scan::SinogramSource;
 use evidence::Evidence;
 
-pub(super) use treat::Scratch;
+pub(super) use treat::{Scratch, median_width, neighbours, slow_part_of_pixel};
 
 /// Scans looked at, at most, spread over the series: a wrong pixel shows in all of them.
 pub const MOST_SCANS: usize = 5;
@@ -132,6 +132,18 @@ impl PixelMap {
         self.verdicts[[row, col]]
     }
 
+    /// What is done with each pixel of a row.
+    pub(super) fn verdicts(&self, row: usize) -> Vec<Verdict> {
+        self.verdicts.row(row).to_vec()
+    }
+
+    /// The most pixels of a row with that verdict.
+    pub(super) fn most_in_a_row(&self, verdict: Verdict) -> usize {
+        let rows = 0..self.shape().0;
+        let per_row = rows.map(|row| self.columns(row, verdict).count());
+        per_row.max().unwrap_or(0)
+    }
+
     /// Columns of a row with that verdict.
     pub(super) fn columns(&self, row: usize, verdict: Verdict) -> impl Iterator<Item = usize> + '_ {
         let row = self.verdicts.row(row);
@@ -146,7 +158,7 @@ impl PixelMap {
         min_transmission: f32,
         scratch: &mut Scratch,
     ) {
-        let verdicts = self.verdicts.row(row).to_vec();
+        let verdicts = self.verdicts(row);
         let runs = self.runs(row);
         if !runs.is_empty() {
             treat::level(sinogram, &verdicts, &runs, min_transmission, scratch);
@@ -165,6 +177,11 @@ impl PixelMap {
             }
         }
         runs
+    }
+
+    /// Whether there are broad stripes.
+    pub(super) fn has_broad(&self) -> bool {
+        self.broad.iter().any(|&broad| broad)
     }
 
     /// Pixels of broad stripes in a row.

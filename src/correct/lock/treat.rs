@@ -35,23 +35,11 @@ pub(super) fn treat(
 ) {
     let n_cols = verdicts.len();
     let n_angles = sinogram.len().checked_div(n_cols).unwrap_or(0);
-    let good = |&c: &usize| verdicts[c] == Verdict::Good;
     let mut exponents: Vec<(usize, Vec<f32>)> = Vec::new();
     for col in (0..n_cols).filter(|&col| verdicts[col] == Verdict::Corrected) {
-        let mut left = (col.saturating_sub(REACH)..col).rev().filter(good);
-        let mut right = (col + 1..(col + 1 + REACH).min(n_cols)).filter(good);
-        let away = |c: usize| c as f32 - col as f32;
-        let (columns, weights) = match (left.next(), left.next(), right.next(), right.next()) {
-            (Some(l1), Some(l2), Some(r1), Some(r2)) => (
-                [l2, l1, r1, r2],
-                lagrange([away(l2), away(l1), away(r1), away(r2)]),
-            ),
-            (Some(l1), _, Some(r1), _) => {
-                let [a, b] = lagrange([away(l1), away(r1)]);
-                ([l1, l1, r1, r1], [0.0, a, b, 0.0])
-            }
-            // the search flags no pixel without good neighbours
-            _ => continue,
+        // the search flags no pixel without good neighbours
+        let Some((columns, weights)) = neighbours(verdicts, col) else {
+            continue;
         };
         let Scratch {
             deviation,
@@ -123,6 +111,43 @@ pub(super) fn level(
             }
         }
     }
+}
+
+/// The two nearest good columns on either side of `col` and the weights of the cubic through them, or one on either side and
+/// those of a straight line, each standing twice; `None` where a side has none.
+pub(in crate::correct) fn neighbours(
+    verdicts: &[Verdict],
+    col: usize,
+) -> Option<([usize; 4], [f32; 4])> {
+    let good = |&c: &usize| verdicts[c] == Verdict::Good;
+    let mut left = (col.saturating_sub(REACH)..col).rev().filter(good);
+    let mut right = (col + 1..(col + 1 + REACH).min(verdicts.len())).filter(good);
+    let away = |c: usize| c as f32 - col as f32;
+    match (left.next(), left.next(), right.next(), right.next()) {
+        (Some(l1), Some(l2), Some(r1), Some(r2)) => Some((
+            [l2, l1, r1, r2],
+            lagrange([away(l2), away(l1), away(r1), away(r2)]),
+        )),
+        (Some(l1), _, Some(r1), _) => {
+            let [a, b] = lagrange([away(l1), away(r1)]);
+            Some(([l1, l1, r1, r1], [0.0, a, b, 0.0]))
+        }
+        _ => None,
+    }
+}
+
+/// Samples of the running median of a pixel over `n_angles`, an odd number.
+pub(in crate::correct) fn median_width(n_angles: usize) -> usize {
+    (n_angles / SHARE) | 1
+}
+
+/// The slow part of the deviation of a pixel: over an eighth of the samples.
+pub(in crate::correct) fn slow_part_of_pixel(
+    deviation: &mut [f32],
+    slow: &mut Vec<f32>,
+    window: &mut Vec<f32>,
+) {
+    slow_part(deviation, SHARE, slow, window);
 }
 
 /// Straight line plus running median of the rest, over the `share`-th part of the samples.

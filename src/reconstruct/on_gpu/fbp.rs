@@ -8,7 +8,7 @@ use bytemuck::Zeroable;
 use super::{Cut, Runner};
 use crate::config::GpuKernel;
 use crate::error::Result;
-use crate::gpu::{Batch, Gpu, Texture};
+use crate::gpu::{AdapterKind, Batch, Gpu, Texture};
 use crate::reconstruct::backproject::{
     Backproject, BackprojectParams, MAX_RAYS, RayConstants, TILE, ray_constants, spans,
 };
@@ -36,11 +36,23 @@ pub(super) struct FbpBack {
     paced: bool,
 }
 
+/// What `auto` stands for on a GPU of this kind with so many packs at once: plain and wide give the same bits.
+///
+/// On the software driver wide is faster by up to 10 % where packs come in pairs (benches/RESULTS.md); an odd one it sums twice.
+/// On a GPU both are counted to be limited alike by the first-level cache, and plain keeps more invocations under way.
+pub(super) fn chosen(variant: GpuKernel, kind: AdapterKind, packs: usize) -> GpuKernel {
+    match (variant, kind) {
+        (GpuKernel::Auto, AdapterKind::Software) if packs.is_multiple_of(2) => GpuKernel::Wide,
+        (GpuKernel::Auto, _) => GpuKernel::Plain,
+        (variant, _) => variant,
+    }
+}
+
 /// Whether the variant reads half precision.
 pub(super) fn is_half(variant: GpuKernel) -> bool {
     match variant {
         GpuKernel::Half | GpuKernel::TextureHalf => true,
-        GpuKernel::Plain | GpuKernel::Wide | GpuKernel::Texture => false,
+        GpuKernel::Auto | GpuKernel::Plain | GpuKernel::Wide | GpuKernel::Texture => false,
     }
 }
 
@@ -87,7 +99,7 @@ impl FbpBack {
                     let size = [cut.packs, angles, plan.row_stride()];
                     Some(gpu.texture("filtered", size, is_half(variant))?)
                 }
-                GpuKernel::Plain | GpuKernel::Wide | GpuKernel::Half => None,
+                GpuKernel::Auto | GpuKernel::Plain | GpuKernel::Wide | GpuKernel::Half => None,
             },
             lift: lift(job, variant),
             plan: plan.clone(),

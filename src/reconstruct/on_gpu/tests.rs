@@ -1,3 +1,5 @@
+mod speed;
+
 use super::cut::BLOCK_BYTES;
 use super::*;
 use crate::config::GpuKernel;
@@ -479,6 +481,73 @@ fn small_limits_cut_the_work_and_leave_the_bits_and_too_small_ones_are_named() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn where_memory_runs_out_the_work_is_cut_smaller_and_leaves_the_bits() {
+    let (Some(gpu), Some(starved)) = (gpu(), Gpu::limited(|_| {})) else {
+        return;
+    };
+    let case = Case::new(77, 90, 21);
+    for method in [ReconstructMethod::Fbp, ReconstructMethod::Fourier] {
+        let mut job = case.job();
+        job.config.method = method;
+        let mut out = [volume(&case), volume(&case)];
+        let run = |engine: &mut GpuEngine, out: &mut Array3<f32>| {
+            engine.slab(sinograms(&case).view(), &case.axes(), out.view_mut())
+        };
+        let mut whole = GpuEngine::new(Arc::clone(&gpu), &job).unwrap();
+        run(&mut whole, &mut out[0]).unwrap();
+        starved.starve(3);
+        let mut small = GpuEngine::new(Arc::clone(&starved), &job).unwrap();
+        assert!(small.cut.packs < whole.cut.packs, "{:?}", small.cut);
+        run(&mut small, &mut out[1]).unwrap();
+        assert!(out[0] == out[1], "{method:?}");
+        starved.starve(u32::MAX);
+        let Err(error) = GpuEngine::new(Arc::clone(&starved), &job) else {
+            panic!("there was no memory")
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("memory of") && text.contains("--device cpu"),
+            "{text}"
+        );
+        // corrections that find none are refused, and the engine can still be used with line integrals
+        let counts = crate::reconstruct::self_test::throughput::counts(77, 90, 21);
+        let error = small.prepare(&counts).unwrap_err().to_string();
+        assert!(error.contains("memory of"), "{error}");
+        starved.starve(0);
+        run(&mut small, &mut out[1]).unwrap();
+        assert!(out[0] == out[1], "{method:?}");
+    }
+}
+
+#[test]
+fn missing_features_and_too_few_workgroups_are_named() {
+    let Some(few) = Gpu::limited(|limits| limits.max_compute_workgroups_per_dimension = 2) else {
+        return;
+    };
+    let case = Case::new(100, 9, 2);
+    let mut job = case.job();
+    let mut out = volume(&case);
+    let mut engine = GpuEngine::new(Arc::clone(&few), &job).unwrap();
+    let error = engine
+        .slab(sinograms(&case).view(), &case.axes(), out.view_mut())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("max_compute_workgroups_per_dimension") && error.contains("--device cpu"),
+        "{error}"
+    );
+    job.config.gpu_kernel = GpuKernel::Texture;
+    let Err(error) = GpuEngine::new(few, &job) else {
+        panic!("no float32-filterable")
+    };
+    let text = error.to_string();
+    assert!(
+        text.contains("float32-filterable") && text.contains("gpu_kernel=plain"),
+        "{text}"
+    );
 }
 
 #[test]

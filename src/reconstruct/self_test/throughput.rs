@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::Case;
 use crate::config::{GpuKernel, ReconstructMethod};
-use crate::correct::line_integrals::CountSlab;
+use crate::correct::Guard;
+use crate::correct::line_integrals::{CountSlab, LockedPixel, ZingerRule};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::reconstruct::on_gpu::GpuEngine;
@@ -239,8 +240,20 @@ impl std::fmt::Display for Whole {
     }
 }
 
-/// Counts of a uniform beam with some structure, `rows` detector rows.
+/// Counts of a uniform beam with some structure, `rows` detector rows, corrected as by default: guarded zingers, and one column in
+/// a hundred (or the middle one) locked.
 pub(crate) fn counts(n: usize, n_angles: usize, rows: usize) -> CountSlab {
+    let locked = |row: usize| {
+        let columns = (n / 2..n)
+            .step_by(50)
+            .filter(move |&col| col > 1 && col + 2 < n);
+        columns.map(move |col| LockedPixel {
+            at: [row as u32, col as u32, 0, 0],
+            columns: [col - 2, col - 1, col + 1, col + 2].map(|col| col as u32),
+            weights: [-1.0 / 6.0, 2.0 / 3.0, 2.0 / 3.0, -1.0 / 6.0],
+        })
+    };
+    let locked: Vec<LockedPixel> = (0..rows).flat_map(locked).collect();
     CountSlab {
         counts: Array3::from_shape_fn((n_angles, rows, n), |(angle, row, col)| {
             (9_000 + (row * 31 + angle * 17 + col * 7) % 101 * 50) as u16
@@ -252,8 +265,16 @@ pub(crate) fn counts(n: usize, n_angles: usize, rows: usize) -> CountSlab {
             .collect(),
         in_time: vec![[0; 4]; n_angles],
         n_groups: 1,
-        zinger: (n > 2 && n_angles > 2).then_some((0.5, 2)),
+        zinger: (n > 2 && n_angles > 2).then_some(ZingerRule {
+            threshold: 0.5,
+            size: 2,
+            guard: Some(Guard { reach: 3 }),
+        }),
+        cubic: true,
+        most_locked: locked.len().checked_div(rows).unwrap_or(0),
+        locked,
         min_transmission: 1e-4,
+        ..CountSlab::default()
     }
 }
 

@@ -1,0 +1,247 @@
+//! Twins of the kernels: plain loops in the order of operations of `line_integrals.wgsl`, for all angles of a slab at once.
+
+use super::{CountSlab, LOST, LineIntegralParams, LockedPixel, Placement, Touched};
+use crate::correct::Guard;
+use crate::correct::bad_pixels::{WIDEST_CUBIC, lagrange};
+use crate::correct::lock;
+
+/// Line integrals `[slice, angle, col]` of all counts of `slab`, and what was touched.
+///
+/// # Panics
+/// When a field of the slab is shorter than its counts say.
+#[must_use]
+pub fn line_integrals_cpu(slab: &CountSlab) -> (Vec<f32>, Touched) {
+    let (n_angles, n_rows, _) = slab.counts.dim();
+    let twin = Twin {
+        params: slab.params(0..n_angles, &slab.step(0..slab.n_slices())),
+        transmission: divide(slab),
+    };
+    let (locked, places) = slab.locked_of(&(0..n_rows));
+    let slow: Vec<Vec<f32>> = locked
+        .iter()
+        .map(|pixel| {
+            let mut deviation: Vec<f32> = (0..n_angles).map(|a| twin.deviate(pixel, a)).collect();
+            let (mut slow, mut window) = (Vec::new(), Vec::new());
+            lock::slow_part_of_pixel(&mut deviation, &mut slow, &mut window);
+            slow
+        })
+        .collect();
+    let (line_integrals, touched) = twin.take_log(&places, &slow);
+    match &slab.placement {
+        None => (line_integrals, touched),
+        Some(placement) => (place_rows(slab, placement, &line_integrals), touched),
+    }
+}
+
+/// Lines of slices `[slice, angle, col]` from those of detector rows `[row, angle, col]`.
+fn place_rows(slab: &CountSlab, placement: &Placement, rows: &[f32]) -> Vec<f32> {
+    let (n_angles, n_rows, n_cols) = slab.counts.dim();
+    let mut line_integrals = vec![f32::NAN; placement.n_slices * n_angles * n_cols];
+    for slice in 0..placement.n_slices {
+        for angle in 0..n_angles {
+            let line = if placement.is_moving() { angle } else { 0 };
+            let taps = placement.of_slice(slice)[line];
+            for col in 0..n_cols {
+                let mut sum = 0.0;
+                for (tap, weight) in taps.weights.iter().enumerate() {
+                    let row = (taps.first + tap as i32).clamp(0, n_rows as i32 - 1) as usize;
+                    sum += weight * rows[(row * n_angles + angle) * n_cols + col];
+                }
+                line_integrals[(slice * n_angles + angle) * n_cols + col] = sum;
+            }
+        }
+    }
+    line_integrals
+}
+
+/// Transmission `[row, angle, col]` without holes.
+fn divide(slab: &CountSlab) -> Vec<f32> {
+    let (n_angles, n_rows, n_cols) = slab.counts.dim();
+    let divided = |row: usize, angle: usize, col: usize| -> f32 {
+        let count = f32::from(slab.counts[[angle, row, col]]);
+        if slab.n_groups == 0 {
+            return count;
+        }
+        let (pixel, group) = (row * n_cols + col, n_rows * n_cols);
+        let time = slab.in_time[angle];
+        let mut open = slab.open_beams[time[0] as usize * group + pixel];
+        let weight = f32::from_bits(time[2]);
+        if weight != 0.0 {
+            open += weight * (slab.open_beams[time[1] as usize * group + pixel] - open);
+        }
+        (count - slab.dark[pixel]) / open
+    };
+    let is_good =
+        |row: usize, col: usize| slab.good[row * n_cols + col] as usize == (col | (col << 16));
+    let takes_cubic = |row: usize, left: usize, right: usize| {
+        slab.cubic
+            && (right - left) as f32 <= WIDEST_CUBIC + 1.0
+            && left > 0
+            && right + 1 < n_cols
+            && is_good(row, left - 1)
+            && is_good(row, right + 1)
+    };
+    let mut transmission = vec![f32::NAN; n_rows * n_angles * n_cols];
+    for row in 0..n_rows {
+        for angle in 0..n_angles {
+            for col in 0..n_cols {
+                let columns = slab.good[row * n_cols + col];
+                let mut value = 1.0;
+                if columns != LOST {
+                    let (left, right) = ((columns & 0xffff) as usize, (columns >> 16) as usize);
+                    value = divided(row, angle, left);
+                    if left != right {
+                        let last = divided(row, angle, right);
+                        let (gap, here) = ((right - left) as f32, (col - left) as f32);
+                        if takes_cubic(row, left, right) {
+                            let w = lagrange([-1.0 - here, -here, gap - here, gap + 1.0 - here]);
+                            value = w[0] * divided(row, angle, left - 1)
+                                + w[1] * value
+                                + w[2] * last
+                                + w[3] * divided(row, angle, right + 1);
+                        } else {
+                            value += (last - value) * (here / gap);
+                        }
+                    }
+                }
+                transmission[(row * n_angles + angle) * n_cols + col] = value;
+            }
+        }
+    }
+    transmission
+}
+
+struct Twin {
+    params: LineIntegralParams,
+    /// `[row, angle, col]`
+    transmission: Vec<f32>,
+}
+
+impl Twin {
+    fn n_angles(&self) -> usize {
+        self.params.n_angles as usize
+    }
+
+    fn n_cols(&self) -> usize {
+        self.params.n_cols as usize
+    }
+
+    fn at(&self, row: usize, angle: usize, col: usize) -> f32 {
+        self.transmission[(row * self.n_angles() + angle) * self.n_cols() + col]
+    }
+
+    fn neighbours(&self, index: usize, len: usize) -> (usize, usize) {
+        let size = self.params.zinger_size as usize;
+        let before = if index >= size { index - size } else { index };
+        let after = if index + size < len {
+            index + size
+        } else {
+            index
+        };
+        (
+            if index >= size { before } else { after },
+            if index + size < len { after } else { before },
+        )
+    }
+
+    fn neighbour_mean(&self, row: usize, angle: usize, col: usize) -> f32 {
+        let (up, down) = self.neighbours(angle, self.n_angles());
+        let (left, right) = self.neighbours(col, self.n_cols());
+        let at = |angle: usize, col: usize| self.at(row, angle, col);
+        let sides = (at(up, left) + at(up, right)) + (at(down, left) + at(down, right));
+        (sides + (at(angle, left) + at(angle, right)) + (at(up, col) + at(down, col))) * 0.125
+    }
+
+    fn brightest_beside(&self, row: usize, angle: usize, col: usize) -> f32 {
+        let mut brightest = f32::MIN;
+        for a in angle.saturating_sub(2)..(angle + 3).min(self.n_angles()) {
+            if a == angle {
+                continue;
+            }
+            let reach = (self.params.guard_reach as usize - 1) * a.abs_diff(angle) + 1;
+            for c in col.saturating_sub(reach)..(col + reach + 1).min(self.n_cols()) {
+                brightest = brightest.max(self.at(row, a, c));
+            }
+        }
+        brightest
+    }
+
+    fn noise_around(&self, row: usize, angle: usize, col: usize) -> Option<f32> {
+        let first = angle.saturating_sub(Guard::AROUND).max(1);
+        let end = (angle + Guard::AROUND + 1).min(self.n_angles() - 1);
+        let at = |a: usize| self.at(row, a, col);
+        let mut sizes: Vec<f32> = (first..end)
+            .filter(|a| a.abs_diff(angle) > 1)
+            .map(|a| (at(a) - 0.5 * (at(a - 1) + at(a + 1))).abs())
+            .collect();
+        sizes.sort_by(f32::total_cmp);
+        let median = sizes.get(sizes.len() / 2)?;
+        Some(1.4826 * median / 1.5f32.sqrt())
+    }
+
+    /// The sample, and whether it stands in the place of a zinger.
+    fn cleaned(&self, row: usize, angle: usize, col: usize) -> (f32, bool) {
+        let value = self.at(row, angle, col);
+        if self.params.zinger_size == 0 {
+            return (value, false);
+        }
+        let mean = self.neighbour_mean(row, angle, col);
+        let limit = self.params.zinger_limit;
+        if !(mean > 0.0 && value > mean * limit) {
+            return (value, false);
+        }
+        if self.params.guard_reach == 0 {
+            return (mean, true);
+        }
+        let brightest = self.brightest_beside(row, angle, col);
+        let noise = self.noise_around(row, angle, col);
+        let is_noise = noise.is_some_and(|noise| value - brightest <= Guard::SIGMA * noise);
+        if value <= limit * brightest || is_noise {
+            return (value, false);
+        }
+        if angle == 0 || angle + 1 == self.n_angles() {
+            return (mean, true);
+        }
+        let beside = self.at(row, angle - 1, col) + self.at(row, angle + 1, col);
+        (0.5 * beside, true)
+    }
+
+    fn deviate(&self, pixel: &LockedPixel, angle: usize) -> f32 {
+        let row = pixel.at[0] as usize;
+        let integral = |col: u32| {
+            let value = self.cleaned(row, angle, col as usize).0;
+            -value.max(self.params.min_transmission).ln()
+        };
+        let mut around = 0.0;
+        for (&col, weight) in pixel.columns.iter().zip(pixel.weights) {
+            around += weight * integral(col);
+        }
+        integral(pixel.at[1]) - around
+    }
+
+    /// `places` `[row, col]`, 1 + place in `slow`, which is `[pixel][angle]`; 0 elsewhere.
+    fn take_log(&self, places: &[u32], slow: &[Vec<f32>]) -> (Vec<f32>, Touched) {
+        let mut touched = Touched::default();
+        let mut line_integrals = vec![f32::NAN; self.transmission.len()];
+        for row in 0..self.params.n_rows as usize {
+            for angle in 0..self.n_angles() {
+                for col in 0..self.n_cols() {
+                    let (mut value, zinger) = self.cleaned(row, angle, col);
+                    let counts_here = row >= self.params.first_counted as usize;
+                    touched.zingers += u64::from(zinger && counts_here);
+                    let pixel = places[row * self.n_cols() + col] as usize;
+                    if pixel > 0 {
+                        value *= slow[pixel - 1][angle].exp();
+                    }
+                    if value.is_nan() || value < self.params.min_transmission {
+                        value = self.params.min_transmission;
+                        touched.clipped += u64::from(counts_here);
+                    }
+                    line_integrals[(row * self.n_angles() + angle) * self.n_cols() + col] =
+                        -value.ln();
+                }
+            }
+        }
+        (line_integrals, touched)
+    }
+}
