@@ -12,11 +12,11 @@ mod cut;
 mod fbp;
 mod fourier;
 pub mod several;
+mod submit;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytemuck::Pod;
 use ndarray::{ArrayView3, ArrayViewMut3, Axis, s};
 use rayon::prelude::*;
 
@@ -28,10 +28,11 @@ use crate::config::ReconstructMethod;
 use crate::correct::Guard;
 use crate::correct::line_integrals::{CountSlab, LineIntegrals, Step, Touched, check_slab};
 use crate::error::{Error, Result};
-use crate::gpu::{Batch, Gpu, Readback, Staging, Ticket, Timer, Timing};
+use crate::gpu::{Gpu, Readback, Timing};
 use cut::{Cut, shares_memory};
 use fbp::{FbpBack, chosen, is_half};
 use fourier::FourierBack;
+use submit::{Runner, Uploads, contiguous};
 
 /// Reconstructs slabs of slices on a GPU; made once per scan.
 pub struct GpuEngine {
@@ -82,69 +83,6 @@ struct Band {
     /// `[slice, y, x]`
     volume: wgpu::Buffer,
     readbacks: [Readback; 2],
-}
-
-/// Submits batches, and keeps the times of their launches where they are wanted.
-struct Runner<'a> {
-    gpu: &'a Gpu,
-    timings: &'a mut Option<Vec<Timing>>,
-}
-
-impl Runner<'_> {
-    fn run(
-        &mut self,
-        label: &str,
-        record: impl FnOnce(&mut Batch<'_>) -> Result<()>,
-    ) -> Result<Ticket> {
-        let timer = self.timings.is_some().then(|| Timer::new(self.gpu));
-        let mut batch = match &timer {
-            Some(timer) => self.gpu.batch(label).timed(timer),
-            None => self.gpu.batch(label),
-        };
-        record(&mut batch)?;
-        let ticket = batch.submit();
-        if let (Some(timer), Some(all)) = (&timer, self.timings.as_mut()) {
-            all.extend(timer.read(self.gpu)?);
-        }
-        Ok(ticket)
-    }
-}
-
-/// The way up: two staging buffers in turn.
-struct Uploads {
-    staging: [Staging; 2],
-    /// Which staging buffer is next.
-    sent: usize,
-}
-
-impl Uploads {
-    fn new(gpu: &Gpu, bytes: u64) -> Result<Uploads> {
-        Ok(Uploads {
-            staging: [
-                gpu.staging("staging 0", bytes)?,
-                gpu.staging("staging 1", bytes)?,
-            ],
-            sent: 0,
-        })
-    }
-
-    /// Copies `parts`, one after another, to the begin of `target`.
-    fn send<T: Pod + Sync>(
-        &mut self,
-        runner: &mut Runner<'_>,
-        parts: &[&[T]],
-        target: &wgpu::Buffer,
-    ) -> Result<()> {
-        let staging = &mut self.staging[self.sent % 2];
-        self.sent += 1;
-        let bytes = staging.fill(runner.gpu, parts)?;
-        let ticket = runner.run("upload", |batch| {
-            batch.upload(staging, target, bytes);
-            Ok(())
-        })?;
-        staging.lend(ticket);
-        Ok(())
-    }
 }
 
 /// Everything that takes memory on the GPU and depends on the cut.
@@ -676,16 +614,6 @@ impl GpuEngine {
             .map(std::mem::take)
             .unwrap_or_default()
     }
-}
-
-/// Slices of `view` that are contiguous along axis 0.
-fn contiguous<'a, T>(view: &'a ArrayView3<'_, T>) -> Vec<&'a [T]> {
-    (0..view.len_of(Axis(0)))
-        .map(|index| {
-            let part = view.index_axis(Axis(0), index);
-            part.to_slice().expect("checked by the caller")
-        })
-        .collect()
 }
 
 fn not_prepared() -> Error {
