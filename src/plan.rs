@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use crate::center::AxisFit;
 use crate::config::{
-    Acquisition, Config, ReconstructConfig, ReconstructMethod, ScanConfig, VolumeFormat,
+    Acquisition, AlignMethod, Config, ReconstructConfig, ReconstructMethod, ScanConfig,
+    VolumeFormat,
 };
 use crate::correct::lock;
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ use crate::io::volume;
 use crate::pipeline::geometry::ScanGeometry;
 use crate::pipeline::reconstruct_scan::{Motion, ScanJob};
 use crate::pipeline::sample_radius;
+use crate::pipeline::tilt;
 use crate::reconstruct::Reconstructor;
 use crate::reconstruct::acquisition::{Field, is_full_turn};
 use crate::reconstruct::geometry::Grid;
@@ -347,6 +349,17 @@ struct SlabOf<'a> {
 }
 
 impl SlabOf<'_> {
+    /// Tilt for which memory is kept \[degrees\].
+    fn largest_tilt_deg(&self) -> f64 {
+        let align = &self.config.align;
+        match (align.rotation, align.method) {
+            _ if !self.moved => 0.0,
+            (Some([rx, ry, _]), _) => rx.hypot(ry),
+            (None, AlignMethod::Rigid) if align.shift.is_none() => align.max_tilt_deg,
+            _ => 0.0,
+        }
+    }
+
     /// The slab, and why counts are not corrected where slices are made.
     fn slab(&self, n_slices: usize, cap: u64, what: &str) -> Result<(Slab, Option<String>)> {
         let config = &self.config.reconstruct;
@@ -365,10 +378,19 @@ impl SlabOf<'_> {
             moved: self.moved || heights.is_interpolated(),
             halo: 2 * HALO_ROWS + (below - above).ceil() as usize,
         };
-        let need = reconstruct_need(shape, &grid, n_slices, self.config.run.format, reading);
+        let mut need = reconstruct_need(shape, &grid, n_slices, self.config.run.format, reading);
+        let tilt = self.largest_tilt_deg();
+        if tilt > 0.0 {
+            // whole rows are reconstructed first, and held for as long as a slice needs them
+            let voxels = (grid.n_x * grid.n_y) as u64;
+            let held = tilt::halo_slices(tilt, grid.n_x.max(grid.n_y)) as u64;
+            need.fixed += 4 * voxels * held + 4 * voxels;
+            need.per_slice += 8 * voxels;
+        }
         let job = ScanJob {
             geometry: &geometry,
             slices: 0..n_slices,
+            middle_slice: 0.0,
             slab: 1,
             grid,
             motion: *self.motion,

@@ -175,8 +175,10 @@ pub struct AlignmentRecord {
     pub residual_after: f64,
     /// Shift found at each of several heights: `[z, dx, dy, dz]`, relative to `shift_voxel`.
     pub per_height: Vec<[f64; 4]>,
-    /// Root mean square of what is left in each octant around the middle, over that of the whole: `[x < 0, x >= 0]` fastest, then y,
-    /// then z. Far from 1 in one of them: a rotation, a deformation, or change on one side.
+    /// One standard deviation of each of these shifts \[voxel\]; the number of slices where a height does not fix one.
+    pub per_height_err: Vec<[f64; 3]>,
+    /// Root mean square of what is left in each octant around the middle, over that left at the same heights: `[x < 0, x >= 0]`
+    /// fastest, then y, then z. Far from 1 in one of them: a rotation, a deformation, or change on one side.
     pub per_octant: Vec<f64>,
     /// Closure over three scans: the shift \[voxel\] that is found between this scan and another one of the same reference, both on the
     /// grid of the reference. 0 where the three alignments agree.
@@ -211,6 +213,8 @@ pub struct DifferenceRecord {
     pub noise: f64,
     /// Residue of unchanged edges, as a shift \[voxel\]: misalignment, and structure finer than the pixels. The threshold takes it in.
     pub edge_residue_voxel: f64,
+    /// The same of faces across the axis.
+    pub edge_residue_z_voxel: f64,
     /// Median noise of the unchanged voxels over the noise that even and odd projections say, where those were compared: what
     /// is beyond 1 are rings, misalignment, drift.
     pub noise_excess: Option<f64>,
@@ -236,6 +240,10 @@ pub struct DifferenceRecord {
     pub increase_sum_err: f64,
     /// Uncertainty of the sums.
     pub decrease_sum_err: f64,
+    /// Of the sums, what nowhere exceeds twice the threshold: change, rings or streaks. The uncertainty holds it.
+    pub increase_doubtful_sum: f64,
+    /// The same of the decrease.
+    pub decrease_doubtful_sum: f64,
     /// Sum of the change over all measured voxels, thresholded or not.
     pub total_sum: f64,
     /// Its uncertainty.

@@ -192,6 +192,7 @@ fn slices(device: &Device, motion: Motion, axis: f64) -> (Array3<f32>, Correctio
     let job = ScanJob {
         geometry: &geometry,
         slices: 1..11,
+        middle_slice: 0.0,
         slab: 4,
         grid: Grid::square(96),
         motion,

@@ -3,6 +3,8 @@
 //! The correlation coefficient of the aligned volumes stands against two rivals: what such volumes reach by chance,
 //! measured as the root mean square over all other shifts (whatever the search was), and the best other position
 //! within the search, which is high for repeating structure. The third part is the uncertainty of the shift itself.
+//! Layers and what goes through all heights are left out of the first two: the stack of a cell and its tube agree with those of any
+//! other cell of its kind, wherever it stands, and would be taken for what volumes have in common by chance.
 
 use super::correlation::{CorrelationMap, Correlator, Texture, shifts};
 use super::motion::RigidMotion;
@@ -37,6 +39,7 @@ pub(crate) fn judge(
     search: [i32; 3],
     errors: [f64; 3],
 ) -> Confidence {
+    let texture = &texture.without_layers();
     let shape = texture.frame.shape;
     let reach = [shape[2] / 2, shape[1] / 2, shape[0] / 2];
     let engine = Correlator::new(shape, reach);

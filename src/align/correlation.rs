@@ -24,7 +24,13 @@ const CLIP: f64 = 4.0;
 /// Residuals beyond this multiple of the typical one are change.
 const CHANGED: f64 = 3.5;
 
+/// Share of the power that must be left without layers.
+const LEAST_TEXTURE: f64 = 0.02;
+/// Slices from which on what goes through all of them is taken out.
+const LEAST_SLICES: usize = 16;
+
 /// Both volumes of a level without their wide structure, with masks.
+#[derive(Clone)]
 pub(crate) struct Texture {
     pub(crate) frame: Frame,
     /// `[z, y, x]`, 0 outside the mask.
@@ -47,6 +53,36 @@ impl Texture {
             target: high_passed(&level.target, &target_mask),
             reference_mask,
             frame,
+        }
+    }
+
+    /// The same without the mean of every slice and of every column along z: layers and the tube, which any two samples of a
+    /// kind share.
+    ///
+    /// Where next to nothing is left they are all there is, and they stay.
+    pub(crate) fn without_layers(&self) -> Texture {
+        let still = RigidMotion::default();
+        let target_mask = mask(&self.frame, Side::Target, &still);
+        let own = |volume: &Array3<f32>, mask: &Array3<f32>| {
+            let mut out = volume * mask;
+            take_out_means(&mut out, mask, 0);
+            // the mean over a few slices is the texture itself
+            if self.frame.shape[0] >= LEAST_SLICES {
+                take_out_means(&mut out, mask, 1);
+            }
+            out
+        };
+        let reference = own(&self.reference, &self.reference_mask);
+        let target = own(&self.target, &target_mask);
+        let power =
+            |volume: &Array3<f32>| volume.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
+        if power(&reference) < LEAST_TEXTURE * power(&self.reference) {
+            return self.clone();
+        }
+        Texture {
+            reference,
+            target,
+            ..self.clone()
         }
     }
 
@@ -133,6 +169,23 @@ impl Texture {
         } else {
             0.0
         }
+    }
+}
+
+/// Subtracts the mean over the mask from every slice (`kind` 0) or from every column along z (1); 0 outside.
+fn take_out_means(volume: &mut Array3<f32>, mask: &Array3<f32>, kind: usize) {
+    if kind == 0 {
+        for (mut slice, mask) in volume.outer_iter_mut().zip(mask.outer_iter()) {
+            let mean = slice.sum() / mask.sum().max(1.0);
+            slice.scaled_add(-mean, &mask);
+        }
+        return;
+    }
+    let sum = volume.sum_axis(Axis(0));
+    let weight = mask.sum_axis(Axis(0)).mapv(|n| n.max(1.0));
+    let mean = sum / weight;
+    for (mut slice, mask) in volume.outer_iter_mut().zip(mask.outer_iter()) {
+        slice -= &(&mean * &mask);
     }
 }
 

@@ -591,22 +591,39 @@ pub(crate) fn rms(
     frame: &Frame,
     motion: &RigidMotion,
 ) -> f64 {
-    root_mean_squares(reference, target, frame, motion)[8]
+    let (weight, power) = squares_of_slices(reference, target, frame, motion)
+        .iter()
+        .fold((0.0, 0.0), |(a, b), s| (a + s[8][0], b + s[8][1]));
+    if weight > 0.0 {
+        (power / weight).sqrt()
+    } else {
+        0.0
+    }
 }
 
-/// The same in each octant around the middle, relative to the whole; 1 in those without voxels.
+/// The same in each octant around the middle, relative to what is left at the same heights; 1 in those without voxels.
+///
+/// Slices differ in what they hold, air or ceramic, and so in their residual: every slice is measured by its own.
 pub(crate) fn octants(
     reference: ArrayView3<'_, f32>,
     target: ArrayView3<'_, f32>,
     frame: &Frame,
     motion: &RigidMotion,
 ) -> Vec<f64> {
-    let all = root_mean_squares(reference, target, frame, motion);
-    all[..8]
-        .iter()
-        .map(|part| {
-            if *part > 0.0 && all[8] > 0.0 {
-                part / all[8]
+    let mut sums = [[0.0; 2]; 8];
+    for slice in squares_of_slices(reference, target, frame, motion) {
+        let [weight, power] = slice[8];
+        if power > 0.0 {
+            for (sum, part) in sums.iter_mut().zip(&slice) {
+                sum[0] += part[0];
+                sum[1] += part[1] * weight / power;
+            }
+        }
+    }
+    sums.iter()
+        .map(|[weight, power]| {
+            if *weight > 0.0 {
+                (power / weight).sqrt()
             } else {
                 1.0
             }
@@ -614,15 +631,15 @@ pub(crate) fn octants(
         .collect()
 }
 
-/// Of the eight octants, and of all voxels.
-fn root_mean_squares(
+/// Of each slice, sums of weights and of weighted squares over the eight octants and over all voxels.
+fn squares_of_slices(
     reference: ArrayView3<'_, f32>,
     target: ArrayView3<'_, f32>,
     frame: &Frame,
     motion: &RigidMotion,
-) -> [f64; 9] {
+) -> Vec<[[f64; 2]; 9]> {
     let target = warped(target, frame, motion);
-    let parts: Vec<[[f64; 2]; 9]> = (0..frame.shape[0])
+    (0..frame.shape[0])
         .into_par_iter()
         .map(|z| {
             let mut sums = [[0.0; 2]; 9];
@@ -638,17 +655,7 @@ fn root_mean_squares(
             });
             sums
         })
-        .collect();
-    [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|k| {
-        let (weight, power) = parts
-            .iter()
-            .fold((0.0, 0.0), |(a, b), s| (a + s[k][0], b + s[k][1]));
-        if weight > 0.0 {
-            (power / weight).sqrt()
-        } else {
-            0.0
-        }
-    })
+        .collect()
 }
 
 #[cfg(test)]

@@ -51,6 +51,14 @@ const LEAST_TILT: f64 = 0.03;
 /// Heights asked on their own, and slices that each needs at least.
 const HEIGHTS: usize = 8;
 const HEIGHT_SLICES: usize = 6;
+/// Share of the gradient of a height that both volumes must have for its shift to count.
+const LEAST_SIGNAL: f64 = 0.3;
+/// Error of a shift that a height does not fix \[pilot voxel\].
+const UNKNOWN: f64 = 1e3;
+/// Heights disagree where their shifts scatter by this much \[pilot voxel\], each weighted by what it knows ...
+const LEAST_SCATTER: f64 = 0.1;
+/// ... and by so many of their standard deviations.
+const SIGNIFICANT: f64 = 4.0;
 /// Steps of refinement at each height.
 const HEIGHT_STEPS: usize = 8;
 
@@ -347,8 +355,22 @@ fn heights(finest: &Level, refined: &Refined) -> Vec<(f64, [f64; 3], [f64; 3])> 
             let step = [0, 1, 2].map(|a| own.motion.shift[a] - refined.motion.shift[a]);
             let errors = [own.errors[0], own.errors[1], own.errors[2]];
             // nearly empty slices, or such that changed altogether, say nothing about the motion
-            let says = own.kept > 0.5 && own.reliability[..2].iter().all(|&r| r > 0.3);
-            (says && errors.iter().all(|&e| e < 1.0)).then_some((middle, step, errors))
+            let says = own.kept > 0.5 && own.reliability[..2].iter().all(|&r| r > LEAST_SIGNAL);
+            if !says || errors.iter().any(|&e| e >= 1.0) {
+                return None;
+            }
+            // a layer of one material fixes x and y by its rim, and nothing along z
+            let along_z = free.z && own.reliability[2] > LEAST_SIGNAL;
+            let errors = errors.map(|error| error.hypot(FLOOR));
+            Some(if along_z {
+                (middle, step, errors)
+            } else {
+                (
+                    middle,
+                    [step[0], step[1], 0.0],
+                    [errors[0], errors[1], UNKNOWN],
+                )
+            })
         })
         .collect()
 }
@@ -397,6 +419,11 @@ fn fill(record: &mut AlignmentRecord, found: &Found, pair: &PilotPair, config: &
             ]
         })
         .collect();
+    record.per_height_err = found
+        .heights
+        .iter()
+        .map(|(_, _, errors)| errors.map(|error| error.min(sides[2]) * binning))
+        .collect();
     record.warnings = warnings(found, sides, config, binning);
 }
 
@@ -431,12 +458,6 @@ fn warnings(found: &Found, sides: [f64; 3], config: &AlignConfig, binning: f64) 
         out.push(format!(
             "alignment: low confidence {:.2} (correlation {:.2}, by chance {:.2}, next best position {:.2}); check the checkerboard or give align.shift",
             c.value, c.coefficient, c.chance, c.rival
-        ));
-    }
-    if found.motion.tilts() {
-        let [rx, ry] = found.motion.tilt.map(f64::to_degrees);
-        out.push(format!(
-            "alignment: the sample is tilted by {rx:.3} degrees about x and {ry:.3} about y against the reference; the tilt is measured, not applied"
         ));
     }
     if let Some(angle) = found.tilt_beyond {
@@ -478,19 +499,38 @@ fn warnings(found: &Found, sides: [f64; 3], config: &AlignConfig, binning: f64) 
     out
 }
 
-/// Heights that disagree beyond their errors and beyond a quarter of a pilot voxel: a lean or a deformation.
+/// Heights that disagree: a lean or a deformation.
+///
+/// Every height counts by what it knows of the shift, 1 / error^2, so that one with little structure does not speak for the sample.
 fn height_warning(found: &Found, binning: f64) -> Option<String> {
-    let worst = found
-        .heights
-        .iter()
-        .flat_map(|(z, step, errors)| (0..3).map(move |a| (*z, a, step[a], errors[a])));
-    let (z, axis, step, _) = worst
-        .filter(|(_, _, step, error)| step.abs() > (5.0 * error).max(0.25))
-        .max_by(|a, b| a.2.abs().total_cmp(&b.2.abs()))?;
+    let scatter = |axis: usize| {
+        let (mut weights, mut squares, mut pulls) = (0.0, 0.0, 0.0);
+        for (_, step, errors) in &found.heights {
+            let weight = errors[axis].powi(-2);
+            weights += weight;
+            squares += weight * step[axis].powi(2);
+            pulls += (step[axis] / errors[axis]).powi(2);
+        }
+        let n = found.heights.len().max(1) as f64;
+        (
+            (squares / f64::max(weights, f64::MIN_POSITIVE)).sqrt(),
+            (pulls / n).sqrt(),
+        )
+    };
+    let (axis, size) = (0..3)
+        .map(|axis| (axis, scatter(axis)))
+        .filter(|(_, (size, pull))| *size > LEAST_SCATTER && *pull > SIGNIFICANT)
+        .map(|(axis, (size, _))| (axis, size))
+        .max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let (z, step, _) = found.heights.iter().max_by(|a, b| {
+        let pull = |h: &(f64, [f64; 3], [f64; 3])| (h.1[axis] / h.2[axis]).abs();
+        pull(a).total_cmp(&pull(b))
+    })?;
     Some(format!(
-        "alignment: heights disagree: near slice {:.0} the shift along {} differs by {:.2} voxels from the rest; the sample leans or deformed between the scans",
-        z * binning,
+        "alignment: heights disagree along {} by {:.2} voxels (root mean square, weighted by what each knows), most clearly near slice {:.0}, by {:.2}; the sample leans or deformed between the scans",
         ["x", "y", "z"][axis],
-        step * binning
+        size * binning,
+        z * binning,
+        step[axis] * binning
     ))
 }

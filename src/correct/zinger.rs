@@ -7,12 +7,15 @@
 //! Where M is not positive the ratio means nothing and the sample is left.
 //!
 //! The rule alone takes bright edges of the sample and, with few photons, noise. So it may be guarded (see [`Guard`]): a
-//! ray hits one frame, while structure is seen again, a little further on, at the angles before and after.
+//! ray hits one frame, while structure is seen again, a little further on, at the angles before and after. A ray that crosses
+//! several pixels leaves less in the outer ones, and beside an edge of the sample that may be below the threshold: once one
+//! of its samples is known, noise alone decides about those beside it.
 
 /// Removes the zingers of `sinogram` `[angle, col]` in place and returns how many samples were replaced.
 ///
 /// `threshold` is a relative excess; `size` is the distance s of the neighbours \[px\].
-/// Every sample is judged by its neighbours' original values. NaN is left.
+/// Every sample is judged by its neighbours' original values. NaN is left. With a guard, what a ray has left in the samples beside
+/// a zinger goes with it ([`Guard`]).
 pub fn remove_zingers(
     sinogram: &mut [f32],
     n_cols: usize,
@@ -57,6 +60,7 @@ pub fn remove_zingers(
                 None => false,
             }
         });
+        guard.spread(sinogram, n_cols, &mut found);
     }
     for &(index, mean) in &found {
         sinogram[index] = mean;
@@ -134,34 +138,67 @@ impl Guard {
         if value <= limit * brightest {
             return None;
         }
-        let beside = [
-            angle.checked_sub(1),
-            Some(angle + 1).filter(|&a| a < n_angles),
-        ];
+        let noise = Self::noise(sinogram, n_cols, index);
+        if noise.is_some_and(|noise| value - brightest <= Guard::SIGMA * noise) {
+            return None;
+        }
+        Some(Self::between(sinogram, n_cols, index).unwrap_or(mean))
+    }
+
+    /// Adds to `found` (index and new value, by ascending index) the samples beside them in the same line that stand out of the
+    /// noise between the angles before and after, and those beside these.
+    fn spread(self, sinogram: &[f32], n_cols: usize, found: &mut Vec<(usize, f32)>) {
+        let mut known: std::collections::BTreeMap<usize, f32> = found.iter().copied().collect();
+        let mut open: Vec<usize> = known.keys().copied().collect();
+        while let Some(index) = open.pop() {
+            let col = index % n_cols;
+            let left = (col > 0).then(|| index - 1);
+            let right = (col + 1 < n_cols).then(|| index + 1);
+            for beside in [left, right].into_iter().flatten() {
+                let (Some(value), Some(noise)) = (
+                    Self::between(sinogram, n_cols, beside),
+                    Self::noise(sinogram, n_cols, beside),
+                ) else {
+                    continue;
+                };
+                // noise that cannot be told from rounding is none
+                let least = (Guard::SIGMA * noise).max(1e-4 * value.abs());
+                if !known.contains_key(&beside) && sinogram[beside] - value > least {
+                    known.insert(beside, value);
+                    open.push(beside);
+                }
+            }
+        }
+        *found = known.into_iter().collect();
+    }
+
+    /// Mean of the samples before and after; `None` at the first and the last angle.
+    fn between(sinogram: &[f32], n_cols: usize, index: usize) -> Option<f32> {
+        let before = index.checked_sub(n_cols)?;
+        let after = sinogram.get(index + n_cols)?;
+        Some(0.5 * (sinogram[before] + after))
+    }
+
+    /// Noise of a column around a sample, from second differences along the angle that do not hold it.
+    fn noise(sinogram: &[f32], n_cols: usize, index: usize) -> Option<f32> {
+        let n_angles = sinogram.len() / n_cols;
+        let (angle, col) = (index / n_cols, index % n_cols);
         let at = |angle: usize| sinogram[angle * n_cols + col];
         let mut sizes = [0f32; 2 * Guard::AROUND];
         let mut n = 0;
         let first = angle.saturating_sub(Guard::AROUND).max(1);
         let last = (angle + Guard::AROUND).min(n_angles.saturating_sub(2));
-        // differences that hold the sample itself say nothing of the noise
         for a in (first..=last).filter(|a| a.abs_diff(angle) > 1) {
             sizes[n] = (at(a) - 0.5 * (at(a - 1) + at(a + 1))).abs();
             n += 1;
         }
         let sizes = &mut sizes[..n];
-        if !sizes.is_empty() {
-            let middle = n / 2;
-            let median = *sizes.select_nth_unstable_by(middle, f32::total_cmp).1;
-            // of a second difference of this kind the variance is 1 + 2 / 4
-            let noise = 1.4826 * median / 1.5f32.sqrt();
-            if value - brightest <= Guard::SIGMA * noise {
-                return None;
-            }
+        if sizes.is_empty() {
+            return None;
         }
-        Some(match beside {
-            [Some(before), Some(after)] => 0.5 * (at(before) + at(after)),
-            _ => mean,
-        })
+        let median = *sizes.select_nth_unstable_by(n / 2, f32::total_cmp).1;
+        // of a second difference of this kind the variance is 1 + 2 / 4
+        Some(1.4826 * median / 1.5f32.sqrt())
     }
 }
 
@@ -359,6 +396,26 @@ mod tests {
                     assert_eq!(found, clean);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_a_ray_leaves_beside_an_edge_goes_with_it() {
+        let clean = threads(0.002, &[]);
+        let at = |angle: usize, col: usize| angle * clean.1 + col;
+        // column 10 is the first behind the edge, five columns count two angles on: 0.5 is nothing beside 1.0
+        let rays = [(at(60, 14), 0.8), (at(60, 13), 0.1), (at(60, 15), 0.02)];
+        let (mut found, n_cols, angles) = threads(0.002, &rays);
+        let guard = Guard::for_scan(&angles, n_cols);
+        let judged = |ray: &(usize, f32)| {
+            guard
+                .judge(&found, n_cols, ray.0, clean.0[ray.0], 1.08)
+                .is_some()
+        };
+        assert_eq!(rays.map(|ray| judged(&ray)), [true, false, false]);
+        assert_eq!(remove_zingers(&mut found, n_cols, 0.08, 2, Some(guard)), 3);
+        for (found, clean) in found.iter().zip(&clean.0) {
+            assert!((found - clean).abs() < 0.02, "{found} {clean}");
         }
     }
 

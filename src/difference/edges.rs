@@ -3,8 +3,10 @@
 //! Where the reference has an edge, a misalignment by u voxels leaves `u |gradient|` in the difference, and so does structure finer than
 //! the detector resolves, whose image depends on where it falls between the pixels. Neither is noise of the
 //! projections. u is taken from the edges themselves: voxels of the sample are sorted by the gradient of the reference,
-//! the spread of the unchanged ones is taken in every class, and `spread^2 = flat^2 + (u gradient)^2` is fitted. The threshold
-//! then follows `sqrt(sigma^2 + (u gradient)^2)`: an edge must change by more than its residue to count.
+//! the spread of the unchanged ones is taken in every class, and `spread^2 = flat^2 + (u gradient)^2` is fitted: once for edges within
+//! a slice, and once for faces across the axis, where rows were interpolated between and the beam has no second
+//! direction to look from. The threshold then follows `sqrt(sigma^2 + (u gradient)^2)`, the sum of both: an edge must change
+//! by more than its residue to count.
 
 use std::collections::VecDeque;
 
@@ -23,18 +25,37 @@ const LEAST_VOXELS: usize = 300;
 /// Voxels kept per class.
 const KEPT: usize = 40_000;
 
-/// Takes slices of the reference in order and gives the size of its gradient \[per voxel\], one slice later.
+/// What unchanged edges stand off by, as a shift \[voxel\].
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Residue {
+    /// Edges within a slice.
+    pub(super) in_plane: f64,
+    /// Faces across the axis.
+    pub(super) along_z: f64,
+}
+
+impl Residue {
+    /// Whether there is none.
+    pub(super) fn is_none(self) -> bool {
+        self == Residue::default()
+    }
+}
+
+/// Takes slices of the reference in order and gives, one slice later, what its edges leave in the difference: its gradient
+/// \[per voxel\] times the residue.
 pub(super) struct Gradient {
     shape: [usize; 3],
+    residue: Residue,
     /// Up to three slices; the gradient of the middle one can be taken.
     window: VecDeque<Vec<f32>>,
     given: usize,
 }
 
 impl Gradient {
-    pub(super) fn new(shape: [usize; 3]) -> Gradient {
+    pub(super) fn new(shape: [usize; 3], residue: Residue) -> Gradient {
         Gradient {
             shape,
+            residue,
             window: VecDeque::new(),
             given: 0,
         }
@@ -52,6 +73,7 @@ impl Gradient {
             &self.window[n - 2],
             Some(&self.window[n - 1]),
             self.shape[2],
+            self.residue,
         );
         if n == 3 {
             self.window.pop_front();
@@ -68,12 +90,25 @@ impl Gradient {
         self.given += 1;
         let here = self.window.pop_back()?;
         let below = self.window.pop_back();
-        Some(gradient(below.as_deref(), &here, None, self.shape[2]))
+        Some(gradient(
+            below.as_deref(),
+            &here,
+            None,
+            self.shape[2],
+            self.residue,
+        ))
     }
 }
 
-/// Size of the gradient of a slice by central differences, one-sided at the ends; 0 where a neighbour is not finite.
-fn gradient(below: Option<&[f32]>, here: &[f32], above: Option<&[f32]>, width: usize) -> Vec<f32> {
+/// Size of the weighted gradient of a slice by central differences, one-sided at the ends; 0 where a neighbour is not finite.
+fn gradient(
+    below: Option<&[f32]>,
+    here: &[f32],
+    above: Option<&[f32]>,
+    width: usize,
+    residue: Residue,
+) -> Vec<f32> {
+    let (in_plane, z) = (residue.in_plane as f32, residue.along_z as f32);
     let height = here.len() / width;
     let mut out = vec![0f32; here.len()];
     out.par_chunks_mut(width).enumerate().for_each(|(y, row)| {
@@ -95,21 +130,26 @@ fn gradient(below: Option<&[f32]>, here: &[f32], above: Option<&[f32]>, width: u
             );
             let along_y = slope(here[up * width + x], here[down * width + x], down - up);
             let steps = usize::from(below.is_some()) + usize::from(above.is_some());
+            // the voxel itself is left out: its noise is in the difference too
             let along_z = slope(
                 below.map_or(here[at], |slice| slice[at]),
                 above.map_or(here[at], |slice| slice[at]),
                 steps,
             );
-            let size = (along_x * along_x + along_y * along_y + along_z * along_z).sqrt();
+            let size = (in_plane * along_x.hypot(along_y)).hypot(z * along_z);
             *value = if size.is_finite() { size } else { 0.0 };
         }
     });
     out
 }
 
-/// Gathers differences by gradient, and fits u.
+/// One direction of the gradient must be so many times the other for an edge to belong to it.
+const CLEAR: f32 = 2.0;
+
+/// Gathers differences by gradient, and fits both residues.
 pub(super) struct EdgeSample {
-    classes: Vec<Vec<[f32; 2]>>,
+    /// Edges within a slice, and faces across the axis.
+    classes: [Vec<Vec<[f32; 2]>>; 2],
     flat: Vec<[f32; 2]>,
     sigma: f64,
     seen: usize,
@@ -119,28 +159,36 @@ impl EdgeSample {
     /// `sigma`: noise of a voxel.
     pub(super) fn new(sigma: f64) -> EdgeSample {
         EdgeSample {
-            classes: vec![Vec::new(); CLASSES],
+            classes: [vec![Vec::new(); CLASSES], vec![Vec::new(); CLASSES]],
             flat: Vec::new(),
             sigma,
             seen: 0,
         }
     }
 
-    /// Adds a slice of the difference with its gradient; `p` is the relative noise of a voxel `[y, x]`.
+    /// Adds a slice of the difference with its gradient in the plane and along z; `p` is the relative noise of a voxel `[y, x]`.
     pub(super) fn add(
         &mut self,
         slice: &[f32],
-        gradient: &[f32],
+        gradient: [&[f32]; 2],
         width: usize,
         region: &Region,
         p: impl Fn(usize, usize) -> f32,
     ) {
         for (y, x, value) in region.voxels(slice) {
-            let (g, p) = (gradient[y * width + x], p(y, x));
+            let ([in_plane, along_z], p) = (gradient.map(|g| g[y * width + x]), p(y, x));
+            let direction = if in_plane > CLEAR * along_z {
+                Some(0)
+            } else {
+                (along_z > CLEAR * in_plane).then_some(1)
+            };
+            let g = in_plane.max(along_z);
             let pair = [value / p, g / p];
             let ratio = f64::from(g) / self.sigma;
             let class = if ratio >= EDGE {
-                &mut self.classes[((2.0 * (ratio / EDGE).log2()) as usize).min(CLASSES - 1)]
+                let Some(direction) = direction else { continue };
+                &mut self.classes[direction]
+                    [((2.0 * (ratio / EDGE).log2()) as usize).min(CLASSES - 1)]
             } else if ratio <= FLAT {
                 &mut self.flat
             } else {
@@ -162,21 +210,27 @@ impl EdgeSample {
         }
     }
 
-    /// u \[voxel\]; 0 where there are no edges, or nothing is left at them beyond what chance leaves.
+    /// u of both kinds of edges; 0 where there are none, or nothing is left at them beyond what chance leaves. Where there are none
+    /// of one kind, they are taken to be like the other.
     ///
     /// Edges are compared with flat voxels, as change widens the spread of both.
-    pub(super) fn residue(&self) -> f64 {
+    pub(super) fn residue(&self) -> Residue {
+        let [in_plane, along_z] = [0, 1].map(|direction| self.fitted(&self.classes[direction]));
+        Residue {
+            in_plane: in_plane.or(along_z).unwrap_or(0.0),
+            along_z: along_z.or(in_plane).unwrap_or(0.0),
+        }
+    }
+
+    /// `None` without edges.
+    fn fitted(&self, classes: &[Vec<[f32; 2]>]) -> Option<f64> {
         let sigma = if self.flat.len() >= LEAST_VOXELS {
             spread(|| self.flat.iter().map(|pair| pair[0]), 0.0).sigma
         } else {
             self.sigma
         };
         let (mut weights, mut sum) = (0.0, 0.0);
-        for class in self
-            .classes
-            .iter()
-            .filter(|class| class.len() >= LEAST_VOXELS)
-        {
+        for class in classes.iter().filter(|class| class.len() >= LEAST_VOXELS) {
             let width = spread(|| class.iter().map(|pair| pair[0]), 0.0).sigma;
             let square = class
                 .iter()
@@ -191,14 +245,14 @@ impl EdgeSample {
             }
         }
         if weights <= 0.0 {
-            return 0.0;
+            return None;
         }
         let square = sum / weights;
-        if square > 3.0 * (2.0 / weights).sqrt() {
+        Some(if square > 3.0 * (2.0 / weights).sqrt() {
             square.sqrt()
         } else {
             0.0
-        }
+        })
     }
 }
 
@@ -210,7 +264,11 @@ mod tests {
     #[test]
     fn the_gradient_of_a_plane_is_its_slope() {
         let (depth, height, width) = (4, 5, 6);
-        let mut stream = Gradient::new([depth, height, width]);
+        let both = Residue {
+            in_plane: 1.0,
+            along_z: 1.0,
+        };
+        let mut stream = Gradient::new([depth, height, width], both);
         let mut out = Vec::new();
         for z in 0..depth {
             let slice: Vec<f32> = (0..height * width)
@@ -232,9 +290,9 @@ mod tests {
         let (n, u, sigma) = (200, 0.04, 0.1);
         let region = Region::new([40, n, n], n as f64, 0..40);
         let mut random = rand_pcg::Pcg64Mcg::new(3);
-        for residue in [u, 0.0] {
+        for residue in [[u, 3.0 * u], [0.0, u], [0.0, 0.0]] {
             let mut sample = EdgeSample::new(sigma);
-            for _ in 0..10 {
+            for k in 0..20 {
                 // slopes from 0 to 20 per voxel; a twentieth of the voxels changed
                 let gradient: Vec<f32> = (0..n * n).map(|i| 0.1 * (i % n) as f32).collect();
                 let slice: Vec<f32> = gradient
@@ -243,14 +301,21 @@ mod tests {
                     .map(|(i, &g)| {
                         let [a, b]: [f64; 2] = [0, 1].map(|_| StandardNormal.sample(&mut random));
                         let change = if i % 20 == 7 { 30.0 } else { 0.0 };
-                        (sigma * a + residue * f64::from(g) * b + change) as f32
+                        (sigma * a + residue[k % 2] * f64::from(g) * b + change) as f32
                     })
                     .collect();
-                sample.add(&slice, &gradient, n, &region, |_, _| 1.0);
+                let none = vec![0f32; n * n];
+                let gradient = [[&gradient[..], &none], [&none, &gradient[..]]][k % 2];
+                sample.add(&slice, gradient, n, &region, |_, _| 1.0);
             }
             let found = sample.residue();
             // 400 000 voxels in 15 classes: each variance to 1 %; a twentieth of change adds 6 % to a spread at most
-            assert!((found - residue).abs() < 0.07 * u, "{found} {residue}");
+            for (found, expected) in [found.in_plane, found.along_z].into_iter().zip(residue) {
+                assert!(
+                    (found - expected).abs() < 0.07 * expected.max(u),
+                    "{found} {expected}"
+                );
+            }
         }
     }
 }

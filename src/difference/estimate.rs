@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::Context;
 use super::discovery::Significance;
-use super::edges::{EdgeSample, Gradient};
+use super::edges::{EdgeSample, Gradient, Residue};
 use super::grains::Labeller;
 use super::halves::{Halves, Piece};
 use super::inputs::Inputs;
@@ -60,32 +60,38 @@ pub(super) fn sample_noise(
     Ok((voxels.with_halves(model, context.config.noise), floor))
 }
 
-/// What edges add to the noise \[voxel\], from the sampled slices.
+/// What edges add to the noise, from the sampled slices.
 pub(super) fn sample_edges(
     inputs: &Inputs<'_>,
     region: &Region,
     groups: &[Range<usize>],
     model: &NoiseModel,
     config: &DifferenceConfig,
-) -> Result<f64> {
+) -> Result<Residue> {
     let [depth, height, width] = inputs.shape;
     let smoothing = Smoothing::of(config);
     let reach = smoothing.reach().max(1);
     let sigma = model.sigma;
     if !config.edge_noise || sigma <= 0.0 {
-        return Ok(0.0);
+        return Ok(Residue::default());
     }
+    // the gradient itself, in the plane and along z
+    let directions =
+        [[1.0, 0.0], [0.0, 1.0]].map(|[in_plane, along_z]| Residue { in_plane, along_z });
     let mut sample = EdgeSample::new(sigma);
     for group in groups {
         let around = group.start.saturating_sub(reach)..(group.end + reach).min(depth);
         let read = inputs.difference(around.clone())?;
         let slices = smoothing.apply(inputs, &read.difference, &around, group);
-        let mut slopes = Gradient::new([around.len(), height, width]);
-        let mut gradients = Vec::with_capacity(around.len());
-        for slice in read.reference.outer_iter() {
-            gradients.extend(slopes.push(contiguous(&slice)));
-        }
-        gradients.extend(slopes.finish());
+        let gradients = directions.map(|direction| {
+            let mut slopes = Gradient::new([around.len(), height, width], direction);
+            let mut gradients = Vec::with_capacity(around.len());
+            for slice in read.reference.outer_iter() {
+                gradients.extend(slopes.push(contiguous(&slice)));
+            }
+            gradients.extend(slopes.finish());
+            gradients
+        });
         // without a filter all of `around` comes back
         let first = if slices.len() == around.len() {
             around.start
@@ -95,7 +101,7 @@ pub(super) fn sample_edges(
         for z in group.clone() {
             sample.add(
                 &slices[z - first],
-                &gradients[z - around.start],
+                [0, 1].map(|k| gradients[k][z - around.start].as_slice()),
                 width,
                 region,
                 |y, x| model.profile.at(region.radius_squared(y, x)),
@@ -121,7 +127,7 @@ pub(super) fn rule_of(
     inputs: &Inputs<'_>,
     region: &Region,
     model: &NoiseModel,
-    edge: f64,
+    edge: Residue,
     context: &Context<'_>,
 ) -> Result<Rule> {
     let config = context.config;
@@ -143,12 +149,12 @@ pub(super) fn rule_of(
         for (y, x, value) in region.voxels(slice).filter(|_| sigma > 0.0) {
             let p = f64::from(model.profile.at(region.radius_squared(y, x)));
             let g = gradient.map_or(0.0, |gradient| f64::from(gradient[y * width + x]));
-            counts.add(f64::from(value) / (sigma * p).hypot(edge * g));
+            counts.add(f64::from(value) / (sigma * p).hypot(g));
         }
         counts
     };
     let mut all = Significance::new();
-    stream(inputs, context.slab, smoothing, edge > 0.0, |slab| {
+    stream(inputs, context.slab, smoothing, edge, |slab| {
         let z0 = slab.z0;
         let parts: Vec<Significance> = slab
             .difference

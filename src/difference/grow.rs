@@ -6,11 +6,15 @@
 //! zero, which costs some precision and no bias. A voxel below the threshold that is near both an increase and a decrease is shared by
 //! halves: to go by its own sign would add its noise to both sums. A voxel beyond the threshold without a neighbour of its kind in its
 //! slice is noise more often than not, and is in no sum.
+//!
+//! What stays within [`DOUBTFUL`] times the threshold all around may be a grain, a piece of a ring or a streak: noise that the
+//! projections do not show as noise. It is in the sum, and stands beside it as what the sum could be wrong by.
 
 use std::collections::VecDeque;
 
 use rayon::prelude::*;
 
+use super::grains::Run;
 use super::measure::{Measured, Side};
 use super::noise::Profile;
 use super::region::Region;
@@ -19,6 +23,18 @@ const INCREASE: u8 = 1;
 const DECREASE: u8 = 2;
 /// Shift to the bits of the voxels that are beyond the threshold themselves.
 const CORE: u8 = 2;
+
+/// Shift to the bits of the voxels that have one beyond [`DOUBTFUL`] times the threshold nearby.
+const SURE: u8 = 4;
+/// A grain is sure where it exceeds the threshold by this factor.
+const DOUBTFUL: f64 = 2.0;
+/// A sure voxel speaks for those that are so many voxels away, beyond the growth.
+const SPEAKS_FOR: usize = 2;
+
+/// Bit of the voxels that lie around grains, beyond the growth: what they hold on average the grains hold too.
+const BESIDE: u8 = 1 << 6;
+/// Width of that shell \[voxel\].
+const SHELL: usize = 3;
 
 /// Takes measured slices in order and gives them back with the sums over grown grains.
 pub(super) struct Grower<'a> {
@@ -98,13 +114,17 @@ impl<'a> Grower<'a> {
             if run.x1 - run.x0 == 1 && alone(&near, width, [y, run.x0 as usize], bit << CORE) {
                 continue;
             }
-            let rows = y.saturating_sub(self.grow)..(y + self.grow + 1).min(self.region.height());
-            let from = (run.x0 as usize).saturating_sub(self.grow);
-            let to = (run.x1 as usize + self.grow).min(width);
-            for row in rows {
-                near[row * width + from..row * width + to]
-                    .iter_mut()
-                    .for_each(|bits| *bits |= bit);
+            mark(&mut near, width, y, run, self.grow, bit);
+            mark(&mut near, width, y, run, self.grow + SHELL, BESIDE);
+            if f64::from(run.peak.abs()) > DOUBTFUL * measured.threshold {
+                mark(
+                    &mut near,
+                    width,
+                    y,
+                    run,
+                    self.grow + SPEAKS_FOR,
+                    bit << SURE,
+                );
             }
         }
         near
@@ -123,7 +143,7 @@ impl<'a> Grower<'a> {
             near: near_here,
             ..
         } = &self.window[self.next];
-        let rows: Vec<[Side; 2]> = (0..self.region.height())
+        let rows: Vec<([Side; 2], [f64; 2])> = (0..self.region.height())
             .into_par_iter()
             .map(|y| self.row(y, width, slice, near_here, &near))
             .collect();
@@ -134,12 +154,17 @@ impl<'a> Grower<'a> {
                 voxels,
                 ..Side::default()
             };
-            for row in &rows {
+            for (row, _) in &rows {
                 kept.summed += row[side].summed;
                 kept.sum += row[side].sum;
                 kept.squares += row[side].squares;
+                kept.doubtful += row[side].doubtful;
             }
         }
+        let [count, sum] = rows
+            .iter()
+            .fold([0.0; 2], |[n, s], (_, [count, sum])| [n + count, s + sum]);
+        measured.beside = if count > 0.0 { sum / count } else { 0.0 };
         let measured = measured.clone();
         if self.next == self.grow {
             self.window.pop_front();
@@ -156,19 +181,24 @@ impl<'a> Grower<'a> {
         slice: &[f32],
         near_here: &[u8],
         near: &[&[u8]],
-    ) -> [Side; 2] {
+    ) -> ([Side; 2], [f64; 2]) {
         let mut sides = [Side::default(); 2];
+        let mut beside = [0.0; 2];
         for x in self.region.row(y) {
             let at = y * width + x;
-            let bits = near.iter().fold(0, |bits, near| bits | near[at]) & (INCREASE | DECREASE);
-            if bits == 0 {
-                continue;
-            }
+            let around = near.iter().fold(0, |bits, near| bits | near[at]);
+            let bits = around & (INCREASE | DECREASE);
             let value = f64::from(slice[at]);
             if !value.is_finite() {
                 continue;
             }
-            let own = near_here[at] >> CORE;
+            if bits == 0 {
+                if near_here[at] & BESIDE != 0 {
+                    beside = [beside[0] + 1.0, beside[1] + value];
+                }
+                continue;
+            }
+            let own = (near_here[at] >> CORE) & (INCREASE | DECREASE);
             let (bits, share) = match (own, bits) {
                 (0, INCREASE | DECREASE) => (bits, 1.0),
                 (0, _) => (INCREASE | DECREASE, 0.5),
@@ -185,11 +215,25 @@ impl<'a> Grower<'a> {
                     let side: &mut Side = &mut sides[side];
                     side.summed += 1;
                     side.sum += sign * share * value;
+                    if (around >> SURE) & bit == 0 {
+                        side.doubtful += sign * share * value;
+                    }
                     side.squares += share * share * p * p;
                 }
             }
         }
-        sides
+        (sides, beside)
+    }
+}
+
+/// Sets `bit` in the voxels of a slice that are at most `by` from `run` in row `y`, along each axis.
+fn mark(near: &mut [u8], width: usize, y: usize, run: &Run, by: usize, bit: u8) {
+    let rows = y.saturating_sub(by)..(y + by + 1).min(near.len() / width);
+    let columns = (run.x0 as usize).saturating_sub(by)..(run.x1 as usize + by).min(width);
+    for row in rows {
+        near[row * width + columns.start..row * width + columns.end]
+            .iter_mut()
+            .for_each(|bits| *bits |= bit);
     }
 }
 

@@ -22,8 +22,6 @@ pub(super) struct Measure<'a> {
     pub(super) region: &'a Region,
     pub(super) model: &'a NoiseModel,
     pub(super) rule: Rule,
-    /// What edges of the reference add to the noise \[voxel\].
-    pub(super) edge: f64,
     /// Changes below this are rounding of f32.
     pub(super) floor: f64,
     pub(super) bins: usize,
@@ -39,6 +37,8 @@ pub(super) struct Side {
     pub(super) sum: f64,
     /// Sum of their p(r)^2: times s(z)^2 the variance of the sum of independent voxels.
     pub(super) squares: f64,
+    /// The part of the sum that may be no change at all ([`super::grow`]).
+    pub(super) doubtful: f64,
     /// Variance from voxels that may as well have stayed below the threshold.
     pub(super) edge: f64,
 }
@@ -59,6 +59,8 @@ pub(super) struct Measured {
     pub(super) not_finite: u64,
     /// Sum of all of them.
     pub(super) total: f64,
+    /// Mean of the voxels around the grains of the slice ([`super::grow`]).
+    pub(super) beside: f64,
     /// Voxels expected beyond the threshold on each side by noise alone.
     pub(super) expected: f64,
     pub(super) runs: Vec<Run>,
@@ -66,9 +68,9 @@ pub(super) struct Measured {
 }
 
 impl Measure<'_> {
-    /// Measures slice `z`, `[y, x]`, with the gradient of the reference where edges add to the noise.
-    pub(super) fn slice(&self, z: usize, slice: &[f32], gradient: Option<&[f32]>) -> Measured {
-        self.slice_with(z, slice, gradient, None)
+    /// Measures slice `z`, `[y, x]`, with what edges of the reference add to the noise, where they do.
+    pub(super) fn slice(&self, z: usize, slice: &[f32], edges: Option<&[f32]>) -> Measured {
+        self.slice_with(z, slice, edges, None)
     }
 
     /// The same with s(z) given.
@@ -76,7 +78,7 @@ impl Measure<'_> {
         &self,
         z: usize,
         slice: &[f32],
-        gradient: Option<&[f32]>,
+        edges: Option<&[f32]>,
         sigma: Option<f64>,
     ) -> Measured {
         let spread = self.model.of_slice(slice, self.region);
@@ -97,6 +99,7 @@ impl Measure<'_> {
             voxels: 0,
             not_finite: 0,
             total: 0.0,
+            beside: 0.0,
             expected: 0.0,
             runs: Vec::new(),
             histogram,
@@ -104,8 +107,8 @@ impl Measure<'_> {
         let width = slice.len() / self.region.height();
         for y in 0..self.region.height() {
             let columns = y * width..(y + 1) * width;
-            let gradient = gradient.map(|gradient| &gradient[columns.clone()]);
-            self.row(y, &slice[columns], gradient, &mut found);
+            let edges = edges.map(|edges| &edges[columns.clone()]);
+            self.row(y, &slice[columns], edges, &mut found);
         }
         let ratio = if sigma > 0.0 {
             base / sigma
@@ -120,13 +123,13 @@ impl Measure<'_> {
         found
     }
 
-    fn row(&self, y: usize, row: &[f32], gradient: Option<&[f32]>, found: &mut Measured) {
+    fn row(&self, y: usize, row: &[f32], edges: Option<&[f32]>, found: &mut Measured) {
         let flat = self.model.profile.is_flat();
         let level = found.threshold as f32;
         let follows = !matches!(self.rule, Rule::Absolute(_));
         let floor = self.floor as f32;
         let per_sigma = if found.sigma > 0.0 {
-            (self.edge / found.sigma) as f32
+            (1.0 / found.sigma) as f32
         } else {
             0.0
         };
@@ -147,7 +150,7 @@ impl Measure<'_> {
                 self.model.profile.at(self.region.radius_squared(y, x))
             };
             let threshold = if follows {
-                let at_edge = gradient.map_or(p, |gradient| p.hypot(per_sigma * gradient[x]));
+                let at_edge = edges.map_or(p, |edges| p.hypot(per_sigma * edges[x]));
                 (level * at_edge).max(floor)
             } else {
                 level

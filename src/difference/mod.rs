@@ -165,7 +165,6 @@ pub fn run(
         region: &measured,
         model: &model,
         rule,
-        edge,
         floor,
         bins: config.histogram_bins,
     };
@@ -181,7 +180,8 @@ pub fn run(
         "smooth_sigma": config.smooth_sigma,
         "smooth_median": config.smooth_median,
         "noise": model.json(),
-        "edge_residue_voxel": edge,
+        "edge_residue_voxel": edge.in_plane,
+        "edge_residue_z_voxel": edge.along_z,
     });
     let meta = VolumeMeta {
         shape,
@@ -207,34 +207,28 @@ pub fn run(
     let stage = context
         .progress
         .stage("difference", shape[0] as u64, "slices");
-    stream(
-        &inputs,
-        context.slab,
-        Smoothing::of(config),
-        edge > 0.0,
-        |slab| {
-            let z0 = slab.z0;
-            let slices: Vec<Measured> = slab
-                .difference
-                .outer_iter()
-                .into_par_iter()
-                .enumerate()
-                .filter(|(index, _)| measured.z.contains(&(z0 + index)))
-                .map(|(index, slice)| {
-                    measure.slice(z0 + index, contiguous(&slice), slab.gradient(index))
-                })
-                .collect();
-            for found in slices {
-                let slice = slab.difference.index_axis(ndarray::Axis(0), found.z - z0);
-                for found in grower.push(found, contiguous(&slice)) {
-                    tally.add(found, &mut scratch, &model)?;
-                }
+    stream(&inputs, context.slab, Smoothing::of(config), edge, |slab| {
+        let z0 = slab.z0;
+        let slices: Vec<Measured> = slab
+            .difference
+            .outer_iter()
+            .into_par_iter()
+            .enumerate()
+            .filter(|(index, _)| measured.z.contains(&(z0 + index)))
+            .map(|(index, slice)| {
+                measure.slice(z0 + index, contiguous(&slice), slab.gradient(index))
+            })
+            .collect();
+        for found in slices {
+            let slice = slab.difference.index_axis(ndarray::Axis(0), found.z - z0);
+            for found in grower.push(found, contiguous(&slice)) {
+                tally.add(found, &mut scratch, &model)?;
             }
-            writer.write(z0, slab.difference.view())?;
-            stage.inc(slab.difference.dim().0 as u64);
-            Ok(())
-        },
-    )?;
+        }
+        writer.write(z0, slab.difference.view())?;
+        stage.inc(slab.difference.dim().0 as u64);
+        Ok(())
+    })?;
     for found in grower.finish() {
         tally.add(found, &mut scratch, &model)?;
     }

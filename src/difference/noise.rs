@@ -7,8 +7,10 @@
 //!   rings of equal area; it is used only where it differs from 1 by more than 8 %. Its mean square over the region is 1,
 //!   so s(z) is the root mean square noise of a slice.
 //! - **Sums.** The noise of a back-projection is correlated: the ramp filter makes neighbours compensate one another, smoothing
-//!   makes them agree. The variance of the sum over N voxels is not N sigma^2 but c N sigma^2. c is measured on the null
-//!   difference of the halves, else on the difference itself: sums over unchanged squares of 1, 2, 4, ... voxels give c(side), and sums over several slices c(height).
+//!   makes them agree. The variance of the sum over N voxels is not N sigma^2 but c N sigma^2. c is measured: sums over unchanged
+//!   squares of 1, 2, 4, ... voxels give c(side), and sums over several slices c(height). The null difference of the halves knows
+//!   the noise of the projections, which falls with the side (the ramp filter takes the low frequencies); the unchanged voxels of the difference
+//!   hold rings, streaks and drift too, which add up over many voxels where noise does not. The larger variance counts at every size.
 
 use serde::Serialize;
 
@@ -103,6 +105,33 @@ impl Correlation {
     pub(super) fn of_area(&self, area: f64) -> f64 {
         interpolate(&self.sides, area.max(1.0).sqrt())
     }
+    /// The larger variance of two sources at every size, relative to independent voxels of noise 1; `own` and `others` are the noise
+    /// of the voxels of the two.
+    fn larger(&self, own: f64, other: &Correlation, others: f64) -> Correlation {
+        let join = |a: &[[f64; 2]], b: &[[f64; 2]], scales: [f64; 2]| {
+            let mut sizes: Vec<f64> = a.iter().chain(b).map(|point| point[0]).collect();
+            sizes.sort_by(f64::total_cmp);
+            sizes.dedup();
+            sizes
+                .into_iter()
+                .map(|size| {
+                    let of = |points: &[[f64; 2]], scale: f64| {
+                        if points.is_empty() {
+                            0.0
+                        } else {
+                            scale * interpolate(points, size)
+                        }
+                    };
+                    [size, of(a, scales[0]).max(of(b, scales[1]))]
+                })
+                .collect()
+        };
+        Correlation {
+            sides: join(&self.sides, &other.sides, [own * own, others * others]),
+            heights: join(&self.heights, &other.heights, [1.0, 1.0]),
+        }
+    }
+
     /// Factor on top of it for sums over `height` adjacent slices.
     pub(super) fn of_height(&self, height: f64) -> f64 {
         interpolate(&self.heights, height.max(1.0))
@@ -149,14 +178,23 @@ pub(super) struct NoiseModel {
 impl NoiseModel {
     /// This model from unchanged voxels, replaced by that from the halves of the scans.
     pub(super) fn with_halves(self, halves: NoiseModel, source: NoiseSource) -> NoiseModel {
+        let (sigma, correlation) = match source {
+            NoiseSource::Halves => (halves.sigma, halves.correlation.clone()),
+            NoiseSource::Auto | NoiseSource::Voxels => {
+                let sigma = halves.sigma.max(self.sigma);
+                let [own, others] = [halves.sigma / sigma, self.sigma / sigma];
+                (
+                    sigma,
+                    halves.correlation.larger(own, &self.correlation, others),
+                )
+            }
+        };
         NoiseModel {
             excess: Some(self.sigma / halves.sigma),
             // what is common to even and odd projections shows here only
             tails: self.tails,
-            sigma: match source {
-                NoiseSource::Halves => halves.sigma,
-                NoiseSource::Auto | NoiseSource::Voxels => halves.sigma.max(self.sigma),
-            },
+            sigma,
+            correlation,
             halves: Some(source),
             ..halves
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Context;
+use super::edges::Residue;
 use super::grains::Grain;
 use super::inputs::Inputs;
 use super::mass::{self, MassScale};
@@ -54,8 +55,8 @@ pub(super) struct Results<'a> {
     pub(super) inputs: &'a Inputs<'a>,
     pub(super) model: &'a NoiseModel,
     pub(super) rule: Rule,
-    /// What edges of the reference add to the noise \[voxel\].
-    pub(super) edge: f64,
+    /// What edges of the reference leave in the difference.
+    pub(super) edge: Residue,
     pub(super) heights: &'a [Height],
     pub(super) grains: &'a [Grain],
     /// Grains dropped, and their voxels.
@@ -84,7 +85,7 @@ pub(super) fn write(
         &inputs.matched,
         inputs.voxel_size_um,
         scale.as_ref(),
-        results.edge,
+        results.edge.along_z,
     );
     let grains = grain_rows(results.grains, inputs.voxel_size_um, scale.as_ref());
     partial::write_file(
@@ -210,7 +211,8 @@ fn record(context: &Context<'_>, results: &Results<'_>, totals: &Totals) -> Diff
             }
             Rule::Absolute(level) => format!("{level} {} everywhere", results.inputs.unit),
         },
-        edge_residue_voxel: results.edge,
+        edge_residue_voxel: results.edge.in_plane,
+        edge_residue_z_voxel: results.edge.along_z,
         noise_excess: results.model.excess,
         null: results.null.clone(),
         voxels: heights.iter().map(|height| height.measured).sum(),
@@ -221,6 +223,8 @@ fn record(context: &Context<'_>, results: &Results<'_>, totals: &Totals) -> Diff
         decrease_sum: totals.sums[1],
         increase_sum_err: totals.errs[0],
         decrease_sum_err: totals.errs[1],
+        increase_doubtful_sum: totals.doubtful[0],
+        decrease_doubtful_sum: totals.doubtful[1],
         total_sum: totals.all,
         total_sum_err: totals.all_err,
         increase_grains: count(1),

@@ -4,7 +4,11 @@
 //! ([`super::grow`]), has these parts:
 //!
 //! - the noise of the voxels, `c(A) s(z)^2 sum p^2`, with the correlation factor c of patches as large as the grains of the
-//!   slice on average;
+//!   slice on average ([`super::noise`]);
+//! - what unchanged material is off zero by, in every voxel of the sum, over the slice or around its grains, whichever is more: streaks,
+//!   drift, faces that are met imperfectly and material whose grey value follows another gain are alike over many voxels, so it is added
+//!   up, over the heights too;
+//! - what hardly exceeds the threshold anywhere ([`super::grow`]): rings and streaks are added up, over the heights too;
 //! - the chance by which voxels at the edge of a grain are counted or not ([`super::measure`]), where the sum is not
 //!   grown: at the edge of a grown grain there is nothing to be lost;
 //! - what is left of misalignment: edges stand off by u voxels ([`super::edges`]), which moves a profile S(z) along z by as
@@ -13,7 +17,7 @@
 //!
 //! Totals add the variances of the slices, times the factor for sums over as many slices as a grain is high. Two things are
 //! not in the error bars: grains that stay below the threshold altogether (and, with `difference.grow = 0`, what the
-//! blurred rims of the others hold below it), a bias towards smaller sums; and rings or streaks beyond the threshold.
+//! blurred rims of the others hold below it), a bias towards smaller sums; and artefacts beyond twice the threshold.
 
 use super::grains::Grain;
 use super::mass::MassScale;
@@ -29,18 +33,37 @@ pub(super) struct Height {
     pub(super) sigma: f64,
     pub(super) threshold: f64,
     pub(super) center: f64,
+    /// Mean around the grains.
+    pub(super) beside: f64,
     pub(super) voxels: [u64; 2],
     /// Voxels that are in the sums.
     pub(super) summed: [u64; 2],
     pub(super) sums: [f64; 2],
     /// From noise alone.
     pub(super) errs: [f64; 2],
+    /// What of the sums may be no change at all.
+    pub(super) doubtful: [f64; 2],
     pub(super) measured: u64,
     pub(super) total: f64,
     pub(super) expected: f64,
 }
 
 impl Height {
+    /// What unchanged material puts into a sum.
+    fn offset(&self, side: usize) -> f64 {
+        let off = if self.beside.abs() > self.center.abs() {
+            self.beside
+        } else {
+            self.center
+        };
+        off * self.summed[side] as f64
+    }
+
+    /// What adds up over the heights: the offset, and what may be no change.
+    fn systematic(&self, side: usize) -> f64 {
+        self.offset(side).hypot(self.doubtful[side])
+    }
+
     /// `components`: grains that the slice cuts, of both signs.
     pub(super) fn of(measured: &Measured, components: u64, correlation: &Correlation) -> Height {
         let beyond = measured.sides[0].summed + measured.sides[1].summed;
@@ -55,10 +78,12 @@ impl Height {
             sigma: measured.sigma,
             threshold: measured.threshold,
             center: measured.spread.center,
+            beside: measured.beside,
             voxels: measured.sides.map(|side| side.voxels),
             summed: measured.sides.map(|side| side.summed),
             sums: measured.sides.map(|side| side.sum),
             errs: [err(0), err(1)],
+            doubtful: measured.sides.map(|side| side.doubtful),
             measured: measured.voxels,
             total: measured.total,
             expected: measured.expected,
@@ -113,13 +138,13 @@ pub(super) fn rows(
         row.decrease_sum_per_cm = height.sums[1];
         row.net_sum_per_cm = height.sums[0] - height.sums[1];
         row.increase_sum_err = with_match(
-            height.errs[0].hypot(moved(0)),
+            height.errs[0].hypot(moved(0)).hypot(height.systematic(0)),
             height.sums[0],
             height.summed[0],
             matched,
         );
         row.decrease_sum_err = with_match(
-            height.errs[1].hypot(moved(1)),
+            height.errs[1].hypot(moved(1)).hypot(height.systematic(1)),
             height.sums[1],
             height.summed[1],
             matched,
@@ -159,6 +184,7 @@ pub(super) fn rows(
 pub(super) struct Totals {
     pub(super) sums: [f64; 2],
     pub(super) errs: [f64; 2],
+    pub(super) doubtful: [f64; 2],
     pub(super) all: f64,
     pub(super) all_err: f64,
 }
@@ -175,6 +201,12 @@ pub(super) fn totals(
     let mean_height = grains.iter().map(extent).sum::<f64>() / voxels.max(1) as f64;
     let along_z = correlation.of_height(mean_height);
     let sum = |side: usize| heights.iter().map(|height| height.sums[side]).sum::<f64>();
+    let doubtful = |side: usize| {
+        heights
+            .iter()
+            .map(|height| height.doubtful[side])
+            .sum::<f64>()
+    };
     let err = |side: usize| {
         let noise = (along_z
             * heights
@@ -182,8 +214,9 @@ pub(super) fn totals(
                 .map(|height| height.errs[side].powi(2))
                 .sum::<f64>())
         .sqrt();
+        let offset: f64 = heights.iter().map(|height| height.offset(side)).sum();
         with_match(
-            noise,
+            noise.hypot(offset).hypot(doubtful(side)),
             sum(side),
             heights.iter().map(|height| height.summed[side]).sum(),
             matched,
@@ -203,6 +236,7 @@ pub(super) fn totals(
     Totals {
         sums: [sum(0), sum(1)],
         errs: [err(0), err(1)],
+        doubtful: [doubtful(0), doubtful(1)],
         all,
         all_err: with_match(
             noise,

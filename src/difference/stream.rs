@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use ndarray::Array3;
 
-use super::edges::Gradient;
+use super::edges::{Gradient, Residue};
 use super::inputs::Inputs;
 use super::median::MedianFilter;
 use super::region::Region;
@@ -118,7 +118,7 @@ pub(super) fn contiguous<'a>(slice: &'a ndarray::ArrayView2<'_, f32>) -> &'a [f3
         .expect("a slice of a fresh array is contiguous")
 }
 
-/// Slices of the difference, and of the gradient of the reference where it was asked for (else empty).
+/// Slices of the difference, and what edges of the reference leave in them (empty where that is nothing).
 pub(super) struct Slab {
     pub(super) z0: usize,
     pub(super) difference: Array3<f32>,
@@ -126,7 +126,7 @@ pub(super) struct Slab {
 }
 
 impl Slab {
-    /// Gradient of the reference in the slice of this index.
+    /// What edges leave in the slice of this index.
     pub(super) fn gradient(&self, index: usize) -> Option<&[f32]> {
         self.gradient.get(index).map(Vec::as_slice)
     }
@@ -137,13 +137,14 @@ pub(super) fn stream(
     inputs: &Inputs<'_>,
     slab: usize,
     smoothing: Smoothing,
-    edges: bool,
+    residue: Residue,
     mut consume: impl FnMut(&Slab) -> Result<()>,
 ) -> Result<()> {
     let [depth, height, width] = inputs.shape;
     let step = inputs.slab_height(slab);
     let mut filter = smoothing.filter(inputs.shape, &inputs.valid, 0..depth);
-    let mut slopes = edges.then(|| Gradient::new(inputs.shape));
+    let edges = !residue.is_none();
+    let mut slopes = edges.then(|| Gradient::new(inputs.shape, residue));
     let (mut smoothed, mut gradients) = (VecDeque::new(), VecDeque::new());
     let mut next = 0;
     for z0 in (0..depth).step_by(step) {

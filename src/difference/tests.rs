@@ -378,33 +378,49 @@ fn pulls_of_the_sums_per_height_are_near_a_unit_normal() {
             config.match_intensity = false
         })
         .unwrap();
-        let mut pulls = Vec::new();
-        for row in &found.heights {
-            let slice = change.index_axis(ndarray::Axis(0), row.z);
-            let truth = |sign: f32| {
-                slice
-                    .iter()
-                    .filter(|v| **v * sign > 0.0)
-                    .map(|v| f64::from(v.abs()))
-                    .sum::<f64>()
-            };
-            for (sum, err, truth) in [
-                (row.increase_sum_per_cm, row.increase_sum_err, truth(1.0)),
-                (row.decrease_sum_per_cm, row.decrease_sum_err, truth(-1.0)),
-            ] {
-                if truth > 0.0 {
-                    pulls.push((sum - truth) / err);
-                }
-            }
-        }
-        let rms = (pulls.iter().map(|pull| pull * pull).sum::<f64>() / pulls.len() as f64).sqrt();
+        let pulls = pulls(&found, &change, |row, side| {
+            [row.increase_sum_err, row.decrease_sum_err][side]
+        });
         // about 60 pulls: the root mean square of a unit normal scatters by 0.09; the factor c by another 0.1
         assert!(
-            rms > 0.6 && rms < 1.4,
-            "correlated {correlated}: {rms} of {} {pulls:?}",
-            pulls.len()
+            pulls > 0.6 && pulls < 1.4,
+            "correlated {correlated}: {pulls}"
+        );
+        // control: independent voxels, of which seven by seven are in the sum of a slice of a cube; the noise of a back-projection
+        // leaves a fifteenth of their variance, the rim of the square
+        let independent = self::pulls(&found, &change, |row, side| {
+            let slice = change.index_axis(ndarray::Axis(0), row.z);
+            let sign = [1.0, -1.0][side];
+            let cubes = slice.iter().filter(|v| **v * sign > 0.0).count() as f64 / 25.0;
+            row.noise_per_cm * (49.0 * cubes).sqrt()
+        });
+        assert_eq!(
+            independent > 0.6 && independent < 1.4,
+            !correlated,
+            "{independent}"
         );
     }
+}
+
+/// Root mean square of the pulls of the sums per height that hold a change.
+fn pulls(found: &Found, change: &Array3<f32>, err: impl Fn(&PerHeightRow, usize) -> f64) -> f64 {
+    let mut pulls = Vec::new();
+    for row in &found.heights {
+        let slice = change.index_axis(ndarray::Axis(0), row.z);
+        let sums = [row.increase_sum_per_cm, row.decrease_sum_per_cm];
+        for (side, sum) in sums.into_iter().enumerate() {
+            let sign = [1.0, -1.0][side];
+            let truth = slice
+                .iter()
+                .filter(|v| **v * sign > 0.0)
+                .map(|v| f64::from(v.abs()))
+                .sum::<f64>();
+            if truth > 0.0 {
+                pulls.push((sum - truth) / err(row, side));
+            }
+        }
+    }
+    (pulls.iter().map(|pull| pull * pull).sum::<f64>() / pulls.len() as f64).sqrt()
 }
 
 #[test]

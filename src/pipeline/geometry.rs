@@ -204,6 +204,23 @@ impl ScanGeometry {
         }
     }
 
+    /// The slices of `slices` that every projection sees with all its columns, of a sample that is moved by `motion`.
+    #[must_use]
+    pub fn covered(&self, motion: &Motion, slices: &Range<usize>) -> Range<usize> {
+        let heights = self.heights(motion);
+        let [rx, ry] = motion.tilt_rad;
+        let reach = rx.hypot(ry) * motion.magnification * self.field.width as f64 / 2.0;
+        let [low, high] = [-reach, reach].map(|by| {
+            let tilted = Heights {
+                shift_px: heights.shift_px + by,
+                ..heights
+            };
+            tilted.covered(slices, self.n_rows, self.n_cols)
+        });
+        let start = low.start.max(high.start);
+        start..low.end.min(high.end).max(start)
+    }
+
     /// The rays through a sample that is moved by `motion`.
     #[must_use]
     pub fn rays(&self, motion: &Motion) -> Vec<Ray> {

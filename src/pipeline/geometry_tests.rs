@@ -188,6 +188,7 @@ fn volume_on(
     let job = ScanJob {
         geometry: &geometry,
         slices: rows.start / b..rows.start / b + rows.len() / b,
+        middle_slice: 0.0,
         slab,
         grid,
         motion: motion.binned(b),
@@ -302,6 +303,7 @@ fn a_sample_that_jitters_is_reconstructed_where_it_is() {
             let job = ScanJob {
                 geometry: &geometry,
                 slices: 15..25,
+                middle_slice: 0.0,
                 slab: 8,
                 grid: slice_grid(&config, geometry.field).unwrap(),
                 motion: Motion::default(),

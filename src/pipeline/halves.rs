@@ -192,6 +192,7 @@ mod tests {
         let job = ScanJob {
             geometry: &geometry,
             slices: 0..ROWS,
+            middle_slice: (ROWS as f64 - 1.0) / 2.0,
             slab,
             grid: Grid::square(COLS),
             motion: Motion::from_alignment([0.3, -1.2, shift_z], 2.0),

@@ -46,6 +46,12 @@ impl<'a> Heights<'a> {
         self.fixed_row + self.scale * (z - self.fixed_row) + self.shift_px
     }
 
+    /// The other way: the slice whose row at the axis is `row`.
+    #[must_use]
+    pub fn slice_at(&self, row: f64) -> f64 {
+        self.fixed_row + (row - self.shift_px - self.fixed_row) / self.scale
+    }
+
     /// The whole number of rows by which every slice is shifted, if there is one.
     pub(super) fn whole_shift(&self) -> Option<i64> {
         let still = self

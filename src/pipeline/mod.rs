@@ -20,6 +20,7 @@ pub mod rows;
 pub mod sample_radius;
 pub mod steady;
 pub mod sweep;
+pub(crate) mod tilt;
 pub mod volumes;
 
 use std::collections::BTreeMap;
@@ -306,7 +307,8 @@ struct Taken<'a> {
 fn valid_radius(taken: &Taken<'_>, config: &Config, motion: &Motion) -> f64 {
     let geometry = &taken.geometry;
     let seen = geometry.seen_radius(&taken.plan.slices);
-    let seen = (seen - motion.shift_in_plane_px()) / motion.magnification;
+    let shift = motion.reach_in_plane_px(taken.plan.slices.len());
+    let seen = (seen - shift) / motion.magnification;
     match config.reconstruct.mask_radius {
         share if share > 0.0 => seen.min(share * geometry.field.width as f64 / 2.0),
         _ => seen,
@@ -539,8 +541,7 @@ impl SeriesRun<'_> {
         ));
         let slices = &scan_plan.slices;
         let geometry = &taken.geometry;
-        let heights = geometry.heights(&motion);
-        let covered = heights.covered(slices, geometry.n_rows, geometry.n_cols);
+        let covered = geometry.covered(&motion, slices);
         let finished = Finished {
             volume: volume_path,
             valid_radius: valid_radius(&taken, self.config, &motion),
@@ -661,7 +662,7 @@ impl SeriesRun<'_> {
             && let Ok(record) = read_json::<AlignmentRecord>(&path)
         {
             self.warn(&scan_plan.name, &record.warnings);
-            let found = Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]);
+            let found = Motion::from_rotations(record.shift_voxel, record.rotation_deg);
             return Ok((taken.start.followed_by(found), record));
         }
         let other = self
@@ -739,6 +740,7 @@ impl SeriesRun<'_> {
                 &[
                     ("rotation_axis", json!(axis)),
                     ("motion", json!(motion.shift_voxel())),
+                    ("rotation_deg", json!(motion.rotation_deg())),
                     ("magnification", json!(motion.magnification)),
                     ("field", json!(scan_plan.field)),
                     ("sample_radius_px", json!(taken.geometry.sample_radius_px)),
@@ -748,6 +750,7 @@ impl SeriesRun<'_> {
         let job = ScanJob {
             geometry: &taken.geometry,
             slices: scan_plan.slices.clone(),
+            middle_slice: middle_of(&scan_plan.slices),
             slab: scan_plan.slab,
             grid,
             motion,
@@ -906,6 +909,12 @@ impl SeriesRun<'_> {
         self.warn(name, &record.warnings);
         Ok(())
     }
+}
+
+/// Middle of a range of slices.
+#[must_use]
+pub fn middle_of(slices: &Range<usize>) -> f64 {
+    (slices.start + slices.end) as f64 / 2.0 - 0.5
 }
 
 /// The motion that the config puts the grid at, in detector pixels.
@@ -1143,6 +1152,7 @@ pub fn reconstruct_one(
     let mut source = BinnedRows::new(source, rows.start % b, b, slab);
     let job = ScanJob {
         geometry: &binned,
+        middle_slice: middle_of(&slices),
         slices,
         slab,
         grid,

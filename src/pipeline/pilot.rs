@@ -12,11 +12,12 @@ use ndarray::{Array3, Axis, s};
 use crate::align::{self, PilotPair};
 use crate::config::{AlignConfig, AlignMethod, ReconstructConfig, ReconstructMethod};
 use crate::correct::CorrectedScan;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::Device;
 use crate::io::volume::VolumeReader;
 use crate::pipeline::binned::BinnedRows;
 use crate::pipeline::geometry::ScanGeometry;
+use crate::pipeline::middle_of;
 use crate::pipeline::reconstruct_scan::{Motion, ScanJob};
 use crate::pipeline::rows::{CountedScan, RowSource};
 use crate::progress::{Progress, Stage};
@@ -142,6 +143,7 @@ impl Target<'_> {
         let job = ScanJob {
             geometry: &geometry,
             slices: first_slice..first_slice + n_slices,
+            middle_slice: middle_of(&(first_slice..first_slice + n_slices)),
             slab: self.pilot_slab,
             grid,
             motion: motion.binned(binning),
@@ -172,6 +174,7 @@ impl Target<'_> {
         let job = ScanJob {
             geometry: self.geometry,
             slices: rows.clone(),
+            middle_slice: middle_of(&self.slices),
             slab: self.slab,
             grid,
             motion,
@@ -213,8 +216,7 @@ fn collect(
 /// The motion of `target` against the volume `reference`, and the record of how it was found.
 ///
 /// # Errors
-/// Those of reading, reconstructing and registering; [`Error::Config`] for a given rotation about x or y, which the
-/// reconstruction of a slice cannot apply.
+/// Those of reading, reconstructing and registering.
 pub fn find_motion(
     reference: &dyn VolumeReader,
     target: &Target<'_>,
@@ -223,15 +225,6 @@ pub fn find_motion(
     device: &Device,
     progress: &Progress,
 ) -> Result<(Motion, AlignmentRecord)> {
-    if let Some([rx, ry, _]) = config.rotation
-        && (rx != 0.0 || ry != 0.0)
-    {
-        return Err(Error::config(
-            "align.rotation",
-            format!("[{rx}, {ry}, ..]"),
-            "a scan can be turned about its rotation axis only (the third number); level the sample for the other two",
-        ));
-    }
     if config.shift.is_some() || config.rotation.is_some() || config.method == AlignMethod::None {
         let shift = config.shift.unwrap_or_default();
         let rotation = config.rotation.unwrap_or_default();
@@ -245,11 +238,11 @@ pub fn find_motion(
         };
         let motion = target
             .start
-            .followed_by(Motion::from_alignment(shift, rotation[2]));
+            .followed_by(Motion::from_rotations(shift, rotation));
         return Ok((motion, record));
     }
     let radius = |b: usize, motion: &Motion| {
-        let shift = motion.shift_in_plane_px();
+        let shift = motion.reach_in_plane_px(target.slices.len());
         // two pixels of the rim carry the edge of the field of view, which does not move with the sample
         ((target.valid_radius - shift) / b as f64 - 2.0).max(2.0)
     };
@@ -263,9 +256,9 @@ pub fn find_motion(
         radius: radius(binning, &start),
     };
     let mut record = align::register(&pair, config)?;
-    let mut motion = start.followed_by(Motion::from_alignment(
+    let mut motion = start.followed_by(Motion::from_rotations(
         record.shift_voxel,
-        record.rotation_deg[2],
+        record.rotation_deg,
     ));
     // on the reference grid only interpolation-free residuals are left
     pair.target = target.pilot(
@@ -281,14 +274,23 @@ pub fn find_motion(
         ..config.clone()
     };
     let residual = align::register(&pair, &fine)?;
-    motion = motion.followed_by(Motion::from_alignment(
+    motion = motion.followed_by(Motion::from_rotations(
         residual.shift_voxel,
-        residual.rotation_deg[2],
+        residual.rotation_deg,
     ));
     record.residual_after = residual.residual_after;
     record.confidence = residual.confidence;
     record.shift_err_voxel = residual.shift_err_voxel;
+    let errors = record.rotation_err_deg.iter_mut();
+    for (err, of_residual) in errors.zip(residual.rotation_err_deg) {
+        // what is left may be too little to be looked for again
+        if of_residual > 0.0 {
+            *err = of_residual;
+        }
+    }
     record.per_height = residual.per_height;
+    record.per_height_err = residual.per_height_err;
+    record.per_octant = residual.per_octant;
     merge_warnings(&mut record.warnings, residual.warnings);
     // full-resolution blocks take their place
     drop(pair);
@@ -305,7 +307,7 @@ pub fn find_motion(
     }
     let found = motion.relative_to(start);
     record.shift_voxel = found.shift_voxel();
-    record.rotation_deg = [0.0, 0.0, found.in_plane.rotation_rad.to_degrees()];
+    record.rotation_deg = found.rotation_deg();
     Ok((motion, record))
 }
 
@@ -315,6 +317,30 @@ fn merge_warnings(into: &mut Vec<String>, from: Vec<String>) {
             into.push(warning);
         }
     }
+}
+
+/// The tilt left over, from how the shifts of blocks (height, `[x, y, z]`, errors) change with their height: x by ry and y by -rx
+/// per slice.
+fn residual_tilt(blocks: &[(f64, [f64; 3], [f64; 3])]) -> [f64; 2] {
+    let slope = |axis: usize| {
+        let mut sums = [0.0; 5];
+        for (z, shift, err) in blocks {
+            let w = err[axis].max(1e-4).powi(-2);
+            let terms = [w, w * z, w * z * z, w * shift[axis], w * z * shift[axis]];
+            for (sum, term) in sums.iter_mut().zip(terms) {
+                *sum += term;
+            }
+        }
+        let [w, wz, wzz, ws, wzs] = sums;
+        let spread = wzz * w - wz * wz;
+        // one height has no slope
+        if blocks.len() < 2 || spread <= 0.0 {
+            0.0
+        } else {
+            (wzs * w - wz * ws) / spread
+        }
+    };
+    [-slope(1), slope(0)]
 }
 
 /// Adds the residual motion of a few full-resolution blocks, weighted by their uncertainty.
@@ -340,8 +366,11 @@ fn refine(
     let grid = target.grid.crop(&(x..x + width_x), &(y..y + width_y));
     let fine = AlignConfig {
         search: 0.1_f64.min(config.search),
+        // a block is too flat for it: the heights of several say it
+        max_tilt_deg: 0.0,
         ..config.clone()
     };
+    let mut at_heights = Vec::new();
     let mut sums = [[0.0; 2]; 4];
     for k in 0..BLOCK_HEIGHTS {
         let start = (n_slices - height) * (2 * k + 1) / (2 * BLOCK_HEIGHTS);
@@ -350,7 +379,7 @@ fn refine(
             reference: read_block(reference, slices.clone(), y..y + width_y, x..x + width_x)?,
             target: target.block(slices, grid, motion, device, progress)?,
             binning: 1,
-            radius: target.valid_radius - motion.shift_in_plane_px() - 2.0,
+            radius: target.valid_radius - motion.reach_in_plane_px(n_slices) - 2.0,
         };
         let found = align::register(&pair, &fine)?;
         if found.confidence < config.min_confidence {
@@ -360,6 +389,12 @@ fn refine(
             );
             continue;
         }
+        let middle = start as f64 + (height as f64 - 1.0) / 2.0;
+        at_heights.push((
+            middle - (n_slices as f64 - 1.0) / 2.0,
+            found.shift_voxel,
+            found.shift_err_voxel,
+        ));
         let rotation_weight = found.shift_err_voxel[0]
             .hypot(found.shift_err_voxel[1])
             .max(1e-4)
@@ -380,7 +415,11 @@ fn refine(
         return Ok(motion);
     }
     let mean = |k: usize| sums[k][0] / sums[k][1];
-    motion = motion.followed_by(Motion::from_alignment([mean(0), mean(1), mean(2)], mean(3)));
+    let mut residual = Motion::from_alignment([mean(0), mean(1), mean(2)], mean(3));
+    if motion.tilts() {
+        residual.tilt_rad = residual_tilt(&at_heights);
+    }
+    motion = motion.followed_by(residual);
     for (err, sum) in record.shift_err_voxel.iter_mut().zip(&sums) {
         *err = err.min(sum[1].powf(-0.5));
     }

@@ -33,6 +33,8 @@ pub struct Motion {
     pub shift_z_px: f64,
     /// Pixels of this scan per voxel of the reference; acts about the axis and the middle row, before the shift.
     pub magnification: f64,
+    /// Tilt about x and y \[rad\], before all of these, about the middle of the volume; see [`super::tilt`].
+    pub tilt_rad: [f64; 2],
 }
 
 impl Default for Motion {
@@ -41,6 +43,7 @@ impl Default for Motion {
             in_plane: InPlaneMotion::default(),
             shift_z_px: 0.0,
             magnification: 1.0,
+            tilt_rad: [0.0; 2],
         }
     }
 }
@@ -56,17 +59,67 @@ impl Motion {
                 rotation_rad: turn_deg.to_radians(),
             },
             shift_z_px: shift_voxel[2],
-            magnification: 1.0,
+            ..Motion::default()
         }
+    }
+
+    /// From an alignment with all its rotations `[rx, ry, rz]` \[degrees\].
+    #[must_use]
+    pub fn from_rotations(shift_voxel: [f64; 3], rotation_deg: [f64; 3]) -> Motion {
+        let [rx, ry, rz] = rotation_deg;
+        Motion {
+            tilt_rad: [rx.to_radians(), ry.to_radians()],
+            ..Motion::from_alignment(shift_voxel, rz)
+        }
+    }
+
+    /// `[rx, ry, rz]` \[degrees\]
+    #[must_use]
+    pub fn rotation_deg(&self) -> [f64; 3] {
+        let [rx, ry] = self.tilt_rad;
+        [rx, ry, self.in_plane.rotation_rad].map(f64::to_degrees)
+    }
+
+    /// Whether it tilts at all.
+    #[must_use]
+    pub fn tilts(&self) -> bool {
+        self.tilt_rad != [0.0; 2]
+    }
+
+    /// What the tilt adds to the shift in the plane, x and y (down), at a height from the middle of the volume \[px\].
+    #[must_use]
+    pub fn in_plane_at(&self, height: f64) -> [f64; 2] {
+        let [rx, ry] = self.tilt_rad;
+        let (sin, cos) = self.in_plane.rotation_rad.sin_cos();
+        let (dx, dy) = (ry * height, -rx * height);
+        [cos * dx - sin * dy, sin * dx + cos * dy].map(|d| self.magnification * d)
+    }
+
+    /// Largest shift in the plane over a volume of `n_slices` \[px\].
+    #[must_use]
+    pub fn reach_in_plane_px(&self, n_slices: usize) -> f64 {
+        let [x, y] = self.in_plane_at(n_slices as f64 / 2.0);
+        self.shift_in_plane_px() + x.hypot(y)
+    }
+
+    /// The tilt as it is seen from a sample turned by `turn_rad` about the axis.
+    fn turned_tilt(&self, turn_rad: f64) -> [f64; 2] {
+        let [rx, ry] = self.tilt_rad;
+        let (sin, cos) = turn_rad.sin_cos();
+        [cos * rx + sin * ry, cos * ry - sin * rx]
     }
 
     /// This motion after a `residual` was found on a volume that was already put on the grid with this one.
     ///
-    /// A point p of the reference was found at m' R' p + d there, which stands at m R (m' R' p + d) + s in the scan.
+    /// A point p of the reference was found at m' R' p + d there, which stands at m R (m' R' p + d) + s in the scan. Tilts are
+    /// small, and followed to first order.
     #[must_use]
     pub fn followed_by(self, residual: Motion) -> Motion {
         let (sin, cos) = self.in_plane.rotation_rad.sin_cos();
-        let (dx, dy) = (residual.in_plane.shift_x_px, residual.in_plane.shift_y_px);
+        let [rx, ry] = self.tilt_rad;
+        let [x, y, z] = residual.shift_voxel();
+        let (dx, dy, dz) = (x + ry * z, y - rx * z, z + rx * y - ry * x);
+        let turned = self.turned_tilt(residual.in_plane.rotation_rad);
         let m = self.magnification;
         Motion {
             in_plane: InPlaneMotion {
@@ -74,8 +127,9 @@ impl Motion {
                 shift_y_px: self.in_plane.shift_y_px + m * (sin * dx + cos * dy),
                 rotation_rad: self.in_plane.rotation_rad + residual.in_plane.rotation_rad,
             },
-            shift_z_px: self.shift_z_px + m * residual.shift_z_px,
+            shift_z_px: self.shift_z_px + m * dz,
             magnification: m * residual.magnification,
+            tilt_rad: [0, 1].map(|k| turned[k] + residual.tilt_rad[k]),
         }
     }
 
@@ -88,9 +142,10 @@ impl Motion {
         }
     }
 
-    /// The motion that gives this one when it follows `start`.
+    /// The motion that gives this one when it follows `start`, which does not tilt.
     #[must_use]
     pub fn relative_to(&self, start: Motion) -> Motion {
+        debug_assert!(!start.tilts(), "grids are placed upright");
         let m = start.magnification;
         let (sin, cos) = start.in_plane.rotation_rad.sin_cos();
         let dx = (self.in_plane.shift_x_px - start.in_plane.shift_x_px) / m;
@@ -103,6 +158,7 @@ impl Motion {
             },
             shift_z_px: (self.shift_z_px - start.shift_z_px) / m,
             magnification: self.magnification / m,
+            tilt_rad: self.tilt_rad,
         }
     }
 
@@ -134,6 +190,7 @@ impl Motion {
             },
             shift_z_px: self.shift_z_px * scale,
             magnification: self.magnification,
+            tilt_rad: self.tilt_rad,
         }
     }
 }
@@ -145,6 +202,8 @@ pub struct ScanJob<'a> {
     pub geometry: &'a ScanGeometry,
     /// Slices, as rows of the reference.
     pub slices: Range<usize>,
+    /// Middle of the whole volume, as a row of the reference: tilts are about it.
+    pub middle_slice: f64,
     /// Slices at a time.
     pub slab: usize,
     /// The voxels of a slice.
@@ -195,6 +254,9 @@ impl ScanJob<'_> {
         from: Option<JobState>,
         consume: impl FnMut(usize, ArrayView3<'_, f32>, &JobState) -> Result<()> + Send,
     ) -> Result<Reconstructed> {
+        if self.motion.tilts() {
+            return super::tilt::run(self, source, device, stage, from, consume);
+        }
         let mut reconstructor = Reconstructor::new(self.slice_job(), device)?;
         let mut state = from.unwrap_or_else(|| JobState::start(&self.slices));
         source.restore(&state.rows);
@@ -251,16 +313,7 @@ impl ScanJob<'_> {
             clipped: state.clipped,
             zingers: state.zingers,
         });
-        let covered = if state.covered[0] >= state.covered[1] {
-            0..0
-        } else {
-            state.covered[0] - self.slices.start..state.covered[1] - self.slices.start
-        };
-        Ok(Reconstructed {
-            range: state.range.finish(),
-            covered,
-            method,
-        })
+        Ok(state.finish(&self.slices, method))
     }
 
     /// The middle of the three: rows in, slices out. Ends early, without an error of its own, where nobody takes them.
@@ -457,7 +510,8 @@ pub struct JobState {
 }
 
 impl JobState {
-    fn start(slices: &Range<usize>) -> JobState {
+    /// Nothing done yet.
+    pub(super) fn start(slices: &Range<usize>) -> JobState {
         JobState {
             slices: 0,
             range: RangeSum::default(),
@@ -465,6 +519,42 @@ impl JobState {
             rows: RowState::default(),
             clipped: 0,
             zingers: 0,
+        }
+    }
+
+    /// Slices done so far.
+    pub(super) fn slices(&self) -> usize {
+        self.slices
+    }
+
+    /// What the source had counted.
+    pub(super) fn rows(&self) -> &RowState {
+        &self.rows
+    }
+
+    /// Slice `z` has data.
+    pub(super) fn cover(&mut self, z: usize) {
+        self.covered = [self.covered[0].min(z), self.covered[1].max(z + 1)];
+    }
+
+    /// `slices` are done up to `done` (from the first of the job on), with what the source had counted then.
+    pub(super) fn advance(&mut self, slices: ArrayView3<'_, f32>, done: usize, rows: RowState) {
+        self.range.add(slices);
+        self.slices = done;
+        self.rows = rows;
+    }
+
+    /// All of the job's `slices` are done.
+    pub(super) fn finish(self, slices: &Range<usize>, method: String) -> Reconstructed {
+        let [first, end] = self.covered;
+        Reconstructed {
+            range: self.range.finish(),
+            covered: if first >= end {
+                0..0
+            } else {
+                first - slices.start..end - slices.start
+            },
+            method,
         }
     }
 }

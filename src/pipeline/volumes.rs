@@ -10,7 +10,7 @@ use ndarray::{Array3, Axis, s};
 use serde_json::json;
 
 use crate::align::{self, PilotPair};
-use crate::config::{AlignMethod, Config};
+use crate::config::{AlignConfig, AlignMethod, Config};
 use crate::difference;
 use crate::error::{Error, Result};
 use crate::io::volume::{self, VolumeMeta, VolumeReader};
@@ -76,10 +76,7 @@ pub fn difference(
     let (motion, mut alignment) =
         register(reference.as_ref(), target.as_ref(), config, cap, session)?;
     alignment.reference = pair.reference.display().to_string();
-    let moved = MovedVolume {
-        inner: target,
-        motion,
-    };
+    let moved = MovedVolume::new(target, motion);
     let still = motion == Motion::default();
     let target: &dyn VolumeReader = if still { moved.inner.as_ref() } else { &moved };
     if !still {
@@ -164,7 +161,12 @@ fn register(
         binning,
         radius: (shape[1].min(shape[2]) as f64 / 2.0 / binning as f64 - 2.0).max(2.0),
     };
-    let mut record = align::register(&pair, &config.align)?;
+    // volumes are resampled slice by slice: a tilt would only be said
+    let upright = AlignConfig {
+        max_tilt_deg: 0.0,
+        ..config.align.clone()
+    };
+    let mut record = align::register(&pair, &upright)?;
     stage.inc(1);
     let motion = Motion::from_alignment(record.shift_voxel, record.rotation_deg[2]);
     let rim = record.rotation_deg[2].to_radians().abs() * shape[2] as f64 / 2.0;
@@ -186,6 +188,13 @@ fn register(
 pub struct MovedVolume {
     inner: Box<dyn VolumeReader>,
     motion: Motion,
+}
+
+impl MovedVolume {
+    /// `inner` moved back by `motion`, which does not tilt.
+    pub(crate) fn new(inner: Box<dyn VolumeReader>, motion: Motion) -> Self {
+        MovedVolume { inner, motion }
+    }
 }
 
 impl VolumeReader for MovedVolume {

@@ -216,7 +216,7 @@ pub(super) fn alignment(a: &AlignmentRecord) -> String {
         out += &table(
             &[
                 "octants",
-                "difference left there over that of the whole: left back, right back, left front, right front",
+                "difference left there over that left at the same heights: left back, right back, left front, right front",
             ],
             &rows,
         );
@@ -225,7 +225,24 @@ pub(super) fn alignment(a: &AlignmentRecord) -> String {
         let rows: Vec<Vec<String>> = a
             .per_height
             .iter()
-            .map(|h| vec![format!("{:.0}", h[0]), three([h[1], h[2], h[3]], 3)])
+            .enumerate()
+            .map(|(k, h)| {
+                let errors = a.per_height_err.get(k).copied().unwrap_or([f64::NAN; 3]);
+                let shifts = [0, 1, 2].map(|axis| {
+                    // an error beyond a voxel: nothing there fixes the shift
+                    if errors[axis] > 1.0 {
+                        "\u{2013}".to_string()
+                    } else if errors[axis].is_finite() {
+                        format!("{:.3} \u{b1} {:.3}", h[axis + 1], errors[axis])
+                    } else {
+                        format!("{:.3}", h[axis + 1])
+                    }
+                });
+                vec![
+                    format!("{:.0}", h[0]),
+                    shifts.join(", ").replace('-', "\u{2212}"),
+                ]
+            })
             .collect();
         out += &table(
             &[
@@ -254,8 +271,12 @@ pub(super) fn totals(c: &Change) -> String {
             number(r.noise),
         ],
         vec![
-            "residue of unchanged edges, as a shift [voxel]; the threshold takes it in".into(),
-            number(r.edge_residue_voxel),
+            "residue of unchanged edges in a slice, and of faces across the axis, as a shift [voxel]; the threshold takes it in".into(),
+            format!(
+                "{}, {}",
+                number(r.edge_residue_voxel),
+                number(r.edge_residue_z_voxel)
+            ),
         ],
         vec![
             "noise of unchanged voxels over that of the projections alone".into(),
