@@ -75,6 +75,10 @@ const WIDEST_CUBIC: u32 = 4u;
 // samples before and after from which the noise is taken, and the excess that it cannot make
 const AROUND: u32 = 24u;
 const SIGMA: f32 = 6.0;
+// share of a sample that cannot be told from rounding
+const ROUNDING: f32 = 1e-4;
+// samples beside a zinger that the same ray can have reached
+const TRACK: i32 = 4;
 
 var<workgroup> n_raised: atomic<u32>;
 var<workgroup> n_zingers: atomic<u32>;
@@ -227,11 +231,18 @@ struct Cleaned {
     zinger: bool,
 }
 
-fn cleaned(row: u32, angle: u32, col: u32) -> Cleaned {
+// half way between those before and after; only where both are
+fn between(row: u32, angle: u32, col: u32) -> f32 {
+    return 0.5 * (at(row, angle - 1u, col) + at(row, angle + 1u, col));
+}
+
+fn has_both(angle: u32) -> bool {
+    return angle > 0u && angle + 1u < params.n_angles;
+}
+
+// the sample judged by the threshold and the guard
+fn judged(row: u32, angle: u32, col: u32) -> Cleaned {
     let value = at(row, angle, col);
-    if params.zinger_size == 0u {
-        return Cleaned(value, false);
-    }
     let mean = neighbour_mean(row, angle, col);
     if !(mean > 0.0 && value > mean * params.zinger_limit) {
         return Cleaned(value, false);
@@ -247,10 +258,58 @@ fn cleaned(row: u32, angle: u32, col: u32) -> Cleaned {
     if noise >= 0.0 && value - brightest <= SIGMA * noise {
         return Cleaned(value, false);
     }
-    if angle == 0u || angle + 1u == params.n_angles {
+    if !has_both(angle) {
         return Cleaned(mean, true);
     }
-    return Cleaned(0.5 * (at(row, angle - 1u, col) + at(row, angle + 1u, col)), true);
+    return Cleaned(between(row, angle, col), true);
+}
+
+// the sample is above those before and after by more than rounding and noise
+fn stands_out(row: u32, angle: u32, col: u32) -> bool {
+    let value = between(row, angle, col);
+    let rise = at(row, angle, col) - value;
+    if !(rise > ROUNDING * abs(value)) {
+        return false;
+    }
+    let noise = noise_around(row, angle, col);
+    return noise >= 0.0 && rise > SIGMA * noise;
+}
+
+// a zinger stands TRACK samples to one side (1 or -1) at most, and all from there to here stand out
+fn is_beside(row: u32, angle: u32, col: u32, side: i32) -> bool {
+    for (var away = 1; away <= TRACK; away += 1) {
+        let other = i32(col) + side * away;
+        if other < 0 || other >= i32(params.n_cols) {
+            return false;
+        }
+        if judged(row, angle, u32(other)).zinger {
+            for (var a = 0; a < away; a += 1) {
+                if !stands_out(row, angle, u32(i32(col) + side * a)) {
+                    return false;
+                }
+            }
+            return true;
+        }
+    }
+    return false;
+}
+
+fn cleaned(row: u32, angle: u32, col: u32) -> Cleaned {
+    let value = at(row, angle, col);
+    if params.zinger_size == 0u {
+        return Cleaned(value, false);
+    }
+    let own = judged(row, angle, col);
+    if own.zinger || params.guard_reach == 0u || !has_both(angle) {
+        return own;
+    }
+    // half of all samples are dimmer than those before and after, and ask no further
+    let beside = between(row, angle, col);
+    if value - beside > ROUNDING * abs(beside)
+        && (is_beside(row, angle, col, -1) || is_beside(row, angle, col, 1)) {
+        return Cleaned(beside, true);
+    }
+    return own;
 }
 
 fn integral(row: u32, angle: u32, col: u32) -> f32 {

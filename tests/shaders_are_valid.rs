@@ -287,6 +287,8 @@ fn constants_of_the_shaders_are_those_of_the_host() {
     for line in [
         format!("const AROUND: u32 = {}u;", Guard::AROUND),
         format!("const SIGMA: f32 = {:.1};", Guard::SIGMA),
+        format!("const ROUNDING: f32 = {:e};", Guard::ROUNDING),
+        format!("const TRACK: i32 = {};", Guard::TRACK),
     ] {
         assert!(line_integrals::SOURCE.contains(&line), "{line}");
     }

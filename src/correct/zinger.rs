@@ -9,7 +9,9 @@
 //! The rule alone takes bright edges of the sample and, with few photons, noise. So it may be guarded (see [`Guard`]): a
 //! ray hits one frame, while structure is seen again, a little further on, at the angles before and after. A ray that crosses
 //! several pixels leaves less in the outer ones, and beside an edge of the sample that may be below the threshold: once one
-//! of its samples is known, noise alone decides about those beside it.
+//! of its samples is known, noise alone decides about those beside it, as far as a ray may go.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Removes the zingers of `sinogram` `[angle, col]` in place and returns how many samples were replaced.
 ///
@@ -60,7 +62,7 @@ pub fn remove_zingers(
                 None => false,
             }
         });
-        guard.spread(sinogram, n_cols, &mut found);
+        Guard::spread(sinogram, n_cols, &mut found);
     }
     for &(index, mean) in &found {
         sinogram[index] = mean;
@@ -86,6 +88,10 @@ impl Guard {
     pub const AROUND: usize = 24;
     /// Samples before and after that a sample is judged by.
     pub const HALO: usize = Guard::AROUND + 1;
+    /// Samples beside a zinger that the same ray can have reached, on either side.
+    pub const TRACK: usize = 4;
+    /// Share of a sample that cannot be told from rounding.
+    pub const ROUNDING: f32 = 1e-4;
 
     /// For a scan at these angles \[rad\].
     #[must_use]
@@ -145,31 +151,33 @@ impl Guard {
         Some(Self::between(sinogram, n_cols, index).unwrap_or(mean))
     }
 
-    /// Adds to `found` (index and new value, by ascending index) the samples beside them in the same line that stand out of the
-    /// noise between the angles before and after, and those beside these.
-    fn spread(self, sinogram: &[f32], n_cols: usize, found: &mut Vec<(usize, f32)>) {
-        let mut known: std::collections::BTreeMap<usize, f32> = found.iter().copied().collect();
-        let mut open: Vec<usize> = known.keys().copied().collect();
-        while let Some(index) = open.pop() {
-            let col = index % n_cols;
-            let left = (col > 0).then(|| index - 1);
-            let right = (col + 1 < n_cols).then(|| index + 1);
-            for beside in [left, right].into_iter().flatten() {
-                let (Some(value), Some(noise)) = (
-                    Self::between(sinogram, n_cols, beside),
-                    Self::noise(sinogram, n_cols, beside),
-                ) else {
-                    continue;
+    /// Adds to `found` (index and new value) what rays have left beside them: the samples of the same line, [`Guard::TRACK`] on
+    /// either side at most, that stand out without a gap.
+    fn spread(sinogram: &[f32], n_cols: usize, found: &mut Vec<(usize, f32)>) {
+        let judged: BTreeSet<usize> = found.iter().map(|&(index, _)| index).collect();
+        let mut beside: BTreeMap<usize, f32> = BTreeMap::new();
+        let mut walk = |line: &mut dyn Iterator<Item = usize>| {
+            for index in line.take(Guard::TRACK) {
+                match Self::stands_out(sinogram, n_cols, index) {
+                    Some(value) if !judged.contains(&index) => beside.insert(index, value),
+                    _ => break,
                 };
-                // noise that cannot be told from rounding is none
-                let least = (Guard::SIGMA * noise).max(1e-4 * value.abs());
-                if !known.contains_key(&beside) && sinogram[beside] - value > least {
-                    known.insert(beside, value);
-                    open.push(beside);
-                }
             }
+        };
+        for &index in &judged {
+            let first = index - index % n_cols;
+            walk(&mut (first..index).rev());
+            walk(&mut (index + 1..first + n_cols));
         }
-        *found = known.into_iter().collect();
+        found.extend(beside);
+    }
+
+    /// The value between those before and after, if the sample stands out above it by more than the noise.
+    fn stands_out(sinogram: &[f32], n_cols: usize, index: usize) -> Option<f32> {
+        let value = Self::between(sinogram, n_cols, index)?;
+        let noise = Self::noise(sinogram, n_cols, index)?;
+        let least = (Guard::SIGMA * noise).max(Guard::ROUNDING * value.abs());
+        (sinogram[index] - value > least).then_some(value)
     }
 
     /// Mean of the samples before and after; `None` at the first and the last angle.

@@ -214,6 +214,8 @@ fn reach(job: &SliceJob) -> (f64, f64) {
         if !(low.is_finite() && high.is_finite() && ray.offset_px.is_finite()) {
             return (f64::NAN, f64::NAN);
         }
+        // a magnified scan meets more of its rows than the mask is wide
+        let radius = radius * ray.cos.hypot(ray.sin);
         let (low, high) = (low.max(-radius), high.min(radius));
         if low <= high {
             range = (
@@ -396,17 +398,20 @@ mod tests {
 
     #[test]
     fn every_voxel_of_the_job_meets_a_kept_sample() {
-        let mut moved = job(33, 50);
         let angles: Vec<f64> = (0..50).map(|k| f64::from(k) * PI / 50.0).collect();
-        moved.rays = rays(
-            &angles,
-            InPlaneMotion {
-                shift_x_px: 6.3,
-                shift_y_px: -2.1,
-                rotation_rad: 0.3,
-            },
-        );
-        for mask in [None, Some(16.0)] {
+        for (mask, magnification) in [(None, 1.0), (Some(16.0), 1.0), (Some(16.0), 1.3)] {
+            let mut moved = job(33, 50);
+            moved.rays = rays(
+                &angles,
+                InPlaneMotion {
+                    shift_x_px: 6.3,
+                    shift_y_px: -2.1,
+                    rotation_rad: 0.3,
+                },
+            );
+            for ray in &mut moved.rays {
+                (ray.cos, ray.sin) = (ray.cos * magnification, ray.sin * magnification);
+            }
             moved.mask_radius_px = mask;
             let plan = FilterPlan::new(&moved).unwrap();
             assert!(plan.n_fft >= plan.n_out / plan.upsample);

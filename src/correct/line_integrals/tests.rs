@@ -170,6 +170,11 @@ fn locked() -> (Scan, PixelMap) {
     ] {
         projections[[angle, row, col]] = 16000.0;
     }
+    // what the ray at (45, 0, 50) leaves beside it, below the threshold
+    for (col, factor) in [(49, 1.15), (48, 1.1)] {
+        let count = &mut projections[[45, 0, col]];
+        *count = (*count * factor).round();
+    }
     projections[[50, 0, 44]] = 0.0;
     let darks = Array3::from_elem((1, n_rows, n_cols), 100.0);
     let scan = scan(projections, Some(flats), Some(darks));
@@ -183,6 +188,7 @@ fn guarded_zingers_and_locked_pixels_are_those_of_the_cpu_however_the_angles_are
         (config.zinger.guard, config.lock.enabled) = (guard, true);
         config.zinger.threshold = 0.2;
         let (scan, map) = locked();
+        let n_cols = scan.n_cols();
         let unlocked = CorrectedScan::new(scan, &config).unwrap();
         let without = unlocked.slab(0..3).unwrap().0;
         let corrected = unlocked.with_lock(std::sync::Arc::new(map)).unwrap();
@@ -190,6 +196,12 @@ fn guarded_zingers_and_locked_pixels_are_those_of_the_cpu_however_the_angles_are
         let (reference, counts) = corrected.slab(0..3).unwrap();
         let reference = reference.as_slice().unwrap();
         let (slab, known) = corrected.count_slab(0..3, 0).unwrap();
+        let transmission = |angle: usize, col: usize| (-reference[angle * n_cols + col]).exp();
+        for col in [48, 49] {
+            let between = 0.5 * (transmission(44, col) + transmission(46, col));
+            let gone = (transmission(45, col) / between - 1.0).abs() < 1e-5;
+            assert_eq!(gone, guard, "column {col} beside a ray");
+        }
         let (by_twin, touched) = line_integrals_cpu(&slab);
         assert_eq!(worst(&by_twin, reference), 0.0);
         let all = |touched: Touched| CorrectionCounts {

@@ -179,31 +179,77 @@ impl Twin {
         Some(1.4826 * median / 1.5f32.sqrt())
     }
 
+    /// The sample in the place of one beyond the threshold, if it is a zinger.
+    fn judged(&self, row: usize, angle: usize, col: usize) -> Option<f32> {
+        let value = self.at(row, angle, col);
+        let mean = self.neighbour_mean(row, angle, col);
+        let limit = self.params.zinger_limit;
+        if !(mean > 0.0 && value > mean * limit) {
+            return None;
+        }
+        if self.params.guard_reach == 0 {
+            return Some(mean);
+        }
+        let brightest = self.brightest_beside(row, angle, col);
+        let noise = self.noise_around(row, angle, col);
+        let is_noise = noise.is_some_and(|noise| value - brightest <= Guard::SIGMA * noise);
+        if value <= limit * brightest || is_noise {
+            return None;
+        }
+        Some(self.between(row, angle, col).unwrap_or(mean))
+    }
+
+    fn between(&self, row: usize, angle: usize, col: usize) -> Option<f32> {
+        let inner = angle > 0 && angle + 1 < self.n_angles();
+        inner.then(|| 0.5 * (self.at(row, angle - 1, col) + self.at(row, angle + 1, col)))
+    }
+
+    fn stands_out(&self, row: usize, angle: usize, col: usize) -> bool {
+        let Some(value) = self.between(row, angle, col) else {
+            return false;
+        };
+        let rise = self.at(row, angle, col) - value;
+        rise > Guard::ROUNDING * value.abs()
+            && self
+                .noise_around(row, angle, col)
+                .is_some_and(|noise| rise > Guard::SIGMA * noise)
+    }
+
+    /// Whether a zinger stands `TRACK` samples to one side at most, and all from there to here stand out.
+    fn is_beside(&self, row: usize, angle: usize, col: usize, side: isize) -> bool {
+        for away in 1..=Guard::TRACK as isize {
+            let other = col as isize + side * away;
+            if other < 0 || other >= self.n_cols() as isize {
+                return false;
+            }
+            if self.judged(row, angle, other as usize).is_some() {
+                return (0..away)
+                    .all(|a| self.stands_out(row, angle, (col as isize + side * a) as usize));
+            }
+        }
+        false
+    }
+
     /// The sample, and whether it stands in the place of a zinger.
     fn cleaned(&self, row: usize, angle: usize, col: usize) -> (f32, bool) {
         let value = self.at(row, angle, col);
         if self.params.zinger_size == 0 {
             return (value, false);
         }
-        let mean = self.neighbour_mean(row, angle, col);
-        let limit = self.params.zinger_limit;
-        if !(mean > 0.0 && value > mean * limit) {
+        if let Some(better) = self.judged(row, angle, col) {
+            return (better, true);
+        }
+        let Some(between) = self.between(row, angle, col) else {
             return (value, false);
+        };
+        let beside = self.params.guard_reach > 0
+            && value - between > Guard::ROUNDING * between.abs()
+            && (self.is_beside(row, angle, col, -1) || self.is_beside(row, angle, col, 1));
+        if beside {
+            (between, true)
+        } else {
+            (value, false)
         }
-        if self.params.guard_reach == 0 {
-            return (mean, true);
-        }
-        let brightest = self.brightest_beside(row, angle, col);
-        let noise = self.noise_around(row, angle, col);
-        let is_noise = noise.is_some_and(|noise| value - brightest <= Guard::SIGMA * noise);
-        if value <= limit * brightest || is_noise {
-            return (value, false);
-        }
-        if angle == 0 || angle + 1 == self.n_angles() {
-            return (mean, true);
-        }
-        let beside = self.at(row, angle - 1, col) + self.at(row, angle + 1, col);
-        (0.5 * beside, true)
     }
 
     fn deviate(&self, pixel: &LockedPixel, angle: usize) -> f32 {
