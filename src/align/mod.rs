@@ -41,7 +41,7 @@ const COARSE_SIDE: usize = 64;
 const ANGULAR_SIDE: usize = 32;
 /// Steps of refinement on each level.
 const STEPS: usize = 15;
-/// What interpolation leaves at best \[pilot voxel\]; added to the statistical error.
+/// What interpolation leaves at best \[voxel of the level\]; added to the statistical error.
 const FLOOR: f64 = 0.01;
 /// A wrong turn must lower the correlation by this for the turn to count as known.
 const LEAST_DROP: f64 = 0.02;
@@ -51,6 +51,8 @@ const LEAST_TILT: f64 = 0.03;
 /// Heights asked on their own, and slices that each needs at least.
 const HEIGHTS: usize = 8;
 const HEIGHT_SLICES: usize = 6;
+/// Error \[pilot voxel\] from which on a level is not taken if a coarser one knows better.
+const UNSURE: f64 = 0.05;
 /// Share of the gradient of a height that both volumes must have for its shift to count.
 const LEAST_SIGNAL: f64 = 0.3;
 /// Error of a shift that a height does not fix \[pilot voxel\].
@@ -202,6 +204,8 @@ struct Found {
     heights: Vec<(f64, [f64; 3], [f64; 3])>,
     sees_z: bool,
     reach: f64,
+    /// What interpolation leaves \[pilot voxel\].
+    floor: f64,
 }
 
 fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Found> {
@@ -259,11 +263,15 @@ fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Fou
         heights: heights(&finest, &refined),
         sees_z: finest.frame.sees_z(),
         reach: finest.frame.reach(),
+        floor: FLOOR * finest.frame.factor.into_iter().fold(1.0, f64::max),
         refined,
     })
 }
 
-/// Refines from the coarsest level (given) to the finest, which is returned too.
+/// Refines from the coarsest level (given) to the finest that still knows more, which is returned too.
+///
+/// Where noise rules the voxels of a level their gradients are noise too: the steps come out far too short and the errors large.
+/// Coarser voxels, being means of many, then know the motion better.
 fn descend(
     level: &impl Fn([usize; 3]) -> Level,
     factors: &[[usize; 3]],
@@ -281,10 +289,22 @@ fn descend(
     if tilts {
         refined = refine(&current, &refined.motion, free, STEPS)?;
     }
+    let worst = |refined: &Refined| {
+        let looked_for = if free.turn { 4 } else { 2 };
+        (0..looked_for)
+            .filter(|&k| k != 2)
+            .map(|k| refined.errors[k])
+            .fold(0.0, f64::max)
+    };
     for &finer in &factors[1..] {
-        drop(current);
-        current = level(finer);
-        refined = refine(&current, &refined.motion, free, STEPS)?;
+        let next = level(finer);
+        let Some(found) = refine(&next, &refined.motion, free, STEPS) else {
+            break;
+        };
+        if worst(&found) > worst(&refined) && worst(&found) > UNSURE {
+            break;
+        }
+        (refined, current) = (found, next);
     }
     Some((refined, current))
 }
@@ -345,7 +365,9 @@ fn heights(finest: &Level, refined: &Refined) -> Vec<(f64, [f64; 3], [f64; 3])> 
     (0..groups)
         .filter_map(|k| {
             let slices = k * n / groups..(k + 1) * n / groups;
-            let middle = (slices.start + slices.end) as f64 / 2.0 - 0.5;
+            let of_level = (slices.start + slices.end) as f64 / 2.0 - 0.5;
+            // in voxels of the pilot
+            let middle = (of_level + 0.5) * finest.frame.factor[2] - 0.5;
             let own = refine(
                 &finest.slab(slices, reach),
                 &refined.motion,
@@ -382,7 +404,7 @@ fn fill(record: &mut AlignmentRecord, found: &Found, pair: &PilotPair, config: &
     let [rx, ry] = found.motion.tilt;
     record.rotation_deg = [rx, ry, found.motion.turn].map(f64::to_degrees);
     let angular = |k: usize| {
-        let error = found.refined.errors[k].hypot(FLOOR) / found.reach;
+        let error = found.refined.errors[k].hypot(found.floor) / found.reach;
         if error.is_finite() {
             error.to_degrees()
         } else {
@@ -402,7 +424,7 @@ fn fill(record: &mut AlignmentRecord, found: &Found, pair: &PilotPair, config: &
     let sides = [2, 1, 0].map(|a| pair.reference.len_of(ndarray::Axis(a)) as f64);
     // nothing known: the whole side, which JSON can write (infinity it cannot)
     record.shift_err_voxel =
-        [0, 1, 2].map(|a| found.refined.errors[a].hypot(FLOOR).min(sides[a]) * binning);
+        [0, 1, 2].map(|a| found.refined.errors[a].hypot(found.floor).min(sides[a]) * binning);
     if !found.sees_z {
         record.shift_err_voxel[2] = sides[2] * binning;
     }

@@ -33,7 +33,7 @@ pub struct Motion {
     pub shift_z_px: f64,
     /// Pixels of this scan per voxel of the reference; acts about the axis and the middle row, before the shift.
     pub magnification: f64,
-    /// Tilt about x and y \[rad\], before all of these, about the middle of the volume; see [`super::tilt`].
+    /// Tilt about x and y \[rad\], before all of these, about the middle of the volume.
     pub tilt_rad: [f64; 2],
 }
 
