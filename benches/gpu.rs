@@ -233,7 +233,11 @@ fn run() -> Result<bool, String> {
 }
 
 fn main() -> ExitCode {
-    tomodelta::gpu::look_for_no_compositor();
+    #[expect(unsafe_code, reason = "see the function")]
+    // SAFETY: nothing has run before that could have started a thread.
+    unsafe {
+        tomodelta::gpu::look_for_no_compositor();
+    }
     match run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -8,7 +8,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    tomodelta::gpu::look_for_no_compositor();
+    #[expect(unsafe_code, reason = "see the function")]
+    // SAFETY: nothing has run before that could have started a thread.
+    unsafe {
+        tomodelta::gpu::look_for_no_compositor();
+    }
     tomodelta::io::hdf5::tune_allocator();
     tomodelta::io::hdf5::silence_guarded_panics();
     if let Err(error) = tomodelta::stop::listen() {

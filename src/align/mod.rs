@@ -89,6 +89,19 @@ pub const fn fixed_bytes() -> u64 {
     12 * 8 * 96 * 96 * 96
 }
 
+/// The record of a motion that is given, or of none; `None` where it is to be searched for.
+#[must_use]
+pub fn by_hand(config: &AlignConfig) -> Option<AlignmentRecord> {
+    let given = config.shift.is_some() || config.rotation.is_some();
+    (!config.searches()).then(|| AlignmentRecord {
+        shift_voxel: config.shift.unwrap_or_default(),
+        rotation_deg: config.rotation.unwrap_or_default(),
+        confidence: 1.0,
+        method: if given { "given" } else { "none" }.into(),
+        ..AlignmentRecord::default()
+    })
+}
+
 /// Finds how the target's sample is moved relative to the reference, in voxels of the full volume.
 ///
 /// Shifts are searched up to `config.search` of each side; with [`AlignMethod::Rigid`] turns are searched up to

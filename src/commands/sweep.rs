@@ -52,6 +52,7 @@ pub(crate) fn run(
     super::threads(&config)?;
     let scan = CorrectedScan::new(super::open(path, &config)?, &config.correct)?;
     let rows = rows_of(*rows, SinogramSource::n_rows(&scan))?;
+    let varied = sweep::check(&scan, &settings, &rows)?;
     let by_rows = LockedByRows::new(scan.without_phase(), &config, &progress);
     let fit = center::find(&by_rows, &config.center, &progress)?;
     drop(by_rows);
@@ -65,7 +66,7 @@ pub(crate) fn run(
         );
     }
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    let found = sweep::run(&scan, &settings, &rows, &fit, &montage, &progress)?;
+    let found = sweep::run(&scan, (&settings, varied), &rows, &fit, &montage, &progress)?;
     found.write_table(&table)?;
     if *json {
         println!("{}", serde_json::to_string_pretty(&found)?);

@@ -11,7 +11,7 @@
 //! several pixels leaves less in the outer ones, and beside an edge of the sample that may be below the threshold: once one
 //! of its samples is known, noise alone decides about those beside it, as far as a ray may go.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Removes the zingers of `sinogram` `[angle, col]` in place and returns how many samples were replaced.
 ///
@@ -151,20 +151,24 @@ impl Guard {
         Some(Self::between(sinogram, n_cols, index).unwrap_or(mean))
     }
 
-    /// Adds to `found` (index and new value) what rays have left beside them: the samples of the same line, [`Guard::TRACK`] on
+    /// Adds to `found` (index and new value, by ascending index) what rays have left beside them: the samples of the same line, [`Guard::TRACK`] on
     /// either side at most, that stand out without a gap.
     fn spread(sinogram: &[f32], n_cols: usize, found: &mut Vec<(usize, f32)>) {
-        let judged: BTreeSet<usize> = found.iter().map(|&(index, _)| index).collect();
+        let judged = |index: usize| {
+            found
+                .binary_search_by_key(&index, |&(index, _)| index)
+                .is_ok()
+        };
         let mut beside: BTreeMap<usize, f32> = BTreeMap::new();
         let mut walk = |line: &mut dyn Iterator<Item = usize>| {
             for index in line.take(Guard::TRACK) {
                 match Self::stands_out(sinogram, n_cols, index) {
-                    Some(value) if !judged.contains(&index) => beside.insert(index, value),
+                    Some(value) if !judged(index) => beside.insert(index, value),
                     _ => break,
                 };
             }
         };
-        for &index in &judged {
+        for &(index, _) in found.iter() {
             let first = index - index % n_cols;
             walk(&mut (first..index).rev());
             walk(&mut (index + 1..first + n_cols));

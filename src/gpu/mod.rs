@@ -80,20 +80,22 @@ impl Device {
     }
 }
 
-/// Keeps Mesa from looking for a compositor where there is none, which it would complain about on stderr. Call once, first
-/// thing in `main`.
+/// Keeps Mesa from looking for a compositor where there is none, which it would complain about on stderr.
 ///
 /// Its device-selection layer asks the compositor which GPU to put first; without `XDG_RUNTIME_DIR` there is nobody to ask. Who
 /// chooses by the variables of that layer keeps it.
-pub fn look_for_no_compositor() {
+///
+/// # Safety
+/// It sets a variable of the environment: to be called first thing in `main`, while no other thread can read one.
+#[expect(
+    unsafe_code,
+    reason = "a layer of the Vulkan loader is switched off by a variable only"
+)]
+pub unsafe fn look_for_no_compositor() {
     let absent = |name: &str| std::env::var_os(name).is_none();
     let names = ["XDG_RUNTIME_DIR", "MESA_VK_DEVICE_SELECT", "DRI_PRIME"];
     if cfg!(target_os = "linux") && names.into_iter().all(absent) {
-        #[expect(
-            unsafe_code,
-            reason = "a layer of the Vulkan loader is switched off by a variable only"
-        )]
-        // SAFETY: called before any other thread runs.
+        // SAFETY: the caller's promise.
         unsafe {
             std::env::set_var("NODEVICE_SELECT", "1");
         }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use ndarray::{Array3, Axis, s};
 
 use crate::align::{self, PilotPair};
-use crate::config::{AlignConfig, AlignMethod, ReconstructConfig, ReconstructMethod};
+use crate::config::{AlignConfig, ReconstructConfig, ReconstructMethod};
 use crate::correct::CorrectedScan;
 use crate::error::Result;
 use crate::gpu::Device;
@@ -225,21 +225,9 @@ pub fn find_motion(
     device: &Device,
     progress: &Progress,
 ) -> Result<(Motion, AlignmentRecord)> {
-    if config.shift.is_some() || config.rotation.is_some() || config.method == AlignMethod::None {
-        let shift = config.shift.unwrap_or_default();
-        let rotation = config.rotation.unwrap_or_default();
-        let given = config.shift.is_some() || config.rotation.is_some();
-        let record = AlignmentRecord {
-            shift_voxel: shift,
-            rotation_deg: rotation,
-            confidence: 1.0,
-            method: if given { "given" } else { "none" }.into(),
-            ..AlignmentRecord::default()
-        };
-        let motion = target
-            .start
-            .followed_by(Motion::from_rotations(shift, rotation));
-        return Ok((motion, record));
+    if let Some(record) = align::by_hand(config) {
+        let given = Motion::from_rotations(record.shift_voxel, record.rotation_deg);
+        return Ok((target.start.followed_by(given), record));
     }
     let radius = |b: usize, motion: &Motion| {
         let shift = motion.reach_in_plane_px(target.slices.len());

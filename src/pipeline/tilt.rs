@@ -401,14 +401,20 @@ mod tests {
         scan
     }
 
-    fn volume(scan: &PhantomScan, motion: Motion, slab: usize) -> Array3<f32> {
+    /// All slices of `source` with the views of [`spheres`].
+    fn reconstruct(
+        source: &mut dyn RowSource,
+        method: ReconstructMethod,
+        motion: Motion,
+        slab: usize,
+    ) -> Array3<f32> {
         let config = ReconstructConfig {
-            method: ReconstructMethod::Fbp,
+            method,
             ..ReconstructConfig::default()
         };
-        let geometry = geometry(&scan.angles_rad, &config);
+        let angles = spheres(&Motion::default()).angles_rad;
         let job = ScanJob {
-            geometry: &geometry,
+            geometry: &geometry(&angles, &config),
             slices: 0..ROWS,
             middle_slice: (ROWS as f64 - 1.0) / 2.0,
             slab,
@@ -420,14 +426,17 @@ mod tests {
         };
         let mut out = Array3::zeros((ROWS, SIDE, SIDE));
         let stage = Progress::new(true).stage("x", 1, "x");
-        let mut source = PlainSource(scan);
-        job.run(&mut source, &Device::Cpu, &stage, None, |z, slices, _| {
+        job.run(source, &Device::Cpu, &stage, None, |z, slices, _| {
             out.slice_mut(s![z..z + slices.dim().0, .., ..])
                 .assign(&slices);
             Ok(())
         })
         .unwrap();
         out
+    }
+
+    fn volume(scan: &PhantomScan, motion: Motion, slab: usize) -> Array3<f32> {
+        reconstruct(&mut PlainSource(scan), ReconstructMethod::Fbp, motion, slab)
     }
 
     #[test]
@@ -501,35 +510,8 @@ mod tests {
     /// Slices of a source on the grid of the reference: reconstructed there, or resampled afterwards.
     fn both_ways(scan: Option<&PhantomScan>, seed: u128, motion: Motion) -> [Array3<f32>; 2] {
         let make = |motion: Motion| {
-            let angles = spheres(&Motion::default()).angles_rad;
-            let config = ReconstructConfig::default();
-            let geometry = geometry(&angles, &config);
-            let job = ScanJob {
-                geometry: &geometry,
-                slices: 0..ROWS,
-                middle_slice: (ROWS as f64 - 1.0) / 2.0,
-                slab: 16,
-                grid: Grid::square(SIDE),
-                motion,
-                config: &config,
-                scale: 1.0,
-                meter: None,
-            };
-            let mut out = Array3::zeros((ROWS, SIDE, SIDE));
-            let stage = Progress::new(true).stage("x", 1, "x");
-            job.run(
-                &mut Noisy(scan, seed),
-                &Device::Cpu,
-                &stage,
-                None,
-                |z, slices, _| {
-                    out.slice_mut(s![z..z + slices.dim().0, .., ..])
-                        .assign(&slices);
-                    Ok(())
-                },
-            )
-            .unwrap();
-            out
+            let method = ReconstructConfig::default().method;
+            reconstruct(&mut Noisy(scan, seed), method, motion, 16)
         };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("unmoved.npy");

@@ -10,7 +10,7 @@ use ndarray::{Array3, Axis, s};
 use serde_json::json;
 
 use crate::align::{self, PilotPair};
-use crate::config::{AlignConfig, AlignMethod, Config};
+use crate::config::{AlignConfig, Config};
 use crate::difference;
 use crate::error::{Error, Result};
 use crate::io::volume::{self, VolumeMeta, VolumeReader};
@@ -123,33 +123,16 @@ fn register(
     cap: u64,
     session: &Session,
 ) -> Result<(Motion, AlignmentRecord)> {
-    let given = config.align.shift.is_some() || config.align.rotation.is_some();
-    if config.align.method == AlignMethod::None && !given {
-        let record = AlignmentRecord {
-            method: "none".into(),
-            confidence: 1.0,
-            ..AlignmentRecord::default()
-        };
-        return Ok((Motion::default(), record));
-    }
-    if given {
-        let shift = config.align.shift.unwrap_or_default();
-        let rotation = config.align.rotation.unwrap_or_default();
-        if rotation[0] != 0.0 || rotation[1] != 0.0 {
+    if let Some(record) = align::by_hand(&config.align) {
+        let [rx, ry, rz] = record.rotation_deg;
+        if rx != 0.0 || ry != 0.0 {
             return Err(Error::config(
                 "align.rotation",
-                format!("{rotation:?}"),
+                format!("{:?}", record.rotation_deg),
                 "volumes are turned about z only (the third number)",
             ));
         }
-        let record = AlignmentRecord {
-            shift_voxel: shift,
-            rotation_deg: rotation,
-            method: "given".into(),
-            confidence: 1.0,
-            ..AlignmentRecord::default()
-        };
-        return Ok((Motion::from_alignment(shift, rotation[2]), record));
+        return Ok((Motion::from_alignment(record.shift_voxel, rz), record));
     }
     let shape = reference.meta().shape;
     let binning = plan::pilot_binning(shape);

@@ -129,29 +129,27 @@ impl Sweep {
     }
 }
 
-/// Which corrections are varied.
+/// Which corrections are varied; [`check`] finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Varied {
+pub struct Varied {
     stripes: bool,
     zingers: bool,
 }
 
 /// Tries `settings` (text and whole config of each) on `rows` of `scan`, and draws the slices to `montage`.
 ///
-/// Only keys of `[correct.stripe]` and `[correct.zinger]` may differ from the config of `scan`. `axis` is the rotation axis
-/// found or given.
+/// `varied` is what [`check`] found in the same settings and rows. `axis` is the rotation axis found or given.
 ///
 /// # Errors
-/// [`Error::Config`] for keys, settings or rows that cannot be tried; those of reading, reconstructing and writing.
+/// Those of reading, reconstructing and writing.
 pub fn run(
     scan: &CorrectedScan,
-    settings: &[(String, Config)],
+    (settings, varied): (&[(String, Config)], Varied),
     rows: &[usize],
     axis: &AxisFit,
     montage: &Path,
     progress: &Progress,
 ) -> Result<Sweep> {
-    let varied = check(scan, settings, rows)?;
     let (scale, unit) = attenuation_unit(scan.scan().pixel_size_um);
     let base = &settings[0].1;
     let mut bench = Bench::new(scan, base, rows, axis, scale)?;
@@ -222,8 +220,17 @@ pub fn run(
     })
 }
 
-/// Refuses what cannot be tried, and says which corrections differ.
-fn check(scan: &CorrectedScan, settings: &[(String, Config)], rows: &[usize]) -> Result<Varied> {
+/// Refuses what cannot be tried, and says which corrections differ: before anything of `scan` is read.
+///
+/// Only keys of `[correct.stripe]` and `[correct.zinger]` may differ from the config of `scan`.
+///
+/// # Errors
+/// [`Error::Config`] for keys, settings or rows that cannot be tried.
+pub fn check(
+    scan: &CorrectedScan,
+    settings: &[(String, Config)],
+    rows: &[usize],
+) -> Result<Varied> {
     if settings.is_empty() || settings.len() > MOST_SETTINGS {
         let rule = format!("a sweep tries 1 to {MOST_SETTINGS} settings; give fewer values");
         return Err(Error::config("--sweep", settings.len(), rule));
