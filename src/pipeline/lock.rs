@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ndarray::Array2;
 use serde_json::json;
 
-use super::SeriesRun;
 use super::output::{Existing, OutputFolder, read_json, write_json};
+use super::series::SeriesRun;
 use crate::config::{Config, VolumeFormat};
 use crate::correct::CorrectedScan;
 use crate::correct::lock::{self, LockRecord, PixelMap};

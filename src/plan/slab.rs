@@ -1,0 +1,308 @@
+//! How many slices at a time fit under the cap.
+
+use super::{binned_rows, human_bytes, slice_grid};
+use crate::config::{AlignMethod, Config, VolumeFormat};
+use crate::correct::lock;
+use crate::error::{Error, Result};
+use crate::gpu::Device;
+use crate::io::volume;
+use crate::pipeline::geometry::ScanGeometry;
+use crate::pipeline::reconstruct_scan::{Motion, ScanJob};
+use crate::pipeline::tilt;
+use crate::reconstruct::Reconstructor;
+use crate::reconstruct::geometry::Grid;
+
+/// Rows on each side that the interpolation of sinogram rows needs (six taps).
+pub const HALO_ROWS: usize = 3;
+
+/// Host memory that a run needs whatever the scan: code, threads, headers, the report \[bytes\].
+pub const BASE_BYTES: u64 = 128 << 20;
+
+/// Most slices in one slab: beyond this nothing gets faster.
+const MOST_SLAB_ROWS: usize = 128;
+
+/// Memory that a slab needs, for the choice of its height.
+#[derive(Debug, Clone, Copy)]
+pub struct SlabNeed {
+    /// Whatever the height \[bytes\].
+    pub fixed: u64,
+    /// For each slice \[bytes\].
+    pub per_slice: u64,
+}
+
+/// A slab height and the memory that it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slab {
+    /// Slices at a time.
+    pub rows: usize,
+    /// Peak host memory \[bytes\].
+    pub peak_bytes: u64,
+}
+
+impl SlabNeed {
+    /// The largest slab under `cap`, at most `rows`; `scratch` says what a stage needs on top for a slab of so many rows.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when not even one slice fits.
+    pub fn slab_under(
+        &self,
+        cap: u64,
+        rows: usize,
+        what: &str,
+        scratch: impl Fn(usize) -> u64,
+    ) -> Result<Slab> {
+        let peak =
+            |rows: usize| BASE_BYTES + self.fixed + self.per_slice * rows as u64 + scratch(rows);
+        let most = rows.clamp(1, MOST_SLAB_ROWS);
+        // whole groups of sixteen keep the interleaved kernels full
+        let heights = std::iter::once(most)
+            .chain((1..most).rev().filter(|rows| *rows <= 16 || rows % 16 == 0));
+        for rows in heights {
+            if peak(rows) <= cap {
+                return Ok(Slab {
+                    rows,
+                    peak_bytes: peak(rows),
+                });
+            }
+        }
+        Err(Error::Memory {
+            what: what.to_string(),
+            needed: human_bytes(peak(1)),
+            cap: human_bytes(cap),
+        })
+    }
+}
+
+/// Memory for turning the frames of a scan: nothing else is held meanwhile, and more than a gigabyte gains nothing.
+#[must_use]
+pub fn turning_bytes(cap: u64) -> u64 {
+    (cap.saturating_sub(BASE_BYTES) / 2).min(1 << 30)
+}
+
+/// Cap on host memory: the one given, else three quarters of what is free (inside the container, if there is one).
+///
+/// # Errors
+/// [`Error::Config`] for a malformed `run.memory`.
+pub fn memory_cap(config: &Config) -> Result<u64> {
+    if let Some(bytes) = config.run.memory_bytes()? {
+        return Ok(bytes);
+    }
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let mut free = system.available_memory();
+    if let Some(limits) = system.cgroup_limits() {
+        free = free.min(limits.free_memory.max(256 << 20));
+    }
+    Ok((free / 4 * 3).max(512 << 20))
+}
+
+/// Which rows a slab needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowsNeeded {
+    /// Rows and columns averaged in groups.
+    pub binning: usize,
+    /// Whether rows are interpolated between, so that those they come from are held beside them.
+    pub moved: bool,
+    /// Rows beyond the slab that are needed for it, above and below together.
+    pub halo: usize,
+}
+
+/// Memory of correcting and reconstructing slabs of one scan `[angle, row, col]`, beside the reconstructor's scratch:
+/// rows of one slab are corrected while the one before is reconstructed and the one before that is written.
+#[must_use]
+pub fn reconstruct_need(
+    shape: [usize; 3],
+    grid: &Grid,
+    volume_rows: usize,
+    format: VolumeFormat,
+    reading: RowsNeeded,
+) -> SlabNeed {
+    let [n_angles, _, n_cols] = shape;
+    let b = reading.binning;
+    let sinogram = (n_angles * (n_cols / b) * 4) as u64;
+    let slice = (grid.n_x * grid.n_y * 4) as u64;
+    let (copies, halo) = if reading.moved {
+        (3, 3 * reading.halo as u64)
+    } else {
+        (1, 0)
+    };
+    // binned rows are averaged from as many rows of the detector at a time as the slab has slices
+    let fine = if b == 1 {
+        0
+    } else {
+        (n_angles * n_cols * 4) as u64
+    };
+    SlabNeed {
+        fixed: crate::correct::fixed_bytes(shape)
+            + volume::writer_bytes(format, [volume_rows, grid.n_y, grid.n_x])
+            + halo * sinogram,
+        per_slice: (copies + 1) * sinogram + 2 * slice + fine,
+    }
+}
+
+/// A slab of a scan `[angle, row, col]` that is reconstructed for itself, on `device`, as `geometry` (not yet binned) says.
+///
+/// # Errors
+/// [`Error::Memory`]; those of [`Reconstructor::new`].
+pub fn single_slab(
+    config: &Config,
+    geometry: &ScanGeometry,
+    motion: &Motion,
+    pixel_size_um: Option<f64>,
+    device: &Device,
+) -> Result<Slab> {
+    let shape = [geometry.angles_rad.len(), geometry.n_rows, geometry.n_cols];
+    let rows = config.reconstruct.row_range(shape[1])?;
+    let slices = binned_rows(&rows, config.reconstruct.binning)?;
+    let need = SlabOf {
+        config,
+        geometry,
+        motion,
+        moved: false,
+        pixel_size_um,
+        device,
+    };
+    Ok(need
+        .slab(slices.len(), memory_cap(config)?, "reconstructing")?
+        .0)
+}
+
+/// What the height of a slab of one scan depends on.
+pub(super) struct SlabOf<'a> {
+    pub(super) config: &'a Config,
+    /// Not yet binned.
+    pub(super) geometry: &'a ScanGeometry,
+    pub(super) motion: &'a Motion,
+    /// The motion is found later.
+    pub(super) moved: bool,
+    pub(super) pixel_size_um: Option<f64>,
+    pub(super) device: &'a Device,
+}
+
+impl SlabOf<'_> {
+    /// Tilt for which memory is kept \[degrees\].
+    fn largest_tilt_deg(&self) -> f64 {
+        let align = &self.config.align;
+        match (align.rotation, align.method) {
+            _ if !self.moved => 0.0,
+            (Some([rx, ry, _]), _) => rx.hypot(ry),
+            (None, AlignMethod::Rigid) if align.shift.is_none() => align.max_tilt_deg,
+            _ => 0.0,
+        }
+    }
+
+    /// The slab, and why counts are not corrected where slices are made.
+    pub(super) fn slab(
+        &self,
+        n_slices: usize,
+        cap: u64,
+        what: &str,
+    ) -> Result<(Slab, Option<String>)> {
+        let config = &self.config.reconstruct;
+        let b = config.binning;
+        let shape = [
+            self.geometry.angles_rad.len(),
+            self.geometry.n_rows,
+            self.geometry.n_cols,
+        ];
+        let grid = slice_grid(config, self.geometry.field)?;
+        let geometry = self.geometry.binned(0, b);
+        let heights = geometry.heights(self.motion);
+        let (above, below) = heights.spread(geometry.n_rows, geometry.n_cols);
+        let reading = RowsNeeded {
+            binning: b,
+            moved: self.moved || heights.is_interpolated(),
+            halo: 2 * HALO_ROWS + (below - above).ceil() as usize,
+        };
+        let mut need = reconstruct_need(shape, &grid, n_slices, self.config.run.format, reading);
+        let tilt = self.largest_tilt_deg();
+        if tilt > 0.0 {
+            // whole rows are reconstructed first, and held for as long as a slice needs them
+            let voxels = (grid.n_x * grid.n_y) as u64;
+            let held = tilt::halo_slices(tilt, grid.n_x.max(grid.n_y)) as u64;
+            need.fixed += 4 * voxels * held + 4 * voxels;
+            need.per_slice += 8 * voxels;
+        }
+        let job = ScanJob {
+            geometry: &geometry,
+            slices: 0..n_slices,
+            middle_slice: 0.0,
+            slab: 1,
+            grid,
+            motion: *self.motion,
+            config,
+            scale: 1.0,
+            meter: None,
+        };
+        // asked for its memory only
+        let reconstructor = Reconstructor::new(job.slice_job(), self.device)?;
+        let slab = need.slab_under(cap, n_slices, what, |rows| {
+            let correct = &self.config.correct;
+            reconstructor.scratch_bytes(rows)
+                + crate::correct::scratch_bytes(shape, rows, correct, self.pixel_size_um)
+        })?;
+        Ok((slab, reconstructor.off_device()))
+    }
+}
+
+/// Rows at a time, and peak memory, of looking for wrong pixels in `n_scans` scans of a detector `[row, col]`.
+///
+/// # Errors
+/// [`Error::Memory`] when even few rows do not fit.
+pub fn lock_band(n_scans: usize, shape: [usize; 2], cap: u64) -> Result<(usize, u64)> {
+    let fixed = BASE_BYTES + crate::correct::fixed_bytes([0, shape[0], shape[1]]);
+    let band = lock::band_rows(n_scans, shape, cap.saturating_sub(fixed));
+    let peak = fixed + lock::bytes(n_scans, shape, band);
+    if peak > cap {
+        return Err(Error::Memory {
+            what: "comparing the detector over the scans (correct.lock)".into(),
+            needed: human_bytes(peak),
+            cap: human_bytes(cap),
+        });
+    }
+    Ok((band, peak))
+}
+
+/// The largest slab of a difference of volumes of `shape` `[z, y, x]` under `cap`, with readers that hold `readers` bytes.
+///
+/// # Errors
+/// [`Error::Memory`] when not even one slice fits.
+pub fn difference_slab(
+    shape: [usize; 3],
+    config: &Config,
+    cap: u64,
+    readers: u64,
+    what: &str,
+) -> Result<Slab> {
+    let need = SlabNeed {
+        fixed: readers,
+        per_slice: 0,
+    };
+    need.slab_under(cap, shape[0], what, |rows| {
+        crate::difference::bytes(shape, rows, config.run.format, &config.difference)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slab_never_exceeds_the_cap() {
+        let need = SlabNeed {
+            fixed: 10 << 20,
+            per_slice: 37 << 20,
+        };
+        let scratch = |rows: usize| (rows as u64) << 20;
+        for cap in [200u64 << 20, 512 << 20, 3 << 30, 64 << 30] {
+            let slab = need.slab_under(cap, 1000, "x", scratch).unwrap();
+            assert!(slab.peak_bytes <= cap, "{slab:?} under {cap}");
+            assert_eq!(
+                slab.peak_bytes,
+                BASE_BYTES + (10 << 20) + slab.rows as u64 * (38 << 20)
+            );
+        }
+        assert!(need.slab_under(150 << 20, 1000, "x", scratch).is_err());
+        assert_eq!(need.slab_under(64 << 30, 5, "x", scratch).unwrap().rows, 5);
+    }
+}
