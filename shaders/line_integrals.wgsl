@@ -9,6 +9,7 @@
 //   slow_part  running median of that over an eighth of the angles, of what a straight line leaves where turn is 1
 //   fit_line   that straight line, through the medians
 //   take_log   a zinger is replaced, a locked pixel loses its slow part; then -ln, not below the least transmission
+//   clean      only the zingers are replaced: what comes next looks at all angles (locked_columns.wgsl, sort_columns.wgsl)
 //   place_rows a line of a slice between detector rows, from the six around it
 // Where pixels are locked, all blocks are divided and deviate before the first takes its logarithm.
 // What was touched is counted in integers, so the counts do not depend on the order of the invocations; sums in fit_line have one order.
@@ -39,7 +40,7 @@ struct LineIntegralParams {
 
 // a pixel that the series lock corrects
 struct LockedPixel {
-    at: vec4<u32>,         // row, column, unused
+    at: vec4<u32>,         // row, column, 0, unused
     columns: vec4<u32>,    // good neighbours
     weights: vec4<f32>,    // of the polynomial through them
 }
@@ -433,6 +434,26 @@ fn take_log(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocat
     workgroupBarrier();
     if thread == 0u {
         atomicAdd(&touched[0], atomicLoad(&n_raised));
+        atomicAdd(&touched[1], atomicLoad(&n_zingers));
+    }
+}
+
+// x: column, y: wanted angle, z: row
+@compute @workgroup_size(256)
+fn clean(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    if thread == 0u {
+        atomicStore(&n_zingers, 0u);
+    }
+    workgroupBarrier();
+    if id.x < params.n_cols {
+        let sample = cleaned(id.z, params.first_wanted + id.y, id.x);
+        if sample.zinger && id.z >= params.first_counted {
+            atomicAdd(&n_zingers, 1u);
+        }
+        line_integrals[(id.z * params.n_wanted + id.y) * params.n_cols + id.x] = sample.value;
+    }
+    workgroupBarrier();
+    if thread == 0u {
         atomicAdd(&touched[1], atomicLoad(&n_zingers));
     }
 }

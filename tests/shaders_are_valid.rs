@@ -3,6 +3,7 @@
 use std::mem::{offset_of, size_of};
 use std::path::Path;
 
+use tomodelta::correct::stripe::on_gpu as stripes;
 use tomodelta::correct::{Guard, line_integrals};
 use tomodelta::reconstruct::{backproject, fourier_grid, fourier_transform, ramp_filter};
 use wgpu::naga;
@@ -105,6 +106,48 @@ fn locked_pixel_layout() -> Layout {
     })
 }
 
+fn locked_column_layout() -> Layout {
+    layout!(line_integrals::LockedColumnParams {
+        n_cols,
+        n_angles,
+        first_row,
+        first,
+        min_transmission
+    })
+}
+
+fn levelled_column_layout() -> Layout {
+    layout!(line_integrals::LevelledColumn {
+        row,
+        col,
+        left,
+        share
+    })
+}
+
+fn stripe_layout() -> Layout {
+    layout!(stripes::StripeParams {
+        n_rows,
+        n_cols,
+        n_angles,
+        first_row,
+        first_wanted,
+        n_wanted,
+        size,
+        stride,
+        window,
+        first_kept,
+        end_kept,
+        mean_over,
+        snr,
+        dead,
+        keep,
+        normalize,
+        first_counted,
+        min_transmission,
+    })
+}
+
 fn fourier_grid_layout() -> Layout {
     layout!(fourier_grid::FourierGridParams {
         n_rows,
@@ -149,16 +192,31 @@ fn fourier_transform_layout() -> Layout {
 }
 
 fn parsed(source: &str) -> Result<naga::Module, String> {
+    validated(source).map(|(module, _)| module)
+}
+
+/// Bytes shared by the workgroup in an entry point.
+fn workgroup_memory(module: &naga::Module, info: &naga::valid::ModuleInfo, entry: usize) -> u64 {
+    let used = |(handle, variable): (naga::Handle<naga::GlobalVariable>, &naga::GlobalVariable)| {
+        let shared = variable.space == naga::AddressSpace::WorkGroup;
+        let read = !info.get_entry_point(entry)[handle].is_empty();
+        let size = module.types[variable.ty].inner.size(module.to_ctx());
+        if shared && read { u64::from(size) } else { 0 }
+    };
+    module.global_variables.iter().map(used).sum()
+}
+
+fn validated(source: &str) -> Result<(naga::Module, naga::valid::ModuleInfo), String> {
     let module =
         naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
-    naga::valid::Validator::new(
+    let info = naga::valid::Validator::new(
         naga::valid::ValidationFlags::all(),
         // packing two halves into one word: every WebGPU device has it
         naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32,
     )
     .validate(&module)
     .map_err(|error| error.emit_to_string(source))?;
-    Ok(module)
+    Ok((module, info))
 }
 
 /// What differs between the struct of a shader and that of the host.
@@ -199,9 +257,15 @@ fn every_shader_parses_and_validates() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let source = std::fs::read_to_string(&path).unwrap();
-        let module = parsed(&source).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let (module, info) =
+            validated(&source).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(!module.entry_points.is_empty(), "{}", path.display());
-        for entry in &module.entry_points {
+        for (index, entry) in module.entry_points.iter().enumerate() {
+            let memory = workgroup_memory(&module, &info, index);
+            // transforms take what desktop GPUs have, all others what every WebGPU device has
+            let transforms = entry.name.ends_with("_local");
+            let most = if transforms { 32_768 } else { 16_384 };
+            assert!(memory <= most, "{}: {memory} bytes", entry.name);
             // 256 invocations are what every WebGPU device has
             assert_eq!(
                 entry.workgroup_size,
@@ -213,7 +277,7 @@ fn every_shader_parses_and_validates() {
         }
         seen += 1;
     }
-    assert!(seen >= 5);
+    assert!(seen >= 8);
     assert!(parsed("fn broken( {").is_err());
     assert!(parsed("@compute @workgroup_size(1) fn f() { let a: u32 = 1.5; }").is_err());
 }
@@ -239,6 +303,23 @@ fn parameters_have_the_same_names_places_and_sizes_on_both_sides() {
             line_integral_layout(),
         ),
         (line_integrals::SOURCE, "LockedPixel", locked_pixel_layout()),
+        (
+            line_integrals::LOCKED_COLUMNS_SOURCE,
+            "LockedPixel",
+            locked_pixel_layout(),
+        ),
+        (
+            line_integrals::LOCKED_COLUMNS_SOURCE,
+            "LockedColumnParams",
+            locked_column_layout(),
+        ),
+        (
+            line_integrals::LOCKED_COLUMNS_SOURCE,
+            "LevelledColumn",
+            levelled_column_layout(),
+        ),
+        (stripes::SORT_SOURCE, "StripeParams", stripe_layout()),
+        (stripes::FIND_SOURCE, "StripeParams", stripe_layout()),
         (
             fourier_grid::SOURCE,
             "FourierGridParams",
@@ -292,5 +373,15 @@ fn constants_of_the_shaders_are_those_of_the_host() {
     ] {
         assert!(line_integrals::SOURCE.contains(&line), "{line}");
     }
+    for line in [
+        format!("const LOCAL: u32 = {}u;", stripes::LOCAL),
+        format!("var<workgroup> keys: array<u32, {}>;", stripes::LOCAL),
+        format!("var<workgroup> places: array<u32, {}>;", stripes::LOCAL),
+        format!("const SEGMENT: u32 = {}u;", stripes::SEGMENT),
+    ] {
+        assert!(stripes::SORT_SOURCE.contains(&line), "{line}");
+    }
+    let shift = format!("const SHIFT: u32 = {}u;", stripes::SHIFT);
+    assert!(stripes::FIND_SOURCE.contains(&shift));
     assert!(backproject::SOURCE.contains(&format!("tile.x * {}u + at.x", backproject::TILE)));
 }

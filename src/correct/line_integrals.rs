@@ -1,10 +1,14 @@
 //! The corrections on the GPU: parameters, what goes up; the CPU twins in `twin`, the launches in `kernels`.
 //!
-//! Counts of 8 or 16 bits, flat and dark fields in any mode, bad pixels, zingers with or without guard, the series lock and
-//! minus-log run there; what else is chosen keeps a scan on the CPU, and [`off_device`] says why. Integer counts are
-//! finite, so a sample has no value only where its pixel is bad or locked out: which columns stand in for it is known
-//! before any projection is read.
+//! Counts of 8 or 16 bits, flat and dark fields in any mode, bad pixels, zingers with or without guard, the series lock, stripe
+//! removal by sorting and minus-log run there; what else is chosen keeps a scan on the CPU, and [`off_device`] says why. Integer
+//! counts are finite, so a sample has no value only where its pixel is bad or locked out: which columns stand in for it is
+//! known before any projection is read.
+//!
+//! Without stripe removal and broad stripes, angles are corrected block by block. With them, transmission is kept on the
+//! GPU for all angles (see `columns`).
 
+mod columns;
 mod kernels;
 mod twin;
 
@@ -12,16 +16,17 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 use ndarray::{Array3, s};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::lock::{self, Verdict};
+use super::stripe::StripeRemoval;
 use super::{CorrectedScan, CorrectionCounts, Guard};
-use crate::config::{
-    BeamDrift, CorrectConfig, OutlierKind, PhaseMethod, StripeMethod, ZingerDomain,
-};
+use crate::config::{BeamDrift, CorrectConfig, OutlierKind, PhaseMethod, ZingerDomain};
 use crate::error::{Error, Result};
 use crate::scan::{PixelType, Scan};
 
+pub use columns::{LOCKED_COLUMNS_SOURCE, LevelledColumn, LockedColumnParams, column_bytes};
 pub use kernels::LineIntegrals;
 pub use twin::line_integrals_cpu;
 
@@ -132,15 +137,15 @@ impl Placement {
     }
 }
 
-/// A pixel of which the series lock takes the slow deviation off.
+/// A pixel of which the series lock takes the slow deviation off, or the edge of a broad stripe.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 pub struct LockedPixel {
-    /// Row within the rows at hand, column, and two words that are not used.
+    /// Row within the rows at hand, column, 1 for an edge, and a word that is not used.
     pub at: [u32; 4],
     /// Good neighbours.
     pub columns: [u32; 4],
-    /// Weights of the polynomial through them.
+    /// Weights of the polynomial through them, or of the step between them.
     pub weights: [f32; 4],
 }
 
@@ -156,7 +161,7 @@ pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
         without_flats: _,
         double_flat,
         zinger,
-        // found on the CPU over the whole series, applied on the GPU but for broad stripes
+        // found on the CPU over the whole series, applied on the GPU
         lock: _,
         spots: _,
         stripe,
@@ -165,7 +170,7 @@ pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
     } = config;
     let on_cpu =
         |key: &str, method: serde_json::Value| Some(format!("{key} = {method} runs on the CPU"));
-    if stripe.method != StripeMethod::None {
+    if StripeRemoval::from_config(stripe).is_some_and(|removal| !removal.runs_on_gpu()) {
         return on_cpu("correct.stripe.method", json!(stripe.method));
     }
     if *double_flat > 0.0 {
@@ -213,6 +218,14 @@ pub struct CountSlab {
     pub locked: Vec<LockedPixel>,
     /// The most of them in any row of the detector.
     pub most_locked: usize,
+    /// Edges of broad stripes, the left and the right one of each, row after row.
+    pub edges: Vec<LockedPixel>,
+    /// Columns of broad stripes, row after row.
+    pub levelled: Vec<LevelledColumn>,
+    /// The most edges, and the most of these columns, in any row of the detector.
+    pub most_broad: [usize; 2],
+    /// How stripes are removed.
+    pub stripe: Option<StripeRemoval>,
     /// Least transmission.
     pub min_transmission: f32,
     /// Rows before this one were counted with another slab.
@@ -251,22 +264,48 @@ impl ZingerRule {
 }
 
 /// What the kernels counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Touched {
     /// Samples raised to the least transmission.
     pub clipped: u64,
     /// Samples replaced as zingers.
     pub zingers: u64,
+    /// Columns taken as large stripes, over all rows.
+    pub large_stripes: u64,
+    /// Columns taken as dead or fluctuating, over all rows.
+    pub dead_stripes: u64,
+}
+
+impl std::ops::AddAssign for Touched {
+    fn add_assign(&mut self, other: Self) {
+        self.clipped += other.clipped;
+        self.zingers += other.zingers;
+        self.large_stripes += other.large_stripes;
+        self.dead_stripes += other.dead_stripes;
+    }
+}
+
+impl std::ops::AddAssign<Touched> for CorrectionCounts {
+    fn add_assign(&mut self, touched: Touched) {
+        let Touched {
+            clipped,
+            zingers,
+            large_stripes,
+            dead_stripes,
+        } = touched;
+        self.clipped += clipped;
+        self.zingers += zingers;
+        self.large_stripes += large_stripes;
+        self.dead_stripes += dead_stripes;
+    }
 }
 
 impl CorrectedScan {
     /// Why the corrections stay on the CPU; `None`: they run on the GPU.
     #[must_use]
     pub fn off_device(&self) -> Option<String> {
-        let broad = self.lock.as_ref().is_some_and(|map| map.has_broad());
-        broad
-            .then(|| "the series lock levels broad stripes on the CPU".into())
-            .or_else(|| off_device(&self.scan, &self.config))
+        off_device(&self.scan, &self.config)
     }
 
     /// Counts of `rows` as the GPU takes them, and what is known before of those from row `counted` of the detector on: all but
@@ -310,9 +349,17 @@ impl CorrectedScan {
             .clone()
             .filter(|row| n_cols > 0 && good[row * n_cols] == LOST)
             .count();
+        let (edges, levelled) = self.broad_stripes(&rows);
         let slab = CountSlab {
             counts,
             good,
+            edges,
+            levelled,
+            most_broad: self.lock.as_ref().map_or([0, 0], |map| {
+                let [stripes, columns] = map.most_broad();
+                [2 * stripes, columns]
+            }),
+            stripe: self.stripe,
             zinger: self
                 .zinger
                 .map(|(threshold, size, guard)| ZingerRule {
@@ -337,6 +384,35 @@ impl CorrectedScan {
             ..self.pixels_touched(counted..rows.end)
         };
         Ok((slab, known))
+    }
+
+    /// Edges and columns of the broad stripes of `rows`.
+    fn broad_stripes(&self, rows: &Range<usize>) -> (Vec<LockedPixel>, Vec<LevelledColumn>) {
+        let (mut edges, mut levelled) = (Vec::new(), Vec::new());
+        let Some(map) = &self.lock else {
+            return (edges, levelled);
+        };
+        for (index, row) in rows.clone().enumerate() {
+            for stripe in map.broad_stripes(row) {
+                let left = edges.len() as u32;
+                let at = [stripe.columns.start, stripe.columns.end];
+                for (col, (columns, weights)) in at.into_iter().zip(stripe.edges) {
+                    edges.push(LockedPixel {
+                        at: [index as u32, col as u32, 1, 0],
+                        columns: columns.map(|col| col as u32),
+                        weights,
+                    });
+                }
+                let of_columns = stripe.columns.zip(stripe.shares);
+                levelled.extend(of_columns.map(|(col, share)| LevelledColumn {
+                    row: index as u32,
+                    col: col as u32,
+                    left,
+                    share,
+                }));
+            }
+        }
+        (edges, levelled)
     }
 
     /// Pixels of `rows` that the lock corrects; those without a good neighbour on either side are left.
@@ -480,6 +556,12 @@ impl CountSlab {
         let halo = self.halo();
         // an angle near the end looks `halo` back, and one at the begin `halo` ahead: both lie within
         wanted.start.saturating_sub(halo)..(wanted.end + halo).min(n_angles)
+    }
+
+    /// Whether a correction looks at whole columns, so that transmission is kept for all angles.
+    #[must_use]
+    pub fn takes_columns(&self) -> bool {
+        self.stripe.is_some() || self.most_broad[0] > 0
     }
 
     /// How far any line integral of the kernels may be from that of the CPU: [`tolerance`], or [`locked_tolerance`] in a locked

@@ -61,6 +61,9 @@ pub struct Batch<'a> {
     timer: Option<&'a Timer>,
 }
 
+/// Submits the launches that are recorded in it, at once or when it sees fit.
+pub type Submit<'a> = dyn FnMut(&dyn Fn(&mut Batch<'_>) -> Result<()>) -> Result<()> + 'a;
+
 impl Gpu {
     /// An empty batch.
     #[must_use]

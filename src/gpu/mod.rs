@@ -18,7 +18,7 @@ use crate::error::Result;
 
 pub use buffer::Readback;
 pub use device::{AdapterInfo, AdapterKind, AdapterLimits, Gpu, Ticket, list};
-pub use kernel::{Batch, Kernel};
+pub use kernel::{Batch, Kernel, Submit};
 pub use staging::Staging;
 pub use texture::Texture;
 pub use timing::{Timer, Timing};

@@ -130,10 +130,9 @@ fn copy_parts(
 }
 
 impl Batch<'_> {
-    /// Copies the whole of `from` to the begin of `to`.
-    pub fn copy_within_gpu(&mut self, from: &wgpu::Buffer, to: &wgpu::Buffer) {
-        self.encoder
-            .copy_buffer_to_buffer(from, 0, to, 0, from.size());
+    /// Copies the first `bytes` of `from` (a multiple of four) to the begin of `to`.
+    pub fn copy_within_gpu(&mut self, from: &wgpu::Buffer, to: &wgpu::Buffer, bytes: u64) {
+        self.encoder.copy_buffer_to_buffer(from, 0, to, 0, bytes);
     }
 
     /// Copies the first `bytes` of `from` to the begin of `to`.

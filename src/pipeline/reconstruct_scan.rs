@@ -309,10 +309,7 @@ impl ScanJob<'_> {
                 meter.add(spent.name, spent.time, 0, spent.updates);
             }
         }
-        rows.touched(Touched {
-            clipped: state.clipped,
-            zingers: state.zingers,
-        });
+        rows.touched(state.touched);
         Ok(state.finish(&self.slices, method))
     }
 
@@ -354,9 +351,7 @@ impl ScanJob<'_> {
                     }
                     Load::Counts(counts) => {
                         reconstructor.takes(&counts)?;
-                        let touched = reconstructor.slab_of_counts(&counts, &axis_px, out)?;
-                        state.clipped += touched.clipped;
-                        state.zingers += touched.zingers;
+                        state.touched += reconstructor.slab_of_counts(&counts, &axis_px, out)?;
                     }
                 }
                 state.range.add(volume.slice(s![part, .., ..]));
@@ -505,8 +500,8 @@ pub struct JobState {
     covered: [usize; 2],
     rows: RowState,
     /// Touched by the corrections on the GPU, which the source does not see.
-    clipped: u64,
-    zingers: u64,
+    #[serde(flatten)]
+    touched: Touched,
 }
 
 impl JobState {
@@ -517,8 +512,7 @@ impl JobState {
             range: RangeSum::default(),
             covered: [slices.end, slices.start],
             rows: RowState::default(),
-            clipped: 0,
-            zingers: 0,
+            touched: Touched::default(),
         }
     }
 

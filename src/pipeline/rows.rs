@@ -156,8 +156,7 @@ impl RowSource for CountedScan<'_> {
         Ok(slab)
     }
     fn touched(&mut self, touched: Touched) {
-        self.state.counts.clipped += touched.clipped;
-        self.state.counts.zingers += touched.zingers;
+        self.state.counts += touched;
     }
 }
 

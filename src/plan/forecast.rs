@@ -3,7 +3,8 @@
 //! What is tried: looking for wrong pixels on a few rows of noise, correcting one sinogram per thread, reconstructing a few
 //! slices (back-projection on a part of a slice, because its cost is that of its voxels), reading a few frames, the search
 //! of the axis on a made sinogram. Writing, registering pilots and the passes over finished volumes have fixed rates per
-//! thread. On the CPU everything shares the threads, so times add; with a GPU the longer of the two sides counts.
+//! thread. On the CPU everything shares the threads, so times add; with a GPU the longer of the two sides counts, and slices are
+//! tried from counts where it corrects them.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,12 +17,15 @@ use serde::Serialize;
 use super::{DifferencePlan, Plan, ScanPlan, slice_grid};
 use crate::center;
 use crate::config::{CenterConfig, Config, ReconstructMethod};
+use crate::correct::line_integrals::CountSlab;
+use crate::correct::stripe::StripeRemoval;
 use crate::correct::{lock, screen};
 use crate::difference::half_groups;
 use crate::error::Result;
 use crate::gpu::Device;
 use crate::progress::Progress;
 use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
+use crate::reconstruct::self_test::throughput::counts;
 use crate::reconstruct::{Reconstructor, SliceJob};
 use crate::scan::{Scan, SinogramSource, Sinograms};
 
@@ -103,7 +107,10 @@ pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -
                 .map(ExactSizeIterator::len)
                 .sum(),
         };
-        correct += (rows + (halves * scan_plan.binning) as f64) * unit.correct;
+        // where the GPU corrects, its time for a slice holds that
+        if !scan_plan.corrected_on_gpu {
+            correct += (rows + (halves * scan_plan.binning) as f64) * unit.correct;
+        }
         reconstruct += (scan_plan.slices.len() + halves) as f64 * unit.reconstruct;
         let decoded = scan_plan.reading.decoded_bytes;
         read += unit.read * (decoded + bytes_of_light(scan)) as f64;
@@ -290,9 +297,19 @@ fn seconds_per_slice(
     };
     let threads = rayon::current_num_threads();
     let time = |reconstructor: &mut Reconstructor, grid: Grid, rows: usize| -> Result<f64> {
-        let sinograms = Array3::<f32>::from_elem((rows, n_angles, n_cols), 0.5);
         let mut out = Array3::<f32>::zeros((rows, grid.n_y, grid.n_x));
         let axis_px = vec![(n_cols as f64 - 1.0) / 2.0; rows];
+        if plan.corrected_on_gpu {
+            let slab = CountSlab {
+                stripe: StripeRemoval::from_config(&config.correct.stripe),
+                ..counts(n_cols, n_angles, rows)
+            };
+            reconstructor.takes(&slab)?;
+            let started = Instant::now();
+            reconstructor.slab_of_counts(&slab, &axis_px, out.view_mut())?;
+            return Ok(started.elapsed().as_secs_f64() / rows as f64);
+        }
+        let sinograms = Array3::<f32>::from_elem((rows, n_angles, n_cols), 0.5);
         let started = Instant::now();
         reconstructor.slab(sinograms.view(), &axis_px, out.view_mut())?;
         Ok(started.elapsed().as_secs_f64() / rows as f64)

@@ -15,7 +15,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use crate::center::AxisFit;
-use crate::config::{Acquisition, Config, ScanConfig};
+use crate::config::{Acquisition, Config, ScanConfig, StripeMethod};
 use crate::correct::lock;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
@@ -98,6 +98,8 @@ pub struct ScanPlan {
     pub slice: [usize; 2],
     /// Where counts become line integrals, and why there.
     pub corrections: String,
+    /// Whether counts go to the GPU as they are.
+    pub corrected_on_gpu: bool,
     /// Slices at a time.
     pub slab: usize,
     /// Peak host memory predicted \[bytes\].
@@ -346,9 +348,15 @@ fn plan_scan(
             leans.then(|| "rows are taken along the lean of the axis there".into())
         })
         .or_else(|| crate::correct::line_integrals::off_device(scan, &config.correct));
+    let corrected_on_gpu = reason.is_none();
+    let stripes = config.correct.stripe.method;
     let corrections = match reason {
         Some(reason) => format!("on the CPU ({reason})"),
-        None => "on the GPU, one upload of counts".to_string(),
+        None if stripes == StripeMethod::None => "on the GPU, one upload of counts".to_string(),
+        None => format!(
+            "on the GPU, one upload of counts, stripes ({}) removed there",
+            serde_json::json!(stripes).as_str().unwrap_or("stripes")
+        ),
     };
     let volume = [slices.len(), grid.n_y, grid.n_x];
     let pilot = pilot_binning(volume);
@@ -370,6 +378,7 @@ fn plan_scan(
     }
     Ok(ScanPlan {
         corrections,
+        corrected_on_gpu,
         index,
         layout: scan.layout.clone(),
         shape: [scan.n_angles(), scan.n_rows(), scan.n_cols()],

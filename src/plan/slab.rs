@@ -3,6 +3,7 @@
 use super::{binned_rows, human_bytes, slice_grid};
 use crate::config::{AlignMethod, Config, VolumeFormat};
 use crate::correct::lock;
+use crate::correct::stripe::StripeRemoval;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::io::volume;
@@ -238,7 +239,14 @@ impl SlabOf<'_> {
         let reconstructor = Reconstructor::new(job.slice_job(), self.device)?;
         let slab = need.slab_under(cap, n_slices, what, |rows| {
             let correct = &self.config.correct;
+            // broad stripes are found later
+            let columns = match StripeRemoval::from_config(&correct.stripe) {
+                Some(removal) if removal.runs_on_gpu() => reconstructor.column_bytes(true),
+                None if correct.lock.enabled => reconstructor.column_bytes(false),
+                _ => 0,
+            };
             reconstructor.scratch_bytes(rows)
+                + columns
                 + crate::correct::scratch_bytes(shape, rows, correct, self.pixel_size_um)
         })?;
         Ok((slab, reconstructor.off_device()))

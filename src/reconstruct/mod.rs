@@ -268,6 +268,17 @@ impl Reconstructor {
         }
     }
 
+    /// Host memory that corrections of whole columns take beside, with or without stripe removal, where counts are corrected on a
+    /// GPU that has no memory of its own \[bytes\].
+    #[must_use]
+    pub fn column_bytes(&self, stripes: bool) -> u64 {
+        match &self.engine {
+            Engine::Fbp(_) | Engine::Fourier(_) => 0,
+            Engine::Gpu(engine) => engine.column_bytes(stripes),
+            Engine::Several(engines) => engines.iter().map(|one| one.column_bytes(stripes)).sum(),
+        }
+    }
+
     /// Method, filter, padding and device, for the record.
     #[must_use]
     pub fn describe(&self) -> String {

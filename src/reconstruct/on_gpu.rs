@@ -8,6 +8,7 @@
 //! Every voxel adds its angles in the order of the projections in f32, whatever the packs, blocks, bands and
 //! dispatches, so results are the same bit for bit for any slab height.
 
+mod corrections;
 mod cut;
 mod fbp;
 mod fourier;
@@ -25,8 +26,7 @@ use super::fourier::Fourier;
 use super::ramp_filter::{LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers};
 use super::{Grid, SliceJob, check};
 use crate::config::ReconstructMethod;
-use crate::correct::Guard;
-use crate::correct::line_integrals::{CountSlab, LineIntegrals, Step, Touched, check_slab};
+use crate::correct::line_integrals::{CountSlab, LineIntegrals, Touched, check_slab};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Readback, Timing};
 use cut::{Cut, shares_memory};
@@ -262,29 +262,6 @@ impl GpuEngine {
         }
     }
 
-    /// Takes the memory of the corrections, once.
-    ///
-    /// # Errors
-    /// [`Error::Gpu`] when they do not fit beside the rest.
-    pub fn prepare(&mut self, slab: &CountSlab) -> Result<()> {
-        if self.corrections.is_none() {
-            let rows = self.rows_at_once();
-            let blocks: Vec<Range<usize>> = self
-                .blocks
-                .iter()
-                .map(|block| block.angles.clone())
-                .collect();
-            let corrections = LineIntegrals::new(&self.gpu, slab, rows, &blocks, self.cut.updates)?;
-            let bytes = corrections.block_bytes();
-            if bytes > 4 * (rows * self.cut.angles * self.plan.n_cols) as u64 {
-                // few angles or slices, and a wide halo
-                self.uploads = Uploads::new(&self.gpu, bytes)?;
-            }
-            self.corrections = Some(corrections);
-        }
-        Ok(())
-    }
-
     fn run(
         &mut self,
         input: Input<'_>,
@@ -336,16 +313,15 @@ impl GpuEngine {
             }
             Back::Fourier(back) => back.set_axes(&gpu, axis_px)?,
         }
-        let mut kept = false;
-        if let (Input::Counts(slab), Some(corrections)) = (input, &mut self.corrections)
-            && corrections.set_rows(&gpu, slab, &slab.step(rows.clone()))?
-        {
-            kept = corrections.keeps_counts();
-            self.look_at_locked(slab, &slab.step(rows.clone()))?;
-        }
+        let on_gpu = match input {
+            Input::Counts(slab) => self.look_ahead(slab, &slab.step(rows.clone()))?,
+            Input::LineIntegrals(_) => false,
+        };
         for index in 0..self.blocks.len() {
             match input {
-                Input::Counts(slab) => self.correct(slab, &slab.step(rows.clone()), index, kept)?,
+                Input::Counts(slab) => {
+                    self.correct(slab, &slab.step(rows.clone()), index, on_gpu)?;
+                }
                 Input::LineIntegrals(sinograms) => self.hand_over(sinograms, &rows, index)?,
             }
             self.add_block(index, packs)?;
@@ -399,68 +375,6 @@ impl GpuEngine {
         };
         let target = &self.filter_buffers.line_integrals;
         self.uploads.send(&mut runner, &parts, target)
-    }
-
-    /// Uploads the counts of a block.
-    fn upload_counts(&mut self, slab: &CountSlab, step: &Step, index: usize) -> Result<()> {
-        let Some(corrections) = &self.corrections else {
-            return Err(not_prepared());
-        };
-        let mut runner = Runner {
-            gpu: &self.gpu,
-            timings: &mut self.timings,
-        };
-        let held = slab.held(&self.blocks[index].angles);
-        let block = slab.counts.slice(s![held, step.rows.clone(), ..]);
-        let target = corrections.counts(index);
-        self.uploads.send(&mut runner, &contiguous(&block), target)
-    }
-
-    /// Uploads all counts of a step, and finds the slow part of what the locked pixels there deviate by.
-    fn look_at_locked(&mut self, slab: &CountSlab, step: &Step) -> Result<()> {
-        for index in 0..self.blocks.len() {
-            self.upload_counts(slab, step, index)?;
-            let params = slab.params(self.blocks[index].angles.clone(), step);
-            let (corrections, mut runner) = self.correcting()?;
-            runner.run("locked pixels", |batch| {
-                corrections.deviate(batch, &params, index)
-            })?;
-        }
-        let params = slab.params(0..self.n_angles, step);
-        let (corrections, mut runner) = self.correcting()?;
-        corrections.slow_part(&params, |record| {
-            runner.run("locked pixels", record).map(drop)
-        })
-    }
-
-    /// Corrects a block whose counts are `kept` on the GPU, or go up here; its line integrals end where the filter reads them.
-    fn correct(&mut self, slab: &CountSlab, step: &Step, index: usize, kept: bool) -> Result<()> {
-        if !kept {
-            self.upload_counts(slab, step, index)?;
-        }
-        let params = slab.params(self.blocks[index].angles.clone(), step);
-        let Some(corrections) = &self.corrections else {
-            return Err(not_prepared());
-        };
-        let line_integrals = &self.filter_buffers.line_integrals;
-        let mut runner = Runner {
-            gpu: &self.gpu,
-            timings: &mut self.timings,
-        };
-        runner
-            .run("corrections", |batch| {
-                corrections.launch(batch, &params, index, line_integrals)
-            })
-            .map(drop)
-    }
-
-    fn correcting(&mut self) -> Result<(&LineIntegrals, Runner<'_>)> {
-        let corrections = self.corrections.as_ref().ok_or_else(not_prepared)?;
-        let runner = Runner {
-            gpu: &self.gpu,
-            timings: &mut self.timings,
-        };
-        Ok((corrections, runner))
     }
 
     /// Filters a block and adds it to the slices.
@@ -540,15 +454,6 @@ impl GpuEngine {
         3 * block + 2 * slices + device
     }
 
-    /// Memory that the corrections take on the GPU at most, but for a few fields of the detector \[bytes\]: rows around a step of
-    /// slices as counts of all blocks, as transmission and as line integrals of one.
-    fn correction_bytes(&self) -> u64 {
-        let rows = self.rows_at_once() + 2 * crate::plan::HALO_ROWS + 2;
-        let held = (self.cut.angles + 2 * Guard::HALO).min(self.n_angles);
-        let per_pixel = 2 * held * self.blocks.len() + 4 * held + 4 * self.cut.angles;
-        (rows * self.plan.n_cols * per_pixel) as u64
-    }
-
     /// Memory taken on the GPU \[bytes\], without that of the corrections.
     #[must_use]
     pub fn device_bytes(&self) -> u64 {
@@ -613,13 +518,6 @@ impl GpuEngine {
             .as_mut()
             .map(std::mem::take)
             .unwrap_or_default()
-    }
-}
-
-fn not_prepared() -> Error {
-    Error::Gpu {
-        problem: "counts were handed over before the memory of the corrections was taken".into(),
-        hint: "report this; --device cpu avoids it".into(),
     }
 }
 

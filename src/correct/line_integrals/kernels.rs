@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use ndarray::s;
 
+use super::columns::WholeColumns;
 use super::{CountSlab, LineIntegralParams, LockedPixel, SOURCE, Step, Taps, Touched};
 use crate::error::Result;
-use crate::gpu::{Batch, Gpu, Kernel};
+use crate::gpu::{Batch, Gpu, Kernel, Submit};
 
 /// Samples that a dispatch of the running median may look at: 32 times a window for each angle of each pixel. As long as
 /// a dispatch of back-projection of half that many updates.
@@ -19,6 +20,7 @@ pub struct LineIntegrals {
     divide: Kernel,
     take_log: Kernel,
     lock: Option<Lock>,
+    whole: Option<Whole>,
     placing: Option<Placing>,
     /// `[held angle, row, col]`, two to a word: one for each block where they are kept for a second look, else one for all.
     counts: Vec<wgpu::Buffer>,
@@ -30,22 +32,30 @@ pub struct LineIntegrals {
     touched: wgpu::Buffer,
     /// `[row, col]`, 1 + place of a locked pixel.
     places: wgpu::Buffer,
-    /// `[pixel, angle]`
-    slow: wgpu::Buffer,
+    /// `[pixel, angle]` where no pixel is locked.
+    none: wgpu::Buffer,
 }
 
-/// What locked pixels take beside.
-struct Lock {
-    deviate: Kernel,
+/// What corrections of whole columns take beside.
+struct Whole {
+    clean: Kernel,
+    columns: WholeColumns,
+}
+
+/// What locked pixels take beside, or the edges of broad stripes.
+pub(super) struct Lock {
+    pub(super) deviate: Kernel,
     slow_part: Kernel,
     fit_line: Kernel,
-    pixels: wgpu::Buffer,
+    pub(super) pixels: wgpu::Buffer,
     /// `[pixel, angle]`
-    deviation: wgpu::Buffer,
+    pub(super) deviation: wgpu::Buffer,
+    /// `[pixel, angle]`
+    pub(super) slow: wgpu::Buffer,
     /// `[pixel]`, offset and slope.
     straight: wgpu::Buffer,
-    /// In the rows that were set last.
-    n_locked: usize,
+    /// Row of each pixel in the rows that were set last.
+    rows: Vec<u32>,
     /// Samples that a dispatch may look at.
     looks: u64,
 }
@@ -60,33 +70,98 @@ struct Placing {
 }
 
 impl Lock {
-    fn new(gpu: &Gpu, most: usize, n_angles: usize, updates: u64) -> Result<Lock> {
+    /// For `most` pixels, whose deviation the entry `deviate` of a shader takes.
+    pub(super) fn new(
+        gpu: &Gpu,
+        (source, deviate): (&str, &str),
+        most: usize,
+        n_angles: usize,
+        updates: u64,
+    ) -> Result<Lock> {
         Ok(Lock {
-            deviate: Kernel::new(gpu, SOURCE, "deviate")?,
+            deviate: Kernel::new(gpu, source, deviate)?,
             slow_part: Kernel::new(gpu, SOURCE, "slow_part")?,
             fit_line: Kernel::new(gpu, SOURCE, "fit_line")?,
             pixels: gpu.storage::<LockedPixel>("locked pixels", most)?,
             deviation: gpu.storage::<f32>("deviation", most * n_angles)?,
+            slow: gpu.storage::<f32>("slow part", most * n_angles)?,
             straight: gpu.storage::<[f32; 2]>("straight lines", most)?,
-            n_locked: 0,
+            rows: Vec::new(),
             looks: LOOKS_PER_UPDATE.saturating_mul(updates),
         })
     }
 
-    /// Pixels of a dispatch.
-    fn chunks(&self, n_pixels: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (n, step) = (self.n_locked, n_pixels.clamp(1, MOST_GROUPS));
-        (0..n)
-            .step_by(step)
-            .map(move |first| first..(first + step).min(n))
+    /// Hands over the pixels of a step, row after row.
+    pub(super) fn set(&mut self, gpu: &Gpu, pixels: Vec<LockedPixel>) -> Result<()> {
+        gpu.write(&self.pixels, 0, &pixels)?;
+        self.rows = pixels.iter().map(|pixel| pixel.at[0]).collect();
+        Ok(())
     }
+
+    /// Places of the pixels in these rows.
+    pub(super) fn of_rows(&self, rows: &Range<usize>) -> Range<usize> {
+        let first = |row: usize| self.rows.partition_point(|&at| (at as usize) < row);
+        first(rows.start)..first(rows.end)
+    }
+
+    /// From the deviation of all pixels at all angles to its slow part; `run` submits what each batch takes.
+    pub(super) fn slow_part(
+        &self,
+        params: &LineIntegralParams,
+        run: &mut Submit<'_>,
+    ) -> Result<()> {
+        let looks = 32 * u64::from(params.n_angles) * u64::from(params.width);
+        let at_once = (self.looks / looks.max(1)) as usize;
+        for turn in 0..2 {
+            for pixels in chunks(0..self.rows.len(), at_once) {
+                let params = LineIntegralParams {
+                    first_locked: pixels.start as u32,
+                    turn,
+                    ..*params
+                };
+                let n = pixels.len() as u32;
+                run(&|batch| {
+                    batch.launch(
+                        &self.slow_part,
+                        &params,
+                        &[
+                            (11, &self.deviation),
+                            (12, &self.slow),
+                            (13, &self.straight),
+                        ],
+                        [params.n_angles.div_ceil(256), n, 1],
+                    )?;
+                    if turn == 1 {
+                        return Ok(());
+                    }
+                    batch.launch(
+                        &self.fit_line,
+                        &params,
+                        &[(12, &self.slow), (13, &self.straight)],
+                        [n, 1, 1],
+                    )
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Pixels of each dispatch, of those in `pixels`, at most `at_once`.
+pub(super) fn chunks(pixels: Range<usize>, at_once: usize) -> impl Iterator<Item = Range<usize>> {
+    let step = at_once.clamp(1, MOST_GROUPS);
+    let end = pixels.end;
+    pixels
+        .step_by(step)
+        .map(move |first| first..(first + step).min(end))
 }
 
 impl LineIntegrals {
     /// Compiles the kernels and takes the buffers for steps of `slices` slices and these blocks of wanted angles of `slab`; a
     /// dispatch is to be about as long as one of so many updates of back-projection.
     ///
-    /// Where pixels are locked, the counts of all blocks are kept for a second look if there is memory for that.
+    /// Where pixels are locked, the counts of all blocks are kept for a second look if there is memory for that, or transmission is
+    /// kept for all angles where a correction looks at whole columns.
     ///
     /// # Errors
     /// [`crate::Error::Gpu`] beyond a limit or when memory runs out.
@@ -102,7 +177,8 @@ impl LineIntegrals {
         let plane = rows * n_cols;
         let held: Vec<usize> = blocks.iter().map(|block| slab.held(block).len()).collect();
         let largest_held = held.iter().copied().max().unwrap_or(0);
-        let most = rows * slab.most_locked;
+        let whole = slab.takes_columns();
+        let most = if whole { 0 } else { rows * slab.most_locked };
         let kept = |held: &[usize]| -> Result<Vec<wgpu::Buffer>> {
             let buffers = held
                 .iter()
@@ -117,12 +193,25 @@ impl LineIntegrals {
             open_beams: gpu.storage::<f32>("open beams", slab.n_groups * plane)?,
             good: gpu.storage::<u32>("good columns", plane)?,
             in_time: gpu.storage_from("open beams in time", &slab.in_time)?,
-            touched: gpu.storage::<u32>("touched", 2)?,
+            touched: gpu.storage::<u32>("touched", 4)?,
             places: gpu.storage::<u32>("places of locked pixels", plane)?,
-            slow: gpu.storage::<f32>("slow part", most * n_angles)?,
+            none: gpu.storage::<f32>("no slow part", 1)?,
             lock: match most {
                 0 => None,
-                _ => Some(Lock::new(gpu, most, n_angles, updates)?),
+                _ => Some(Lock::new(
+                    gpu,
+                    (SOURCE, "deviate"),
+                    most,
+                    n_angles,
+                    updates,
+                )?),
+            },
+            whole: match whole {
+                false => None,
+                true => Some(Whole {
+                    clean: Kernel::new(gpu, SOURCE, "clean")?,
+                    columns: WholeColumns::new(gpu, slab, rows, updates)?,
+                }),
             },
             placing: match &slab.placement {
                 None => None,
@@ -171,7 +260,7 @@ impl LineIntegrals {
     /// # Errors
     /// [`crate::Error::Gpu`] for a lost device.
     pub fn reset(&self, gpu: &Gpu) -> Result<()> {
-        gpu.write(&self.touched, 0, &[0u32; 2])
+        gpu.write(&self.touched, 0, &[0u32; 4])
     }
 
     /// Bytes of the counts of a block, at most.
@@ -197,14 +286,70 @@ impl LineIntegrals {
         gpu.write(&self.dark, 0, &slab.rows_of(&slab.dark, rows))?;
         gpu.write(&self.open_beams, 0, &slab.rows_of(&slab.open_beams, rows))?;
         gpu.write(&self.good, 0, &slab.rows_of(&slab.good, rows))?;
+        if let Some(whole) = &mut self.whole {
+            whole.columns.set_rows(gpu, slab, step)?;
+            return Ok(false);
+        }
         let (pixels, places) = slab.locked_of(rows);
         gpu.write(&self.places, 0, &places)?;
         let Some(lock) = &mut self.lock else {
             return Ok(false);
         };
-        lock.n_locked = pixels.len();
-        gpu.write(&lock.pixels, 0, &pixels)?;
-        Ok(!pixels.is_empty())
+        let locked = !pixels.is_empty();
+        lock.set(gpu, pixels)?;
+        Ok(locked)
+    }
+
+    /// Whether transmission is kept for all angles: every block is then taken by [`LineIntegrals::take_block`],
+    /// [`LineIntegrals::treat_columns`] follows, and [`LineIntegrals::launch`] needs no counts.
+    #[must_use]
+    pub fn takes_columns(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    /// From the counts of block `index` to its part of the columns; `lines` `[slice, wanted angle, col]` is overwritten.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`], see [`Batch::launch`].
+    pub fn take_block(
+        &self,
+        batch: &mut Batch<'_>,
+        params: &LineIntegralParams,
+        index: usize,
+        lines: &wgpu::Buffer,
+    ) -> Result<()> {
+        let Some(whole) = &self.whole else {
+            return Ok(());
+        };
+        self.divide(batch, params, index)?;
+        let rows = self.rows(lines);
+        batch.launch(
+            &whole.clean,
+            params,
+            &[(6, &self.transmission), (7, rows), (8, &self.touched)],
+            [params.n_cols.div_ceil(256), params.n_wanted, params.n_rows],
+        )?;
+        whole.columns.take(batch, params, rows)
+    }
+
+    /// Lock and stripe removal on the columns of all angles; `run` submits what each batch takes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`], see [`Batch::launch`].
+    pub fn treat_columns(
+        &self,
+        params: &LineIntegralParams,
+        run: impl FnMut(&dyn Fn(&mut Batch<'_>) -> Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        match &self.whole {
+            Some(whole) => whole.columns.treat(params, &self.touched, run),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the line integrals of detector rows go, if those of slices go to `lines`.
+    fn rows<'a>(&'a self, lines: &'a wgpu::Buffer) -> &'a wgpu::Buffer {
+        self.placing.as_ref().map_or(lines, |placing| &placing.rows)
     }
 
     /// From the counts of block `index` to transmission.
@@ -243,7 +388,7 @@ impl LineIntegrals {
             return Ok(());
         };
         self.divide(batch, params, index)?;
-        for pixels in lock.chunks(MOST_GROUPS) {
+        for pixels in chunks(0..lock.rows.len(), MOST_GROUPS) {
             let params = LineIntegralParams {
                 first_locked: pixels.start as u32,
                 ..*params
@@ -271,46 +416,13 @@ impl LineIntegrals {
         params: &LineIntegralParams,
         mut run: impl FnMut(&dyn Fn(&mut Batch<'_>) -> Result<()>) -> Result<()>,
     ) -> Result<()> {
-        let Some(lock) = &self.lock else {
-            return Ok(());
-        };
-        let looks = 32 * u64::from(params.n_angles) * u64::from(params.width);
-        let at_once = (lock.looks / looks.max(1)) as usize;
-        for turn in 0..2 {
-            for pixels in lock.chunks(at_once) {
-                let params = LineIntegralParams {
-                    first_locked: pixels.start as u32,
-                    turn,
-                    ..*params
-                };
-                let n = pixels.len() as u32;
-                run(&|batch| {
-                    batch.launch(
-                        &lock.slow_part,
-                        &params,
-                        &[
-                            (11, &lock.deviation),
-                            (12, &self.slow),
-                            (13, &lock.straight),
-                        ],
-                        [params.n_angles.div_ceil(256), n, 1],
-                    )?;
-                    if turn == 1 {
-                        return Ok(());
-                    }
-                    batch.launch(
-                        &lock.fit_line,
-                        &params,
-                        &[(12, &self.slow), (13, &lock.straight)],
-                        [n, 1, 1],
-                    )
-                })?;
-            }
+        match &self.lock {
+            Some(lock) => lock.slow_part(params, &mut run),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// From the counts of block `index` to `line_integrals` `[slice, wanted angle, col]`.
+    /// From the counts of block `index`, or from the columns, to `line_integrals` `[slice, wanted angle, col]`.
     ///
     /// # Errors
     /// [`crate::Error::Gpu`], see [`Batch::launch`].
@@ -321,24 +433,26 @@ impl LineIntegrals {
         index: usize,
         line_integrals: &wgpu::Buffer,
     ) -> Result<()> {
-        self.divide(batch, params, index)?;
         let columns = params.n_cols.div_ceil(256);
-        let rows = self
-            .placing
-            .as_ref()
-            .map_or(line_integrals, |placing| &placing.rows);
-        batch.launch(
-            &self.take_log,
-            params,
-            &[
-                (6, &self.transmission),
-                (7, rows),
-                (8, &self.touched),
-                (9, &self.places),
-                (12, &self.slow),
-            ],
-            [columns, params.n_wanted, params.n_rows],
-        )?;
+        let rows = self.rows(line_integrals);
+        if let Some(whole) = &self.whole {
+            whole.columns.write(batch, params, rows, &self.touched)?;
+        } else {
+            self.divide(batch, params, index)?;
+            let slow = self.lock.as_ref().map_or(&self.none, |lock| &lock.slow);
+            batch.launch(
+                &self.take_log,
+                params,
+                &[
+                    (6, &self.transmission),
+                    (7, rows),
+                    (8, &self.touched),
+                    (9, &self.places),
+                    (12, slow),
+                ],
+                [columns, params.n_wanted, params.n_rows],
+            )?;
+        }
         let Some(placing) = &self.placing else {
             return Ok(());
         };
@@ -376,23 +490,31 @@ impl LineIntegrals {
             counts.resize(counts.len().next_multiple_of(2), 0);
             gpu.write(kernels.counts(index), 0, &counts)
         };
-        if locked {
+        let submit = |record: &dyn Fn(&mut Batch<'_>) -> Result<()>| {
+            let mut batch = gpu.batch("corrections");
+            record(&mut batch)?;
+            batch.submit();
+            Ok(())
+        };
+        let all_angles = slab.params(0..n_angles, &step);
+        if locked || self.takes_columns() {
             for (index, block) in blocks.iter().enumerate() {
                 upload(self, index)?;
-                let mut batch = gpu.batch("deviation");
-                self.deviate(&mut batch, &slab.params(block.clone(), &step), index)?;
-                batch.submit();
+                let params = slab.params(block.clone(), &step);
+                let lines = gpu.storage::<f32>("lines", n_slices * block.len() * n_cols)?;
+                submit(&|batch| match locked {
+                    true => self.deviate(batch, &params, index),
+                    false => self.take_block(batch, &params, index, &lines),
+                })?;
             }
-            self.slow_part(&slab.params(0..n_angles, &step), |record| {
-                let mut batch = gpu.batch("slow part");
-                record(&mut batch)?;
-                batch.submit();
-                Ok(())
-            })?;
+            match locked {
+                true => self.slow_part(&all_angles, submit)?,
+                false => self.treat_columns(&all_angles, submit)?,
+            }
         }
         let mut all = vec![f32::NAN; n_slices * n_angles * n_cols];
         for (index, block) in blocks.iter().enumerate() {
-            if !(locked && self.keeps_counts()) {
+            if !(locked && self.keeps_counts() || self.takes_columns()) {
                 upload(self, index)?;
             }
             let out = vec![f32::NAN; n_slices * block.len() * n_cols];
@@ -418,6 +540,8 @@ impl LineIntegrals {
         Ok(Touched {
             clipped: u64::from(counted[0]),
             zingers: u64::from(counted[1]),
+            large_stripes: u64::from(counted[2]),
+            dead_stripes: u64::from(counted[3]),
         })
     }
 }

@@ -1,9 +1,10 @@
 //! Twins of the kernels: plain loops in the order of operations of `line_integrals.wgsl`, for all angles of a slab at once.
 
-use super::{CountSlab, LOST, LineIntegralParams, LockedPixel, Placement, Touched};
+use super::{CountSlab, LOST, LevelledColumn, LineIntegralParams, LockedPixel, Placement, Touched};
 use crate::correct::Guard;
 use crate::correct::bad_pixels::{WIDEST_CUBIC, lagrange};
 use crate::correct::lock;
+use crate::correct::stripe::on_gpu::stripes_cpu;
 
 /// Line integrals `[slice, angle, col]` of all counts of `slab`, and what was touched.
 ///
@@ -16,6 +17,10 @@ pub fn line_integrals_cpu(slab: &CountSlab) -> (Vec<f32>, Touched) {
         params: slab.params(0..n_angles, &slab.step(0..slab.n_slices())),
         transmission: divide(slab),
     };
+    if slab.takes_columns() {
+        let (line_integrals, touched) = twin.by_columns(slab);
+        return (placed(slab, line_integrals), touched);
+    }
     let (locked, places) = slab.locked_of(&(0..n_rows));
     let slow: Vec<Vec<f32>> = locked
         .iter()
@@ -27,9 +32,64 @@ pub fn line_integrals_cpu(slab: &CountSlab) -> (Vec<f32>, Touched) {
         })
         .collect();
     let (line_integrals, touched) = twin.take_log(&places, &slow);
+    (placed(slab, line_integrals), touched)
+}
+
+fn placed(slab: &CountSlab, line_integrals: Vec<f32>) -> Vec<f32> {
     match &slab.placement {
-        None => (line_integrals, touched),
-        Some(placement) => (place_rows(slab, placement, &line_integrals), touched),
+        None => line_integrals,
+        Some(placement) => place_rows(slab, placement, &line_integrals),
+    }
+}
+
+/// What a pixel or an edge deviates by in one line of transmission.
+fn deviate_cpu(pixel: &LockedPixel, line: &[f32], min_transmission: f32) -> f32 {
+    let integral = |col: u32| -line[col as usize].max(min_transmission).ln();
+    let mut around = 0.0;
+    for (&col, weight) in pixel.columns.iter().zip(pixel.weights) {
+        around += weight * integral(col);
+    }
+    match pixel.at[2] {
+        0 => integral(pixel.at[1]) - around,
+        _ => around,
+    }
+}
+
+/// The slow part of what the pixels or edges of a row deviate by in its sinogram `[angle, col]`.
+fn slow_parts(
+    pixels: &[LockedPixel],
+    sinogram: &[f32],
+    n_cols: usize,
+    width: usize,
+    min_transmission: f32,
+) -> Vec<Vec<f32>> {
+    let of_pixel = |pixel: &LockedPixel| {
+        let lines = sinogram.chunks_exact(n_cols);
+        let mut deviation: Vec<f32> = lines
+            .map(|line| deviate_cpu(pixel, line, min_transmission))
+            .collect();
+        lock::slow_part_over(&mut deviation, width)
+    };
+    pixels.iter().map(of_pixel).collect()
+}
+
+/// Takes the level of broad stripes off a sinogram `[angle, col]`.
+fn level_cpu(columns: &[LevelledColumn], slow: &[Vec<f32>], sinogram: &mut [f32], n_cols: usize) {
+    for (angle, line) in sinogram.chunks_exact_mut(n_cols).enumerate() {
+        for column in columns {
+            let left = slow[column.left as usize][angle];
+            let right = -slow[column.left as usize + 1][angle];
+            line[column.col as usize] *= (left + column.share * (right - left)).exp();
+        }
+    }
+}
+
+/// Takes the slow parts of pixels off a sinogram `[angle, col]`.
+fn treat_cpu(pixels: &[LockedPixel], slow: &[Vec<f32>], sinogram: &mut [f32], n_cols: usize) {
+    for (angle, line) in sinogram.chunks_exact_mut(n_cols).enumerate() {
+        for (pixel, slow) in pixels.iter().zip(slow) {
+            line[pixel.at[1] as usize] *= slow[angle].exp();
+        }
     }
 }
 
@@ -263,6 +323,46 @@ impl Twin {
             around += weight * integral(col);
         }
         integral(pixel.at[1]) - around
+    }
+
+    /// Lock and stripe removal on whole columns, row by row; then -ln.
+    fn by_columns(&self, slab: &CountSlab) -> (Vec<f32>, Touched) {
+        let (n_angles, n_cols) = (self.n_angles(), self.n_cols());
+        let min_transmission = self.params.min_transmission;
+        let mut touched = Touched::default();
+        let mut line_integrals = self.transmission.clone();
+        let sinograms = line_integrals.chunks_exact_mut((n_angles * n_cols).max(1));
+        for (row, sinogram) in sinograms.enumerate() {
+            let counts_here = row >= self.params.first_counted as usize;
+            for angle in 0..n_angles {
+                for col in 0..n_cols {
+                    let (value, zinger) = self.cleaned(row, angle, col);
+                    sinogram[angle * n_cols + col] = value;
+                    touched.zingers += u64::from(zinger && counts_here);
+                }
+            }
+            let (edges, levelled) = slab.broad_of(&(row..row + 1));
+            let width = lock::median_width_broad(n_angles);
+            let slow = slow_parts(&edges, sinogram, n_cols, width, min_transmission);
+            level_cpu(&levelled, &slow, sinogram, n_cols);
+            let (pixels, _) = slab.locked_of(&(row..row + 1));
+            let width = lock::median_width(n_angles);
+            let slow = slow_parts(&pixels, sinogram, n_cols, width, min_transmission);
+            treat_cpu(&pixels, &slow, sinogram, n_cols);
+            if let Some(removal) = &slab.stripe {
+                let counts = stripes_cpu(removal, sinogram, n_cols);
+                touched.large_stripes += if counts_here { counts.large } else { 0 };
+                touched.dead_stripes += if counts_here { counts.dead } else { 0 };
+            }
+            for value in sinogram {
+                if value.is_nan() || *value < min_transmission {
+                    *value = min_transmission;
+                    touched.clipped += u64::from(counts_here);
+                }
+                *value = -value.ln();
+            }
+        }
+        (line_integrals, touched)
     }
 
     /// `places` `[row, col]`, 1 + place in `slow`, which is `[pixel][angle]`; 0 elsewhere.

@@ -89,6 +89,14 @@ impl StepSum {
         Some(StepSum { terms, n })
     }
 
+    /// Its columns with their weights; columns that fill up the four have the weight 0.
+    pub(super) fn terms(&self) -> ([usize; 2 * SIDE], [f32; 2 * SIDE]) {
+        (
+            self.terms.map(|(col, _)| col),
+            self.terms.map(|(_, weight)| weight),
+        )
+    }
+
     /// The step of the line whose value at a column is `at`.
     pub(super) fn of(&self, at: impl Fn(usize) -> f32) -> f32 {
         self.terms[..self.n]
@@ -314,8 +322,12 @@ pub(super) fn edges(
 
 /// The deviation at `col` of a run, on the straight line between those at its two ends.
 pub(super) fn between(ends: [f32; 2], columns: &Range<usize>, col: usize) -> f32 {
-    let share = ((col - columns.start) as f32 + 0.5) / columns.len() as f32;
-    ends[0] + share * (ends[1] - ends[0])
+    ends[0] + share(columns, col) * (ends[1] - ends[0])
+}
+
+/// How much of the way from the left to the right end of a run lies before the middle of `col`.
+pub(super) fn share(columns: &Range<usize>, col: usize) -> f32 {
+    ((col - columns.start) as f32 + 0.5) / columns.len() as f32
 }
 
 #[cfg(test)]

@@ -41,7 +41,9 @@ use crate::progress::Progress;
 use crate::scan::SinogramSource;
 use evidence::Evidence;
 
-pub(super) use treat::{Scratch, median_width, neighbours, slow_part_of_pixel};
+pub(super) use treat::{
+    Scratch, median_width, median_width_broad, neighbours, slow_part_of_pixel, slow_part_over,
+};
 
 /// Scans looked at, at most, spread over the series: a wrong pixel shows in all of them.
 pub const MOST_SCANS: usize = 5;
@@ -76,6 +78,16 @@ pub struct PixelMap {
     /// By how much each pixel is wrong: the root mean square over the eighths of the scan of the anomaly shared by all
     /// scans, in line integrals `[row, col]`; 0 where nothing was found.
     strength: Array2<f32>,
+}
+
+/// A broad stripe, as far as it is the same for every scan.
+pub(super) struct BroadStripe {
+    /// Its columns.
+    pub(super) columns: Range<usize>,
+    /// Columns on which the step at either end is measured, with their weights.
+    pub(super) edges: [([usize; 4], [f32; 4]); 2],
+    /// How far each of its columns lies on the way from the left end to the right one.
+    pub(super) shares: Vec<f32>,
 }
 
 /// `stripes/lock.json`: what the series lock found.
@@ -179,9 +191,25 @@ impl PixelMap {
         runs
     }
 
-    /// Whether there are broad stripes.
-    pub(super) fn has_broad(&self) -> bool {
-        self.broad.iter().any(|&broad| broad)
+    /// Broad stripes of a row that can be levelled, with what their steps are measured on.
+    pub(super) fn broad_stripes(&self, row: usize) -> Vec<BroadStripe> {
+        let of_run = |(columns, sums): (Range<usize>, [broad::StepSum; 2])| BroadStripe {
+            shares: columns
+                .clone()
+                .map(|col| broad::share(&columns, col))
+                .collect(),
+            edges: sums.map(|sum| sum.terms()),
+            columns,
+        };
+        let found = treat::measured(&self.verdicts(row), &self.runs(row));
+        found.into_iter().map(of_run).collect()
+    }
+
+    /// The most broad stripes of a row, and the most columns in them.
+    pub(super) fn most_broad(&self) -> [usize; 2] {
+        let of_row = |row: usize| [self.runs(row).len(), self.levelled(row) as usize];
+        let most = |a: [usize; 2], b: [usize; 2]| [a[0].max(b[0]), a[1].max(b[1])];
+        (0..self.shape().0).map(of_row).fold([0, 0], most)
     }
 
     /// Pixels of broad stripes in a row.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Verdict;
-use super::broad;
+use super::broad::{self, StepSum};
 use crate::correct::bad_pixels::lagrange;
 use crate::correct::sliding::running_median;
 
@@ -83,15 +83,7 @@ pub(super) fn level(
         slow,
         window,
     } = scratch;
-    // no run is measured on the columns of another
-    let inside = |col: usize| runs.iter().position(|run| run.contains(&col));
-    for (index, columns) in runs.iter().enumerate() {
-        let good = |col: usize| {
-            verdicts[col] == Verdict::Good && inside(col).is_none_or(|other| other == index)
-        };
-        let Some(sums) = broad::edges(columns, n_cols, good) else {
-            continue;
-        };
+    for (columns, sums) in measured(verdicts, runs) {
         let [left, right] = sums.map(|sum| {
             deviation.clear();
             deviation.extend(
@@ -107,10 +99,27 @@ pub(super) fn level(
             .zip(left.iter().zip(&right))
         {
             for col in columns.clone() {
-                line[col] *= broad::between([left, -right], columns, col).exp();
+                line[col] *= broad::between([left, -right], &columns, col).exp();
             }
         }
     }
+}
+
+/// The runs whose steps can be measured, with the sums that do.
+pub(super) fn measured(
+    verdicts: &[Verdict],
+    runs: &[Range<usize>],
+) -> Vec<(Range<usize>, [StepSum; 2])> {
+    // no run is measured on the columns of another
+    let inside = |col: usize| runs.iter().position(|run| run.contains(&col));
+    let of_run = |(index, columns): (usize, &Range<usize>)| {
+        let good = |col: usize| {
+            verdicts[col] == Verdict::Good && inside(col).is_none_or(|other| other == index)
+        };
+        let sums = broad::edges(columns, verdicts.len(), good)?;
+        Some((columns.clone(), sums))
+    };
+    runs.iter().enumerate().filter_map(of_run).collect()
 }
 
 /// The two nearest good columns on either side of `col` and the weights of the cubic through them, or one on either side and
@@ -141,6 +150,18 @@ pub(in crate::correct) fn median_width(n_angles: usize) -> usize {
     (n_angles / SHARE) | 1
 }
 
+/// The same at the edge of a broad stripe.
+pub(in crate::correct) fn median_width_broad(n_angles: usize) -> usize {
+    (n_angles / SHARE_BROAD) | 1
+}
+
+/// The slow part of a deviation by running medians over `width` samples.
+pub(in crate::correct) fn slow_part_over(deviation: &mut [f32], width: usize) -> Vec<f32> {
+    let (mut slow, mut window) = (Vec::new(), Vec::new());
+    slow_part_of(deviation, width, &mut slow, &mut window);
+    slow
+}
+
 /// The slow part of the deviation of a pixel: over an eighth of the samples.
 pub(in crate::correct) fn slow_part_of_pixel(
     deviation: &mut [f32],
@@ -153,6 +174,10 @@ pub(in crate::correct) fn slow_part_of_pixel(
 /// Straight line plus running median of the rest, over the `share`-th part of the samples.
 fn slow_part(deviation: &mut [f32], share: usize, slow: &mut Vec<f32>, window: &mut Vec<f32>) {
     let width = (deviation.len() / share) | 1;
+    slow_part_of(deviation, width, slow, window);
+}
+
+fn slow_part_of(deviation: &mut [f32], width: usize, slow: &mut Vec<f32>, window: &mut Vec<f32>) {
     // the line is fitted to the medians, not to the samples: structure that passes has no say
     running_median(deviation, width, slow, window);
     let (offset, slope) = line_through(slow);

@@ -100,6 +100,12 @@ impl Columns {
         }
     }
 
+    /// All values, column after column.
+    #[cfg(test)]
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.values.capacity() * 4
@@ -153,6 +159,12 @@ impl SortedColumns {
     pub(super) fn unsort(&self, ranked: &Columns, columns: &mut Columns) {
         columns.reshape(ranked.n_cols, ranked.n_angles);
         unsort(ranked, &self.order, columns);
+    }
+
+    /// The angle of each rank.
+    #[cfg(test)]
+    pub(super) fn order(&self) -> &[u32] {
+        &self.order
     }
 
     /// Puts the sorted values themselves back.

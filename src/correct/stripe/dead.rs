@@ -57,7 +57,8 @@ impl Dead {
 }
 
 /// Sum over the angles of `|value - running mean|`; the mean covers `i - length/2 .. i - length/2 + length`, `reflect`
-/// edges. `padded` is scratch.
+/// edges. `padded` is scratch. Exactly 0 for a column that is the same at all angles, so that many of them side by side are
+/// compared with the rest of the row, not with rounding.
 fn restlessness(column: &[f32], length: usize, padded: &mut Vec<f32>) -> f64 {
     let half = (length / 2) as isize;
     let n = column.len() as isize;
@@ -66,20 +67,39 @@ fn restlessness(column: &[f32], length: usize, padded: &mut Vec<f32>) -> f64 {
     padded.extend_from_slice(column);
     padded.extend((n..n - half + length as isize - 1).map(|i| column[reflect(i, column.len())]));
     let mut sum: f64 = padded[..length].iter().map(|&v| f64::from(v)).sum();
-    let scale = 1.0 / length as f64;
     let mut total = 0.0;
     let moves = padded[length..].iter().chain(&[0.0]).zip(padded.iter());
     for (&value, (&enters, &leaves)) in column.iter().zip(moves) {
-        total += (f64::from(value) - sum * scale).abs();
+        total += (length as f64 * f64::from(value) - sum).abs();
         // one addition from mean to mean, because each waits for the one before
         sum += f64::from(enters) - f64::from(leaves);
     }
-    total
+    total / length as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wide_region_without_signal_is_dead_whatever_its_values() {
+        let (n_cols, n_angles) = (240, 50);
+        let mut columns = Columns::default();
+        let sinogram: Vec<f32> = (0..n_cols * n_angles)
+            .map(|i| match i % n_cols {
+                100..140 => 0.1 * ((i % n_cols) as f32).sqrt(),
+                _ => 0.5 + ((i * i * 31) % 97) as f32 / 1000.0,
+            })
+            .collect();
+        columns.read(&sinogram, n_cols);
+        let dead = Dead {
+            snr: 3.0,
+            size: 21,
+            smooth: SMOOTH,
+        };
+        // and a neighbour on either side
+        assert_eq!(dead.apply(&mut columns), 42);
+    }
 
     #[test]
     fn restlessness_equals_the_plain_sum() {

@@ -1,5 +1,7 @@
 //! Large stripes (algorithm 5 of Vo et al. 2018, with the detection of algorithm 4).
 
+use std::ops::Range;
+
 use super::columns::{Columns, SortedColumns};
 use super::detect::{detect, dilate};
 use super::median::{Tile, across_columns};
@@ -26,11 +28,15 @@ pub(super) struct Factors {
 }
 
 impl Large {
+    /// Ranks of `n` sorted samples that say something of their column.
+    pub(super) fn kept(&self, n: usize) -> Range<usize> {
+        let drop = (0.5 * self.drop_ratio * n as f64) as usize;
+        drop.min(n)..n.saturating_sub(drop).max(drop.min(n))
+    }
+
     /// Factors and flags from sorted columns and their smooth version, both `[col, rank]`.
     pub(super) fn factors(&self, sorted: &Columns, smooth: &Columns) -> Factors {
-        let n = sorted.n_angles();
-        let drop = (0.5 * self.drop_ratio * n as f64) as usize;
-        let kept = drop.min(n)..n.saturating_sub(drop).max(drop.min(n));
+        let kept = self.kept(sorted.n_angles());
         let sum = |column: &[f32]| sum(&column[kept.clone()]);
         let ratio = |(sorted, smooth): (&[f32], &[f32])| {
             let below = sum(smooth);

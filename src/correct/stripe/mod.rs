@@ -36,6 +36,7 @@ mod fitting;
 mod fourier;
 mod large;
 mod normalization;
+pub mod on_gpu;
 mod raven;
 mod regularization;
 mod wavelet;

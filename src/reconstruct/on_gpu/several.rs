@@ -80,9 +80,7 @@ fn deal(
     });
     let mut all = Touched::default();
     for part in parts {
-        let part = part?;
-        all.clipped += part.clipped;
-        all.zingers += part.zingers;
+        all += part?;
     }
     Ok(all)
 }

@@ -3,8 +3,12 @@
 use super::throughput::counts;
 use super::{Case, Check, worst};
 use crate::correct::line_integrals::{
-    CountSlab, LineIntegrals, Placement, Taps, line_integrals_cpu,
+    CountSlab, LevelledColumn, LineIntegrals, LockedPixel, Placement, Taps, line_integrals_cpu,
 };
+use crate::correct::stripe::on_gpu::{
+    LOCAL as LOCAL_SORT, Sorter, StripeKernels, StripeParams, stripes_cpu,
+};
+use crate::correct::stripe::{Dead, Large, StripeCounts, StripeRemoval};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::reconstruct::filter::FilterPlan;
@@ -24,6 +28,9 @@ use crate::reconstruct::ramp_filter::twiddles;
 pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
     Ok(vec![
         line_integrals(gpu)?,
+        locked_columns(gpu)?,
+        sort_columns(gpu)?,
+        find_stripes(gpu)?,
         fourier_grid(gpu)?,
         fourier_transform(gpu)?,
     ])
@@ -104,6 +111,179 @@ fn line_integrals(gpu: &Gpu) -> Result<Check> {
         1.5 * slab.tolerance() + 12.0 * f32::EPSILON,
     );
     check.passed &= found_touched == touched && touched.zingers == 1;
+    Ok(check)
+}
+
+/// A broad stripe in the way of a locked pixel, in two buffers.
+fn locked_columns(gpu: &Gpu) -> Result<Check> {
+    let (n_angles, n_rows, n_cols) = (70, 2, 131);
+    let mut slab = CountSlab {
+        most_broad: [2, 9],
+        edges: vec![edge(1, 40), edge(1, 49)],
+        levelled: (0..9)
+            .map(|k| LevelledColumn {
+                row: 1,
+                col: 40 + k,
+                left: 0,
+                share: (k as f32 + 0.5) / 9.0,
+            })
+            .collect(),
+        ..counts(n_cols, n_angles, n_rows)
+    };
+    for ((angle, row, col), count) in slab.counts.indexed_iter_mut() {
+        let broad = if row == 1 && (40..49).contains(&col) {
+            250 + angle
+        } else {
+            0
+        };
+        *count = (5_000 + (angle * 31 + row * 17 + col * 7) % 101 + broad) as u16;
+    }
+    let blocks = [0..n_angles / 2, n_angles / 2..n_angles];
+    let mut kernels = LineIntegrals::new(gpu, &slab, n_rows, &blocks, 1)?;
+    let (found, found_touched) = kernels.run(gpu, &slab, &blocks)?;
+    let (reference, touched) = line_integrals_cpu(&slab);
+    let mut other = slab.clone();
+    other.levelled[4].share = 2.0;
+    let mut check = check(
+        "locked_columns",
+        [n_cols, n_angles, n_rows],
+        &found,
+        &reference,
+        &line_integrals_cpu(&other).0,
+        slab.columns_tolerance(),
+    );
+    check.passed &= found_touched == touched;
+    Ok(check)
+}
+
+/// The step between the columns before and behind `col`.
+fn edge(row: u32, col: u32) -> LockedPixel {
+    LockedPixel {
+        at: [row, col, 1, 0],
+        columns: [col - 1, col - 2, col, col + 1],
+        weights: [-1.5, 0.5, 1.5, -0.5],
+    }
+}
+
+/// More angles than a workgroup sorts at once, many of them equal.
+fn sort_columns(gpu: &Gpu) -> Result<Check> {
+    let (n_angles, n_cols) = (LOCAL_SORT + 700, 5);
+    let values: Vec<f32> = noise(n_angles * n_cols)
+        .iter()
+        .map(|value| (value * 400.0).round() / 7.0)
+        .collect();
+    let columns = gpu.storage_from("columns", &values)?;
+    let order = gpu.storage::<u32>("order", values.len())?;
+    let params = StripeParams {
+        n_rows: 1,
+        n_cols: n_cols as u32,
+        n_angles: n_angles as u32,
+        ..StripeParams::default()
+    };
+    let mut batch = gpu.batch("sorting");
+    Sorter::new(gpu)?.launch(&mut batch, &params, &columns, &order)?;
+    batch.submit();
+    let mut found: Vec<f32> = gpu.read(&columns)?;
+    found.extend(gpu.read::<u32>(&order)?.iter().map(|&angle| angle as f32));
+    let by_host = |values: &[f32]| {
+        let mut orders: Vec<f32> = Vec::new();
+        let mut sorted: Vec<f32> = Vec::new();
+        for column in values.chunks_exact(n_angles) {
+            let mut order: Vec<usize> = (0..n_angles).collect();
+            order.sort_by(|&a, &b| column[a].total_cmp(&column[b]));
+            sorted.extend(order.iter().map(|&angle| column[angle]));
+            orders.extend(order.iter().map(|&angle| angle as f32));
+        }
+        sorted.extend(orders);
+        sorted
+    };
+    let mut other = values.clone();
+    other[n_angles / 2] += 100.0;
+    Ok(check(
+        "sort_columns",
+        [n_cols, n_angles, 1],
+        &found,
+        &by_host(&values),
+        &by_host(&other),
+        // values are moved, not computed
+        0.0,
+    ))
+}
+
+/// Columns of wrong gain, and one that is dead, in two rows.
+fn find_stripes(gpu: &Gpu) -> Result<Check> {
+    let (n_angles, n_cols, n_rows) = (70, 160, 2);
+    let large = Large {
+        snr: 3.0,
+        size: 31,
+        drop_ratio: 0.1,
+        normalize: true,
+    };
+    let dead = Dead {
+        snr: 3.0,
+        size: 31,
+        smooth: 10,
+    };
+    let removal = StripeRemoval::All(dead, large, 7);
+    let sample = noise(n_rows * n_cols * n_angles);
+    let at = |row: usize, col: usize, angle: usize| {
+        let value = 0.6 + 0.02 * sample[(row * n_cols + col) * n_angles + angle];
+        match col {
+            90 => 0.4,
+            40..43 => 0.8 * value,
+            _ => value,
+        }
+    };
+    let columns: Vec<f32> = (0..sample.len())
+        .map(|i| at(i / n_angles / n_cols, i / n_angles % n_cols, i % n_angles))
+        .collect();
+    let buffer = gpu.storage_from("columns", &columns)?;
+    let touched = gpu.storage::<u32>("touched", 4)?;
+    let params = StripeParams {
+        n_rows: n_rows as u32,
+        n_cols: n_cols as u32,
+        n_angles: n_angles as u32,
+        ..StripeParams::default()
+    };
+    let kernels = StripeKernels::new(gpu, removal, [n_rows, n_cols, n_angles])?;
+    kernels.launch(&params, &buffer, &touched, &mut |record| {
+        let mut batch = gpu.batch("stripes");
+        record(&mut batch)?;
+        batch.submit();
+        Ok(())
+    })?;
+    let found: Vec<f32> = gpu.read(&buffer)?;
+    let counted: Vec<u32> = gpu.read(&touched)?;
+    let by_twin = |columns: &[f32]| {
+        let (mut treated, mut counts) = (Vec::new(), StripeCounts::default());
+        for row in columns.chunks_exact(n_cols * n_angles) {
+            let turned = |values: &[f32], rows: usize, cols: usize| -> Vec<f32> {
+                let of = |i: usize| values[i % rows * cols + i / rows];
+                (0..values.len()).map(of).collect()
+            };
+            let mut sinogram = turned(row, n_cols, n_angles);
+            let found = stripes_cpu(&removal, &mut sinogram, n_cols);
+            counts.large += found.large;
+            counts.dead += found.dead;
+            treated.extend(turned(&sinogram, n_angles, n_cols));
+        }
+        (treated, counts)
+    };
+    let mut other = columns.clone();
+    other.iter_mut().step_by(97).for_each(|value| *value *= 1.2);
+    let (moved, _) = by_twin(&other);
+    let (reference, counts) = by_twin(&columns);
+    let mut check = check(
+        "find_stripes",
+        [n_cols, n_angles, n_rows],
+        &found,
+        &reference,
+        &moved,
+        // two quotients of values below 1
+        8.0 * f32::EPSILON,
+    );
+    let expected = [counts.large, counts.dead].map(|count| count as u32);
+    check.passed &= counted[2..] == expected && expected.iter().all(|&count| count > 0);
     Ok(check)
 }
 

@@ -336,7 +336,7 @@ pub fn copy_gb_per_s(gpu: &Gpu) -> Result<f64> {
         let start = Instant::now();
         let mut batch = gpu.batch("copy");
         for _ in 0..copies {
-            batch.copy_within_gpu(&from, &to);
+            batch.copy_within_gpu(&from, &to, bytes);
         }
         gpu.wait_for(&batch.submit(), "copy")?;
         let rate = (2 * copies * bytes) as f64 / start.elapsed().as_secs_f64() / 1e9;

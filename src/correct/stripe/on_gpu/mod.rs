@@ -1,0 +1,144 @@
+//! Stripe removal on the GPU: which methods, parameters, launches; the CPU twins in `twin`.
+//!
+//! Columns `[row, col, angle]` of transmission stay where they are; beside them are held the angle of each rank and one more
+//! image of the same size. Sorting moves values and the median chooses them, so what the GPU gives has the bits of the
+//! CPU; only factors and straight lines are computed, in f32 from whole numbers where the CPU has f64 (see `find_stripes.wgsl`).
+
+mod kernels;
+#[cfg(test)]
+mod tests;
+mod twin;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Dead, Large, StripeRemoval};
+
+pub use kernels::{Sorter, StripeKernels};
+pub use twin::stripes_cpu;
+
+/// The shader that sorts columns.
+pub const SORT_SOURCE: &str = include_str!("../../../../shaders/sort_columns.wgsl");
+/// The shader that finds and mends stripes.
+pub const FIND_SOURCE: &str = include_str!("../../../../shaders/find_stripes.wgsl");
+/// Samples that a workgroup sorts.
+pub const LOCAL: usize = 2048;
+/// Columns that an invocation slides its window over.
+pub const SEGMENT: usize = 64;
+/// Places that the mantissa of the largest sample of a column is moved up in sums.
+pub const SHIFT: u32 = 18;
+
+/// Parameters of all entry points.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
+pub struct StripeParams {
+    /// Rows of these columns.
+    pub n_rows: u32,
+    /// Detector columns.
+    pub n_cols: u32,
+    /// Angles.
+    pub n_angles: u32,
+    /// First row of these columns within the rows of the step.
+    pub first_row: u32,
+    /// First angle of the block.
+    pub first_wanted: u32,
+    /// Angles of the block.
+    pub n_wanted: u32,
+    /// Samples that a sort or merge puts in order.
+    pub size: u32,
+    /// Distance of the samples that are compared; 0: the first step of a merge, which mirrors.
+    pub stride: u32,
+    /// Columns of the running median.
+    pub window: u32,
+    /// First sorted sample that says something of its column.
+    pub first_kept: u32,
+    /// One behind the last of them.
+    pub end_kept: u32,
+    /// Angles of the running mean.
+    pub mean_over: u32,
+    /// What tells a stripe from its neighbours.
+    pub snr: f32,
+    /// 1: dead stripes are sought, 0: large ones.
+    pub dead: u32,
+    /// 1: flagged columns are divided like the others, 0: replaced.
+    pub keep: u32,
+    /// 1: columns are divided by their factor.
+    pub normalize: u32,
+    /// Rows of the step before this one were counted in another step.
+    pub first_counted: u32,
+    /// Least transmission.
+    pub min_transmission: f32,
+}
+
+impl StripeParams {
+    /// To seek dead stripes.
+    fn of_dead(self, dead: &Dead) -> Self {
+        StripeParams {
+            window: dead.size as u32,
+            mean_over: dead.smooth as u32,
+            snr: dead.snr as f32,
+            dead: 1,
+            ..self
+        }
+    }
+
+    /// To seek large stripes.
+    fn of_large(self, large: &Large) -> Self {
+        let kept = large.kept(self.n_angles as usize);
+        StripeParams {
+            window: large.size as u32,
+            first_kept: kept.start as u32,
+            end_kept: kept.end as u32,
+            snr: large.snr as f32,
+            normalize: u32::from(large.normalize),
+            dead: 0,
+            ..self
+        }
+    }
+
+    /// To sort one number per column along each row.
+    fn along_rows(self) -> Self {
+        StripeParams {
+            n_angles: self.n_cols,
+            n_cols: 1,
+            ..self
+        }
+    }
+
+    /// Columns times angles of all rows.
+    fn samples(&self) -> usize {
+        self.n_rows as usize * self.n_cols as usize * self.n_angles as usize
+    }
+}
+
+impl StripeRemoval {
+    /// Whether this method runs on the GPU.
+    #[must_use]
+    pub fn runs_on_gpu(&self) -> bool {
+        match self {
+            StripeRemoval::Sorting(_)
+            | StripeRemoval::Large(_)
+            | StripeRemoval::Dead(..)
+            | StripeRemoval::All(..)
+            | StripeRemoval::Interpolation(_) => true,
+            StripeRemoval::Filtering(_)
+            | StripeRemoval::Fitting(_)
+            | StripeRemoval::Normalization(_)
+            | StripeRemoval::WaveletFft(_)
+            | StripeRemoval::Regularization(_)
+            | StripeRemoval::Fft(_) => false,
+        }
+    }
+
+    /// Columns that its widest median looks at.
+    #[must_use]
+    pub fn widest_window(&self) -> usize {
+        match self {
+            StripeRemoval::Sorting(size) => *size,
+            StripeRemoval::Large(large) | StripeRemoval::Interpolation(large) => large.size,
+            StripeRemoval::Dead(dead, large) => dead.size.max(large.map_or(0, |large| large.size)),
+            StripeRemoval::All(dead, large, small) => dead.size.max(large.size).max(*small),
+            StripeRemoval::Filtering(filtering) => filtering.size,
+            _ => 1,
+        }
+    }
+}
