@@ -1,3 +1,4 @@
+mod columns;
 mod speed;
 
 use super::cut::BLOCK_BYTES;
