@@ -27,13 +27,20 @@ struct RampFilterParams {
     block: u32,         // size of the blocks that a global pass splits or joins
 }
 
+struct View {
+    weight: f32,        // arc of the projection [rad]
+    radius: f32,        // of the disc that the sample is taken for outside the field, where it moves, else 0: then roll_off holds
+    seen_right: f32,    // from the middle of the disc to the last column
+    seen_left: f32,     // and to the first one
+}
+
 // elements of the transform in workgroup memory; the host writes the number in
 const LOCAL: u32 = 4096u;
 const THREADS: u32 = 256u;
 
 @group(0) @binding(0) var<uniform> params: RampFilterParams;
 @group(0) @binding(1) var<storage, read> line_integrals: array<f32>;      // [row, angle, col]
-@group(0) @binding(2) var<storage, read> weights: array<f32>;             // [angle], arc of the projection [rad]
+@group(0) @binding(2) var<storage, read> views: array<View>;              // [angle]
 @group(0) @binding(3) var<storage, read> roll_off: array<f32>;            // [2, n_fft - n_cols], shares of the right and left edge
 @group(0) @binding(4) var<storage, read> twiddles: array<vec2<f32>>;      // [n_fft], exp(-2 pi i t / n_fft)
 @group(0) @binding(5) var<storage, read> multiplier: array<vec2<f32>>;    // [row, phase, n_fft / 2 + 1]
@@ -52,6 +59,18 @@ fn conjugate(a: vec2<f32>) -> vec2<f32> {
     return vec2(a.x, -a.y);
 }
 
+// the chord is at least this much longer than the seen part
+const LEAST: f32 = 1.02;
+
+// Chord of the disc `beyond` pixels behind the end of a row, over that at its end. Twin: share in src/reconstruct/support.rs.
+fn share(disc: f32, from_middle: f32, beyond: f32) -> f32 {
+    let seen = max(from_middle, 1.0);
+    let radius = max(disc, LEAST * seen);
+    let far = seen + beyond;
+    let left = (radius - far) * (radius + far);
+    return sqrt(max(left, 0.0) / ((radius - seen) * (radius + seen)));
+}
+
 // One sample of the extended row: edge values, turning from the right edge to the left one around the wrap.
 fn extended(row: u32, angle: u32, index: u32) -> f32 {
     if angle >= params.n_angles {
@@ -60,12 +79,24 @@ fn extended(row: u32, angle: u32, index: u32) -> f32 {
     let first = (row * params.n_angles + angle) * params.n_cols;
     let column = (index + params.n_fft - params.n_left) % params.n_fft;
     if column < params.n_cols {
-        return line_integrals[first + column] * weights[angle];
+        return line_integrals[first + column] * views[angle].weight;
     }
+    let view = views[angle];
     let left = line_integrals[first];
     let right = line_integrals[first + params.n_cols - 1u];
-    let on_left = roll_off[params.n_fft - params.n_cols + params.n_fft - 1u - column];
-    return (right * roll_off[column - params.n_cols] + left * on_left) * weights[angle];
+    // samples behind the last column, and before the first one
+    let behind = column - params.n_cols;
+    let before = params.n_fft - 1u - column;
+    var on_right: f32;
+    var on_left: f32;
+    if view.radius > 0.0 {
+        on_right = share(view.radius, view.seen_right, f32(behind + 1u));
+        on_left = share(view.radius, view.seen_left, f32(before + 1u));
+    } else {
+        on_right = roll_off[behind];
+        on_left = roll_off[params.n_fft - params.n_cols + before];
+    }
+    return (right * on_right + left * on_left) * view.weight;
 }
 
 // x: sample, y: pair, z: row

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tomodelta::correct::stripe::on_gpu as stripes;
 use tomodelta::correct::{Guard, line_integrals};
-use tomodelta::reconstruct::{backproject, fourier_grid, fourier_transform, ramp_filter};
+use tomodelta::reconstruct::{backproject, filter, fourier_grid, fourier_transform, ramp_filter};
 use wgpu::naga;
 
 /// Name, offset and size of each field, then the size of all.
@@ -95,6 +95,15 @@ fn taps_layout() -> Layout {
         weights,
         first,
         unused
+    })
+}
+
+fn view_layout() -> Layout {
+    layout!(filter::View {
+        weight,
+        radius,
+        seen_right,
+        seen_left
     })
 }
 
@@ -295,6 +304,7 @@ fn parameters_have_the_same_names_places_and_sizes_on_both_sides() {
             "BackprojectParams",
             backproject_layout(),
         ),
+        (ramp_filter::SOURCE, "View", view_layout()),
         (backproject::SOURCE, "RayConstants", ray_layout()),
         (line_integrals::SOURCE, "Taps", taps_layout()),
         (

@@ -11,6 +11,7 @@
 //! Every voxel adds its angles in the same order with the same operations, whatever the number of slices, tiles, blocks and threads,
 //! so results are the same bit for bit.
 
+mod interleave;
 pub(crate) mod kernel;
 mod rows;
 pub(crate) mod simd;
@@ -25,7 +26,7 @@ use super::filter::FilterPlan;
 use super::geometry::{Grid, Ray};
 use super::{SliceJob, inside};
 use crate::error::Result;
-use kernel::{ANGLES, Lines, RUN, Segment};
+use kernel::{ANGLES, Lines, RUN, Segment, Table};
 use rows::{Buffer, RowFilter};
 use simd::Level;
 
@@ -46,12 +47,12 @@ pub(crate) struct CpuFbp {
 }
 
 impl CpuFbp {
-    /// Plans the filter; takes the fastest instruction set of this processor.
+    /// Plans the filter; takes the instruction set of [`Level::chosen`].
     ///
     /// # Errors
-    /// Those of [`FilterPlan::new`].
+    /// Those of [`FilterPlan::new`] and of [`Level::chosen`].
     pub(crate) fn new(job: &SliceJob) -> Result<Self> {
-        Self::with_level(job, Level::best())
+        Self::with_level(job, Level::chosen()?)
     }
 
     /// The same with a given instruction set.
@@ -192,8 +193,9 @@ impl CpuFbp {
             sums.fill(0.0);
         }
         if first > 0 {
-            each_row(out.view_mut(), slices, sums, |value, sum| *sum = *value);
+            interleave::take(out.view(), sums, slices, TILE.0);
         }
+        let mut table = Table::new();
         let stride = self.filter.stride(slices);
         let n_samples = self.filter.plan.n_out;
         for (pass, samples) in samples.chunks(ANGLES * stride).enumerate() {
@@ -222,13 +224,14 @@ impl CpuFbp {
                         self.level.accumulate(
                             slices,
                             &segment,
+                            &mut table,
                             &mut sums[at..(j * TILE.0 + to) * slices],
                         );
                     }
                 }
             }
         }
-        each_row(out, slices, sums, |value, sum| *value = *sum);
+        interleave::give(sums, out, slices, TILE.0);
     }
 }
 
@@ -266,33 +269,6 @@ fn interleaved(level: Level, left: usize) -> usize {
         _ => 32,
     };
     narrow.min(level.widest())
-}
-
-/// Pairs the voxels of a tile `[z, y, x]` with their sums `[y, x, z]`, rows as long as those of a [`TILE`].
-fn each_row(
-    mut out: ArrayViewMut3<'_, f32>,
-    slices: usize,
-    sums: &mut [f32],
-    pair: impl Fn(&mut f32, &mut f32),
-) {
-    for (z, mut slice) in out.outer_iter_mut().enumerate() {
-        for (mut row, sums) in slice
-            .outer_iter_mut()
-            .zip(sums.chunks_exact_mut(TILE.0 * slices))
-        {
-            let sums = sums[z..].iter_mut().step_by(slices);
-            match row.as_slice_mut() {
-                Some(row) => row
-                    .iter_mut()
-                    .zip(sums)
-                    .for_each(|(value, sum)| pair(value, sum)),
-                None => row
-                    .iter_mut()
-                    .zip(sums)
-                    .for_each(|(value, sum)| pair(value, sum)),
-            }
-        }
-    }
 }
 
 /// Cuts the slab `[z, y, x]` into tiles over y and x, each with the column and row where it begins.

@@ -22,9 +22,11 @@
 
 use std::f64::consts::PI;
 
+use bytemuck::{Pod, Zeroable};
 use rustfft::num_complex::Complex;
 
 use super::SliceJob;
+use super::support::Support;
 use crate::config::FilterWindow;
 use crate::error::{Error, Result};
 
@@ -48,13 +50,78 @@ pub struct FilterPlan {
     /// Share of the right edge in sample j behind the last column, `[n_fft - n_cols]`, then that of the left edge in
     /// sample j before the first column; the extended row is periodic, so both lie in the same gap, read from its two ends.
     pub roll_off: Vec<f32>,
+    /// Where the sample moves along the detector: what gives the shares of each projection in place of [`FilterPlan::roll_off`].
+    pub moving: Option<Moving>,
     /// Detector coordinate of output sample 0, from the axis \[px\], the same for every row.
     pub t0: f64,
     /// Output samples kept, from `t0` in steps of `1 / upsample`: all that any voxel of the job meets.
     pub n_out: usize,
 }
 
+/// The disc that stands for the sample outside the field, and how far each projection shows it to the right of the axis.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moving {
+    /// At rest.
+    pub support: Support,
+    /// `[angle]` \[px\]
+    pub offsets_px: Vec<f64>,
+}
+
+impl Moving {
+    fn of(job: &SliceJob) -> Option<Moving> {
+        let support = job.support?;
+        let moves = job.rays.iter().any(|ray| ray.offset_px != 0.0);
+        moves.then(|| Moving {
+            support,
+            offsets_px: job.rays.iter().map(|ray| ray.offset_px).collect(),
+        })
+    }
+
+    fn shares(&self, angle: usize, n_cols: usize, gap: usize) -> Vec<f32> {
+        self.support.shares(n_cols, gap, self.offsets_px[angle])
+    }
+}
+
+/// What the kernels are told of a projection; laid out as in the shader.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+pub struct View {
+    /// Arc that it stands for \[rad\].
+    pub weight: f32,
+    /// Radius of the disc that the sample is taken for outside the field, where it moves, else 0: then [`FilterPlan::roll_off`] holds \[px\].
+    pub radius: f32,
+    /// From the middle of the disc to the last column \[px\].
+    pub seen_right: f32,
+    /// From the middle of the disc to the first column \[px\].
+    pub seen_left: f32,
+}
+
 impl FilterPlan {
+    /// Projection `angle`, standing for an arc of `weight`.
+    ///
+    /// # Panics
+    /// When there is no such projection.
+    #[must_use]
+    pub fn view(&self, angle: usize, weight: f64) -> View {
+        let still = View {
+            weight: weight as f32,
+            radius: 0.0,
+            seen_right: 0.0,
+            seen_left: 0.0,
+        };
+        self.moving.as_ref().map_or(still, |moving| {
+            let seen = moving
+                .support
+                .seen_px(self.n_cols, moving.offsets_px[angle]);
+            View {
+                radius: moving.support.radius_px as f32,
+                seen_right: seen[0] as f32,
+                seen_left: seen[1] as f32,
+                ..still
+            }
+        })
+    }
+
     /// Plans the filter for every row of `job`.
     ///
     /// # Errors
@@ -105,8 +172,12 @@ impl FilterPlan {
         let t0 = t_min.floor() - 1.0;
         let reach_px = (t_max - t0).ceil() as usize + 2;
         // the extended row is periodic; it must hold the samples kept without meeting itself
+        let moves = job
+            .rays
+            .iter()
+            .fold(0.0_f64, |most, ray| most.max(ray.offset_px.abs()));
         let room = job.support.map_or(0.0, |support| {
-            support.room_px().min(MOST_ROOM * job.n_cols as f64)
+            (support.room_px() + moves).min(MOST_ROOM * job.n_cols as f64)
         });
         let wanted = (config.padding * job.n_cols as f64).max(room).ceil() as usize;
         let n_fft = wanted.max(reach_px).max(4).next_power_of_two();
@@ -124,19 +195,20 @@ impl FilterPlan {
                 job.scale,
             ),
             roll_off: match &job.support {
-                Some(support) => support.shares(job.n_cols, gap),
+                Some(support) => support.shares(job.n_cols, gap, 0.0),
                 None => roll_off(gap, job.n_cols),
             },
+            moving: Moving::of(job),
             t0,
             n_out: reach_px * config.upsample,
         })
     }
 
-    /// Extends a row `[n_cols]` to `[n_fft]`.
+    /// Extends the row `[n_cols]` of projection `angle` to `[n_fft]`.
     ///
     /// # Panics
-    /// When the lengths are others.
-    pub fn pad_row(&self, row: &[f32], out: &mut [f32]) {
+    /// When the lengths are others, or there is no such projection.
+    pub fn pad_row(&self, angle: usize, row: &[f32], out: &mut [f32]) {
         assert_eq!(
             (row.len(), out.len()),
             (self.n_cols, self.n_fft),
@@ -146,7 +218,12 @@ impl FilterPlan {
         out[self.n_left..self.n_left + self.n_cols].copy_from_slice(row);
         let (before, behind) = out.split_at_mut(self.n_left + self.n_cols);
         let places = behind.iter_mut().chain(&mut before[..self.n_left]);
-        let (on_right, on_left) = self.roll_off.split_at(self.n_fft - self.n_cols);
+        let gap = self.n_fft - self.n_cols;
+        let own = self
+            .moving
+            .as_ref()
+            .map(|moving| moving.shares(angle, self.n_cols, gap));
+        let (on_right, on_left) = own.as_ref().unwrap_or(&self.roll_off).split_at(gap);
         for ((value, &on_right), &on_left) in places.zip(on_right).zip(on_left.iter().rev()) {
             *value = right * on_right + left * on_left;
         }
@@ -338,7 +415,7 @@ mod tests {
     /// The definition at the head of this file, in f64, one sample after another.
     fn filtered_at(plan: &FilterPlan, row: &[f32], axis_px: f64, t: f64) -> f64 {
         let mut padded = vec![0.0; plan.n_fft];
-        plan.pad_row(row, &mut padded);
+        plan.pad_row(0, row, &mut padded);
         let ramp = ramp(plan.n_fft);
         let p = t + axis_px + plan.n_left as f64;
         let mut sum = 0.0;
@@ -449,7 +526,7 @@ mod tests {
             let plan = FilterPlan::new(&job).unwrap();
             let row: Vec<f32> = (0..40).map(|c| 3.0 + c as f32 / 39.0).collect();
             let mut padded = vec![f32::NAN; plan.n_fft];
-            plan.pad_row(&row, &mut padded);
+            plan.pad_row(0, &row, &mut padded);
             let step = |k: usize| (padded[(k + 1) % plan.n_fft] - padded[k]).abs();
             let largest = (0..plan.n_fft).map(step).fold(0.0, f32::max);
             // half a cosine of height 4 over 20 samples: 4 pi / 2 / 20 = 0.31

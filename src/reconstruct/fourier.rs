@@ -229,8 +229,8 @@ impl Fourier {
             |(padded, scratch), (angle, spectrum)| {
                 let row = sinogram.row(angle);
                 match row.as_slice() {
-                    Some(row) => self.plan.pad_row(row, padded),
-                    None => self.plan.pad_row(&row.to_vec(), padded),
+                    Some(row) => self.plan.pad_row(angle, row, padded),
+                    None => self.plan.pad_row(angle, &row.to_vec(), padded),
                 }
                 self.row
                     .process_with_scratch(padded, spectrum, scratch)

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use ndarray::{ArrayView3, ArrayViewMut3, Axis, s};
 use rayon::prelude::*;
 
-use super::filter::FilterPlan;
+use super::filter::{FilterPlan, View};
 use super::fourier::Fourier;
 use super::ramp_filter::{LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers};
 use super::{Grid, SliceJob, check};
@@ -71,10 +71,10 @@ enum Input<'a> {
     Counts(&'a CountSlab),
 }
 
-/// A block of angles with its arcs.
+/// A block of angles with what the filter is told of them.
 struct AngleBlock {
     angles: Range<usize>,
-    weights: wgpu::Buffer,
+    views: wgpu::Buffer,
 }
 
 /// A band of slice rows.
@@ -171,13 +171,13 @@ impl GpuEngine {
         };
         let blocks = (0..job.rays.len()).step_by(cut.angles).map(|first| {
             let angles = first..(first + cut.angles).min(job.rays.len());
-            let weights: Vec<f32> = job.rays[angles.clone()]
-                .iter()
-                .map(|ray| ray.weight as f32)
+            let views: Vec<View> = angles
+                .clone()
+                .map(|angle| plan.view(angle, job.rays[angle].weight))
                 .collect();
             Ok(AngleBlock {
                 angles,
-                weights: gpu.storage_from("weights", &weights)?,
+                views: gpu.storage_from("views", &views)?,
             })
         });
         Ok(GpuEngine {
@@ -387,13 +387,12 @@ impl GpuEngine {
             timings: &mut self.timings,
         };
         runner.run("filter", |batch| match &self.back {
-            Back::Fbp(_) => {
-                self.filter
-                    .launch(batch, &params, &block.weights, &self.filter_buffers)
-            }
+            Back::Fbp(_) => self
+                .filter
+                .launch(batch, &params, &block.views, &self.filter_buffers),
             Back::Fourier(_) => {
                 self.filter
-                    .launch_forward(batch, &params, &block.weights, &self.filter_buffers)
+                    .launch_forward(batch, &params, &block.views, &self.filter_buffers)
             }
         })?;
         match &mut self.back {

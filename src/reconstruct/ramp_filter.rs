@@ -4,11 +4,12 @@ use std::f64::consts::PI;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::filter::FilterPlan;
+use super::filter::{FilterPlan, View};
 use super::radix::{
     Complex, Direction, add, conjugate, decimate_in_frequency, for_workgroups, multiply, subtract,
 };
 pub use super::radix::{LOCAL, twiddles};
+use super::support::share;
 use crate::error::Result;
 use crate::gpu::{Batch, Gpu, Kernel};
 
@@ -154,7 +155,7 @@ pub fn multipliers(plan: &FilterPlan, axis_px: f64) -> Vec<[f32; 2]> {
 
 /// Twin of the shader: filtered rows `[row / 4, angle, sample]` of line integrals `[row, angle, col]`.
 ///
-/// `weights` `[angle]`, `roll_off` `[2, n_fft - n_cols]`, `multiplier` `[row, phase, n_fft / 2 + 1]`. Every element of
+/// `views` `[angle]`, `roll_off` `[2, n_fft - n_cols]`, `multiplier` `[row, phase, n_fft / 2 + 1]`. Every element of
 /// `filtered` is written.
 ///
 /// # Panics
@@ -162,7 +163,7 @@ pub fn multipliers(plan: &FilterPlan, axis_px: f64) -> Vec<[f32; 2]> {
 pub fn ramp_filter_cpu(
     params: &RampFilterParams,
     line_integrals: &[f32],
-    weights: &[f32],
+    views: &[View],
     roll_off: &[f32],
     multiplier: &[Complex],
     filtered: &mut [[f32; 4]],
@@ -177,7 +178,7 @@ pub fn ramp_filter_cpu(
                 let re = extended(
                     params,
                     line_integrals,
-                    weights,
+                    views,
                     roll_off,
                     row,
                     2 * pair,
@@ -186,7 +187,7 @@ pub fn ramp_filter_cpu(
                 let im = extended(
                     params,
                     line_integrals,
-                    weights,
+                    views,
                     roll_off,
                     row,
                     2 * pair + 1,
@@ -217,7 +218,7 @@ pub fn ramp_filter_cpu(
 fn extended(
     params: &RampFilterParams,
     line_integrals: &[f32],
-    weights: &[f32],
+    views: &[View],
     roll_off: &[f32],
     row: usize,
     angle: usize,
@@ -234,12 +235,22 @@ fn extended(
     let first = (row * n_angles + angle) * n_cols;
     let column = (index + n_fft - params.n_left as usize) % n_fft;
     if column < n_cols {
-        return line_integrals[first + column] * weights[angle];
+        return line_integrals[first + column] * views[angle].weight;
     }
+    let view = &views[angle];
     let left = line_integrals[first];
     let right = line_integrals[first + n_cols - 1];
-    let on_left = roll_off[n_fft - n_cols + n_fft - 1 - column];
-    (right * roll_off[column - n_cols] + left * on_left) * weights[angle]
+    // samples behind the last column, and before the first one
+    let (behind, before) = (column - n_cols, n_fft - 1 - column);
+    let (on_right, on_left) = if view.radius > 0.0 {
+        (
+            share(view.radius, view.seen_right, (behind + 1) as f32),
+            share(view.radius, view.seen_left, (before + 1) as f32),
+        )
+    } else {
+        (roll_off[behind], roll_off[n_fft - n_cols + before])
+    };
+    (right * on_right + left * on_left) * view.weight
 }
 
 fn inverse_cpu(params: &RampFilterParams, twiddles: &[Complex], line: &mut [Complex]) {
@@ -405,7 +416,7 @@ impl RampFilter {
         })
     }
 
-    /// From `buffers.line_integrals` to the spectra in `buffers.lines`, bit-reversed; `weights` `[angle]` of this block.
+    /// From `buffers.line_integrals` to the spectra in `buffers.lines`, bit-reversed; `views` `[angle]` of this block, of [`View`].
     ///
     /// # Errors
     /// [`crate::Error::Gpu`], see [`Batch::launch`].
@@ -413,7 +424,7 @@ impl RampFilter {
         &self,
         batch: &mut Batch<'_>,
         params: &RampFilterParams,
-        weights: &wgpu::Buffer,
+        views: &wgpu::Buffer,
         buffers: &RampFilterBuffers,
     ) -> Result<()> {
         let (pairs, rows, lines) = (params.n_pairs, params.n_rows, &buffers.lines);
@@ -422,7 +433,7 @@ impl RampFilter {
             params,
             &[
                 (1, &buffers.line_integrals),
-                (2, weights),
+                (2, views),
                 (3, &self.roll_off),
                 (6, lines),
             ],
@@ -449,7 +460,7 @@ impl RampFilter {
         )
     }
 
-    /// From `buffers.line_integrals` to `buffers.filtered`; `weights` `[angle]` of this block.
+    /// From `buffers.line_integrals` to `buffers.filtered`; `views` `[angle]` of this block, of [`View`].
     ///
     /// # Errors
     /// [`crate::Error::Gpu`], see [`Batch::launch`].
@@ -457,10 +468,10 @@ impl RampFilter {
         &self,
         batch: &mut Batch<'_>,
         params: &RampFilterParams,
-        weights: &wgpu::Buffer,
+        views: &wgpu::Buffer,
         buffers: &RampFilterBuffers,
     ) -> Result<()> {
-        self.launch_forward(batch, params, weights, buffers)?;
+        self.launch_forward(batch, params, views, buffers)?;
         let (pairs, rows, phases) = (
             params.n_pairs,
             params.n_rows,
@@ -512,13 +523,13 @@ mod tests {
     use crate::reconstruct::geometry::{Grid, InPlaneMotion, rays};
     use crate::reconstruct::support::Support;
 
-    fn plan(n_cols: usize, n_angles: usize, upsample: usize) -> FilterPlan {
+    fn plan(n_cols: usize, n_angles: usize, upsample: usize, motion: InPlaneMotion) -> FilterPlan {
         let angles: Vec<f64> = (0..n_angles)
             .map(|k| k as f64 * PI / n_angles as f64)
             .collect();
         FilterPlan::new(&SliceJob {
             n_cols,
-            rays: rays(&angles, InPlaneMotion::default()),
+            rays: rays(&angles, motion),
             grid: Grid::square(n_cols),
             config: ReconstructConfig {
                 upsample,
@@ -535,9 +546,15 @@ mod tests {
     }
 
     /// q(t0 + m / upsample) by the sum that defines it, in f64.
-    fn filtered_by_definition(plan: &FilterPlan, row: &[f32], axis_px: f64, m: usize) -> f64 {
+    fn filtered_by_definition(
+        plan: &FilterPlan,
+        angle: usize,
+        row: &[f32],
+        axis_px: f64,
+        m: usize,
+    ) -> f64 {
         let mut padded = vec![0.0; plan.n_fft];
-        plan.pad_row(row, &mut padded);
+        plan.pad_row(angle, row, &mut padded);
         let n = plan.n_fft as f64;
         let place = plan.phase_px(axis_px) + m as f64 / plan.upsample as f64;
         let mut sum = 0.0;
@@ -558,22 +575,29 @@ mod tests {
 
     #[test]
     fn the_twin_is_the_sum_that_defines_the_filter_for_every_split_of_the_transform() {
-        for (n_cols, upsample, local) in [
-            (1, 1, 4096),
-            (7, 2, 4096),
-            (13, 4, 8),
-            (16, 2, 4),
-            (31, 1, 16),
-            (20, 2, 32),
+        for (n_cols, upsample, local, shift) in [
+            (1, 1, 4096, 0.0),
+            (7, 2, 4096, 1.5),
+            (13, 4, 8, 0.0),
+            (16, 2, 4, -3.0),
+            (31, 1, 16, 0.0),
+            (20, 2, 32, 20.0),
         ] {
             let n_angles = 3;
-            let plan = plan(n_cols, n_angles, upsample);
+            let motion = InPlaneMotion {
+                shift_x_px: shift,
+                ..InPlaneMotion::default()
+            };
+            let plan = plan(n_cols, n_angles, upsample, motion);
             let params = RampFilterParams::new(&plan, 1, n_angles, local);
             let lens = params.lens();
             let values: Vec<f32> = (0..lens.line_integrals)
                 .map(|i| ((i * i * 7 + 3) % 101) as f32 / 101.0)
                 .collect();
-            let weights = [0.5, 1.0, 2.0];
+            let weights: [f32; 3] = [0.5, 1.0, 2.0];
+            let views: Vec<View> = (0..n_angles)
+                .map(|angle| plan.view(angle, f64::from(weights[angle])))
+                .collect();
             let axes = [n_cols as f64 / 2.0, 0.3, 5.75, n_cols as f64 - 1.0];
             let multiplier: Vec<Complex> = axes
                 .iter()
@@ -583,7 +607,7 @@ mod tests {
             ramp_filter_cpu(
                 &params,
                 &values,
-                &weights,
+                &views,
                 &plan.roll_off,
                 &multiplier,
                 &mut filtered,
@@ -603,9 +627,10 @@ mod tests {
                     for m in 0..plan.n_out {
                         let found = f64::from(stored[m + 1][row]);
                         let weight = f64::from(weights[angle]);
-                        let expected = weight * filtered_by_definition(&plan, source, axes[row], m);
-                        let moved =
-                            weight * filtered_by_definition(&plan, source, axes[row] + 0.25, m);
+                        let expected =
+                            weight * filtered_by_definition(&plan, angle, source, axes[row], m);
+                        let moved = weight
+                            * filtered_by_definition(&plan, angle, source, axes[row] + 0.25, m);
                         worst = worst.max((found - expected).abs());
                         blind = blind.max((found - moved).abs());
                     }

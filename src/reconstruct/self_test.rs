@@ -13,7 +13,7 @@ use super::backproject::{
     Backproject, BackprojectParams, MAX_RAYS, RayConstants, TILE, backproject_cpu, ray_constants,
     spans, unpack_slices_cpu,
 };
-use super::filter::FilterPlan;
+use super::filter::{FilterPlan, View};
 use super::geometry::{Grid, InPlaneMotion, rays};
 use super::ramp_filter::{
     LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers, ramp_filter_cpu,
@@ -146,12 +146,12 @@ impl Case {
         let job = self.job();
         let plan = FilterPlan::new(&job)?;
         let params = RampFilterParams::new(&plan, self.n_packs(), self.n_angles, self.local);
-        let weights: Vec<f32> = job.rays.iter().map(|ray| ray.weight as f32).collect();
+        let views = views(&job, &plan);
         let mut filtered = vec![[f32::NAN; 4]; params.lens().filtered];
         ramp_filter_cpu(
             &params,
             &self.line_integrals(),
-            &weights,
+            &views,
             &plan.roll_off,
             &self.multiplier(&plan),
             &mut filtered,
@@ -198,10 +198,10 @@ impl Case {
             0,
             &vec![[f32::NAN; 4]; params.lens().filtered],
         )?;
-        let weights: Vec<f32> = job.rays.iter().map(|ray| ray.weight as f32).collect();
-        let weights = gpu.storage_from("weights", &weights)?;
+        let views = views(&job, &plan);
+        let views = gpu.storage_from("views", &views)?;
         let mut batch = gpu.batch("filter");
-        filter.launch(&mut batch, &params, &weights, &buffers)?;
+        filter.launch(&mut batch, &params, &views, &buffers)?;
         batch.submit();
 
         let backproject = Backproject::new(gpu, GpuKernel::Plain)?;
@@ -427,4 +427,10 @@ pub fn check(gpu: &Gpu, case: &Case) -> Result<[Check; 2]> {
             volume_tolerance,
         ),
     ])
+}
+
+fn views(job: &SliceJob, plan: &FilterPlan) -> Vec<View> {
+    let rays = job.rays.iter().enumerate();
+    rays.map(|(angle, ray)| plan.view(angle, ray.weight))
+        .collect()
 }

@@ -10,6 +10,8 @@
 //! the water cylinder of Hsieh et al., Med. Phys. 31 (2004) 2385, but with one radius for the whole scan: the extension stays linear
 //! in the row and the same for every row, so a difference of two scans with the same R sees the change alone.
 //!
+//! The disc is part of the sample: where the sample moves ([`super::geometry::Ray::offset_px`]), within a scan or from one scan to the next, it goes along.
+//!
 //! R is found in the rows ([`Rows`]). Where only the outer, even part of the sample is passed, p^2 = 4 f^2 (R^2 - t^2): a
 //! straight line in t^2, whose slope gives the density f there and whose height then R. Everything farther in
 //! than the outermost tenth of the field leaves no trace in it. Squares are averaged over both sides of many views: a sample
@@ -19,7 +21,7 @@
 
 use std::collections::BTreeMap;
 
-/// A disc about the rotation axis that stands for the sample outside the field of view.
+/// A disc about the rotation axis that stands for the sample outside the field of view, where that has not moved.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Support {
     /// Column of the axis \[px\].
@@ -45,19 +47,22 @@ const LEAST: f64 = 1.02;
 const MOST: f64 = 3.2;
 
 impl Support {
-    /// Share of the end value in sample j = 1, 2, ... `gap` behind the last column, then the same before the first.
+    /// Distance from the middle of the disc to the last and to the first column, in a projection that shows it `offset_px` to the right of the axis.
     #[must_use]
-    pub fn shares(&self, n_cols: usize, gap: usize) -> Vec<f32> {
-        let last = n_cols as f64 - 1.0;
-        [last - self.axis_px, self.axis_px]
+    pub fn seen_px(&self, n_cols: usize, offset_px: f64) -> [f64; 2] {
+        let middle = self.axis_px + offset_px;
+        [n_cols as f64 - 1.0 - middle, middle]
+    }
+
+    /// Share of the end value in sample j = 1, 2, ... `gap` behind the last column, then the same before the first, in a projection that
+    /// shows the disc `offset_px` to the right of the axis.
+    #[must_use]
+    pub fn shares(&self, n_cols: usize, gap: usize, offset_px: f64) -> Vec<f32> {
+        self.seen_px(n_cols, offset_px)
             .into_iter()
             .flat_map(|seen| {
-                let seen = seen.max(1.0);
-                let radius = self.radius_px.max(LEAST * seen);
-                (1..=gap).map(move |j| {
-                    let left = radius.powi(2) - (seen + j as f64).powi(2);
-                    (left.max(0.0) / (radius.powi(2) - seen.powi(2))).sqrt() as f32
-                })
+                let seen = seen as f32;
+                (1..=gap).map(move |j| share(self.radius_px as f32, seen, j as f32))
             })
             .collect()
     }
@@ -67,6 +72,19 @@ impl Support {
     pub fn room_px(&self) -> f64 {
         2.3 * self.radius_px
     }
+}
+
+/// Chord of a disc of this radius at `beyond` pixels behind the end of a row, over that at its end, which is `seen` from the middle.
+///
+/// The same operations as in `shaders/ramp_filter.wgsl`.
+#[must_use]
+pub fn share(radius: f32, seen: f32, beyond: f32) -> f32 {
+    let seen = seen.max(1.0);
+    let radius = radius.max(LEAST as f32 * seen);
+    let far = seen + beyond;
+    // as products, which keep their digits near the edge of the disc
+    let left = (radius - far) * (radius + far);
+    (left.max(0.0) / ((radius - seen) * (radius + seen))).sqrt()
 }
 
 /// What rows tell of the width of the sample.
@@ -301,7 +319,7 @@ mod tests {
             axis_px: 12.0,
             radius_px: 25.0,
         };
-        let shares = support.shares(31, 20);
+        let shares = support.shares(31, 20, 0.0);
         assert_eq!(shares.len(), 40);
         for (side, seen) in [(0, 18.0_f64), (20, 12.0)] {
             for j in 1..=20 {
@@ -314,6 +332,13 @@ mod tests {
                 );
             }
         }
+        // moved to the right by 3: the last column is nearer to the middle, the first one farther off
+        let right = Support {
+            axis_px: 15.0,
+            ..support
+        };
+        assert_eq!(support.shares(31, 20, 3.0), right.shares(31, 20, 0.0));
+        assert_ne!(support.shares(31, 20, 3.0), shares);
         // a disc that ends before the row does
         let short = Support {
             radius_px: 10.0,
@@ -321,7 +346,7 @@ mod tests {
         };
         assert!(
             short
-                .shares(31, 20)
+                .shares(31, 20, 0.0)
                 .iter()
                 .all(|share| (0.0..1.0).contains(share))
         );

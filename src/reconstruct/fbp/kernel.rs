@@ -82,19 +82,28 @@ impl Segment<'_> {
 pub(crate) struct Table {
     /// Index in `samples` of the left neighbour.
     pub(crate) offset: [[i32; ANGLES]; RUN],
-    /// Share of the left neighbour ...
-    pub(crate) left: [[f32; ANGLES]; RUN],
-    /// ... and of the right one.
+    /// Share of the right neighbour; the left one has the rest. Subtracting costs less than another load: loads are what limits.
     pub(crate) right: [[f32; ANGLES]; RUN],
+}
+
+impl Table {
+    /// Room for a table, kept from run to run: clearing it for each would take as long as filling it.
+    pub(crate) fn new() -> Self {
+        Table {
+            offset: [[0; ANGLES]; RUN],
+            right: [[0.0; ANGLES]; RUN],
+        }
+    }
 }
 
 /// Adds to each voxel of the run, for every angle, the sample at its place, linearly interpolated.
 ///
-/// `sums` is `[voxel, slice]` and begins with the first voxel wanted. `V` registers hold the slices, `P` voxels are
+/// `sums` is `[voxel, slice]` and begins with the first voxel wanted; `table` is room for the places. `V` registers hold the slices, `P` voxels are
 /// worked on at once.
 #[inline(always)]
 pub(crate) fn accumulate<L: Lanes, T: Tabulate, const V: usize, const P: usize>(
     segment: &Segment<'_>,
+    table: &mut Table,
     sums: &mut [f32],
 ) {
     let slices = L::WIDTH * V;
@@ -111,24 +120,19 @@ pub(crate) fn accumulate<L: Lanes, T: Tabulate, const V: usize, const P: usize>(
         segment.samples.len() >= (ANGLES - 1) * segment.stride + segment.n_samples * slices,
         "{ANGLES} filtered rows"
     );
-    let mut table = Table {
-        offset: [[0; ANGLES]; RUN],
-        left: [[0.0; ANGLES]; RUN],
-        right: [[0.0; ANGLES]; RUN],
-    };
     // SAFETY: the instruction set is that of the caller.
-    unsafe { T::fill(segment, slices, &mut table) };
+    unsafe { T::fill(segment, slices, table) };
     let samples = segment.samples.as_ptr();
     let mut k = 0;
     while k + P <= n_voxels {
         // SAFETY: offsets point at two whole samples within the rows checked above; sums holds n_voxels of them. The
         // instruction set is that of the caller.
-        unsafe { voxels::<L, V, P>(samples, &table, k, sums[k * slices..].as_mut_ptr()) };
+        unsafe { voxels::<L, V, P>(samples, table, k, sums[k * slices..].as_mut_ptr()) };
         k += P;
     }
     while k < n_voxels {
         // SAFETY: as above.
-        unsafe { voxels::<L, V, 1>(samples, &table, k, sums[k * slices..].as_mut_ptr()) };
+        unsafe { voxels::<L, V, 1>(samples, table, k, sums[k * slices..].as_mut_ptr()) };
         k += 1;
     }
 }
@@ -150,10 +154,11 @@ unsafe fn voxels<L: Lanes, const V: usize, const P: usize>(
             std::array::from_fn(|v| L::load(sums.add(p * slices + v * L::WIDTH)))
         });
         let mut right: [[L; V]; P] = [[L::splat(0.0); V]; P];
+        let one = L::splat(1.0);
         for angle in 0..ANGLES {
             for p in 0..P {
-                let on_left = L::splat(*table.left.get_unchecked(first + p).get_unchecked(angle));
                 let on_right = L::splat(*table.right.get_unchecked(first + p).get_unchecked(angle));
+                let on_left = one.minus(on_right);
                 let at = samples
                     .add(*table.offset.get_unchecked(first + p).get_unchecked(angle) as usize);
                 for v in 0..V {

@@ -151,8 +151,8 @@ impl RowFilter {
             if angle + part < self.weights.len() {
                 let row = sinogram.row(angle + part);
                 match row.as_slice() {
-                    Some(row) => plan.pad_row(row, &mut work.row),
-                    None => plan.pad_row(&row.to_vec(), &mut work.row),
+                    Some(row) => plan.pad_row(angle + part, row, &mut work.row),
+                    None => plan.pad_row(angle + part, &row.to_vec(), &mut work.row),
                 }
             } else {
                 work.row.fill(0.0);

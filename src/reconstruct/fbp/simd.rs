@@ -8,13 +8,26 @@
     reason = "SIMD loads and stores go through pointers; every kernel checks its slices first"
 )]
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::error::{Error, Result};
+
 use super::kernel::{ANGLES, RUN, Segment, Table, accumulate};
+
+/// The variable that forces a level.
+const VARIABLE: &str = "TOMODELTA_SIMD";
 
 /// What the processor can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// Whatever the compiler makes of arrays of four (NEON on aarch64).
+    /// Whatever the compiler makes of arrays of four.
     Plain,
+    /// 128 bits, part of every AArch64 processor.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     /// 256 bits with fused multiply-add.
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -27,6 +40,8 @@ impl Level {
     /// The levels of this processor, the fastest last.
     pub(crate) fn available() -> Vec<Level> {
         let mut levels = vec![Level::Plain];
+        #[cfg(target_arch = "aarch64")]
+        levels.push(Level::Neon);
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
@@ -45,12 +60,45 @@ impl Level {
         *Level::available().last().expect("plain is always there")
     }
 
+    /// The level that `TOMODELTA_SIMD` names, for timings and to compare levels: `plain`, `neon`, `avx2` or `avx512`; without it the fastest.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name that this processor has no level for.
+    pub(crate) fn chosen() -> Result<Level> {
+        match std::env::var(VARIABLE) {
+            Ok(name) => Level::named(&name),
+            Err(_) => Ok(Level::best()),
+        }
+    }
+
+    fn named(name: &str) -> Result<Level> {
+        let key = |level: Level| level.name().to_lowercase().replace('-', "");
+        let levels = Level::available();
+        levels
+            .iter()
+            .copied()
+            .find(|&level| key(level) == name)
+            .ok_or_else(|| {
+                let known: Vec<String> = levels.iter().map(|&level| key(level)).collect();
+                Error::config(
+                    VARIABLE,
+                    name,
+                    format!(
+                        "this processor has {}; unset it for the fastest",
+                        known.join(", ")
+                    ),
+                )
+            })
+    }
+
     /// Slices interleaved at most.
     pub(crate) fn widest(self) -> usize {
         match self {
             Level::Plain => 16,
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => 16,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => 16,
+            Level::Avx2 => 32,
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => 32,
         }
@@ -59,10 +107,9 @@ impl Level {
     /// For the record.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            #[cfg(target_arch = "aarch64")]
-            Level::Plain => "NEON",
-            #[cfg(not(target_arch = "aarch64"))]
             Level::Plain => "plain",
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => "NEON",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "AVX2",
             #[cfg(target_arch = "x86_64")]
@@ -74,21 +121,29 @@ impl Level {
     ///
     /// # Panics
     /// For another number of slices, or slices of memory that are too short.
-    pub(crate) fn accumulate(self, slices: usize, segment: &Segment<'_>, sums: &mut [f32]) {
+    pub(crate) fn accumulate(
+        self,
+        slices: usize,
+        segment: &Segment<'_>,
+        table: &mut Table,
+        sums: &mut [f32],
+    ) {
         match self {
             Level::Plain => match slices {
-                4 => accumulate::<Four, Plain, 1, 2>(segment, sums),
-                8 => accumulate::<Four, Plain, 2, 2>(segment, sums),
-                16 => accumulate::<Four, Plain, 4, 1>(segment, sums),
-                32 => accumulate::<Four, Plain, 8, 1>(segment, sums),
+                4 => accumulate::<Four, Plain, 1, 2>(segment, table, sums),
+                8 => accumulate::<Four, Plain, 2, 2>(segment, table, sums),
+                16 => accumulate::<Four, Plain, 4, 1>(segment, table, sums),
+                32 => accumulate::<Four, Plain, 8, 1>(segment, table, sums),
                 other => panic!("{other} slices cannot be interleaved"),
             },
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => neon::accumulate_neon(slices, segment, table, sums),
             // SAFETY: a level other than plain is only made by `available`, which asked the processor.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { x86::accumulate_avx2(slices, segment, sums) },
+            Level::Avx2 => unsafe { x86::accumulate_avx2(slices, segment, table, sums) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => unsafe { x86::accumulate_avx512(slices, segment, sums) },
+            Level::Avx512 => unsafe { x86::accumulate_avx512(slices, segment, table, sums) },
         }
     }
 }
@@ -114,6 +169,9 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// The instruction set must be there.
     unsafe fn plus(self, other: Self) -> Self;
+    /// # Safety
+    /// The instruction set must be there.
+    unsafe fn minus(self, other: Self) -> Self;
 }
 
 /// Fills the table of a run: p = rest + from * step, the sample whole + floor(p) and its fraction.
@@ -148,7 +206,6 @@ impl Tabulate for Plain {
                 table.offset[k][angle] =
                     angle as i32 * segment.stride as i32 + sample * slices as i32;
                 table.right[k][angle] = share;
-                table.left[k][angle] = 1.0 - share;
             }
         }
     }
@@ -191,189 +248,26 @@ impl Lanes for Four {
     unsafe fn plus(self, other: Self) -> Self {
         Four(std::array::from_fn(|k| self.0[k] + other.0[k]))
     }
+    #[inline(always)]
+    unsafe fn minus(self, other: Self) -> Self {
+        Four(std::array::from_fn(|k| self.0[k] - other.0[k]))
+    }
 }
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::{
-        __m128, __m256, __m512, _CMP_LT_OQ, _mm_add_ps, _mm_cvtsi32_si128, _mm_fmadd_ps,
-        _mm_loadu_ps, _mm_set1_ps, _mm_storeu_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
-        _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvttps_epi32, _mm256_fmadd_ps, _mm256_loadu_ps,
-        _mm256_loadu_si256, _mm256_max_epi32, _mm256_min_epi32, _mm256_mul_ps, _mm256_mullo_epi32,
-        _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps,
-        _mm256_setzero_si256, _mm256_sll_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
-        _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
-        _mm512_cvttps_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-        _mm512_maskz_mov_ps, _mm512_max_epi32, _mm512_min_epi32, _mm512_mul_ps, _mm512_mullo_epi32,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps,
-        _mm512_setzero_si512, _mm512_sll_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
-        _mm512_sub_ps,
-    };
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    use super::{Lanes, RUN, Segment, Table, Tabulate, accumulate};
-
-    macro_rules! lanes {
-        ($type:ty, $width:literal, $load:ident, $store:ident, $splat:ident, $fma:ident, $add:ident) => {
-            impl Lanes for $type {
-                const WIDTH: usize = $width;
-                #[inline(always)]
-                unsafe fn load(from: *const f32) -> Self {
-                    // SAFETY: the caller's promise.
-                    unsafe { $load(from) }
-                }
-                #[inline(always)]
-                unsafe fn store(self, to: *mut f32) {
-                    // SAFETY: the caller's promise.
-                    unsafe { $store(to, self) }
-                }
-                #[inline(always)]
-                unsafe fn splat(value: f32) -> Self {
-                    // SAFETY: the caller's promise.
-                    unsafe { $splat(value) }
-                }
-                #[inline(always)]
-                unsafe fn times_plus(self, factor: Self, addend: Self) -> Self {
-                    // SAFETY: the caller's promise.
-                    unsafe { $fma(self, factor, addend) }
-                }
-                #[inline(always)]
-                unsafe fn plus(self, other: Self) -> Self {
-                    // SAFETY: the caller's promise.
-                    unsafe { $add(self, other) }
-                }
-            }
-        };
-    }
-    lanes!(
-        __m128,
-        4,
-        _mm_loadu_ps,
-        _mm_storeu_ps,
-        _mm_set1_ps,
-        _mm_fmadd_ps,
-        _mm_add_ps
-    );
-    lanes!(
-        __m256,
-        8,
-        _mm256_loadu_ps,
-        _mm256_storeu_ps,
-        _mm256_set1_ps,
-        _mm256_fmadd_ps,
-        _mm256_add_ps
-    );
-    lanes!(
-        __m512,
-        16,
-        _mm512_loadu_ps,
-        _mm512_storeu_ps,
-        _mm512_set1_ps,
-        _mm512_fmadd_ps,
-        _mm512_add_ps
-    );
-
-    /// Eight angles at once.
-    pub(super) struct Eight;
-
-    impl Tabulate for Eight {
-        #[inline(always)]
-        unsafe fn fill(segment: &Segment<'_>, slices: usize, table: &mut Table) {
-            // SAFETY: every pointer is to eight of the sixteen angles of an array.
-            unsafe {
-                let start = segment.start();
-                let last = _mm256_set1_epi32(segment.n_samples as i32 - 2);
-                let zero = _mm256_setzero_si256();
-                let shift = _mm_cvtsi32_si128(slices.trailing_zeros() as i32);
-                for half in [0, 8] {
-                    let rest = _mm256_loadu_ps(start.rest.as_ptr().add(half));
-                    let step = _mm256_loadu_ps(segment.lines.step.as_ptr().add(half));
-                    let first = _mm256_loadu_si256(start.whole.as_ptr().add(half).cast());
-                    let falls = _mm256_cmp_ps::<_CMP_LT_OQ>(step, _mm256_setzero_ps());
-                    let back = _mm256_and_ps(falls, _mm256_set1_ps((RUN - 1) as f32));
-                    let lanes = _mm256_add_epi32(
-                        _mm256_set1_epi32(half as i32),
-                        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-                    );
-                    let row = _mm256_mullo_epi32(lanes, _mm256_set1_epi32(segment.stride as i32));
-                    for (k, voxel) in segment.voxels.clone().enumerate() {
-                        let from = _mm256_sub_ps(_mm256_set1_ps(voxel as f32), back);
-                        let p = _mm256_add_ps(rest, _mm256_mul_ps(from, step));
-                        let whole = _mm256_cvttps_epi32(p);
-                        let share = _mm256_sub_ps(p, _mm256_cvtepi32_ps(whole));
-                        let sample = _mm256_add_epi32(first, whole);
-                        let sample = _mm256_min_epi32(_mm256_max_epi32(sample, zero), last);
-                        let offset = _mm256_add_epi32(_mm256_sll_epi32(sample, shift), row);
-                        _mm256_storeu_si256(table.offset[k].as_mut_ptr().add(half).cast(), offset);
-                        _mm256_storeu_ps(table.right[k].as_mut_ptr().add(half), share);
-                        let left = _mm256_sub_ps(_mm256_set1_ps(1.0), share);
-                        _mm256_storeu_ps(table.left[k].as_mut_ptr().add(half), left);
-                    }
-                }
-            }
+    #[test]
+    fn a_level_is_chosen_by_name_and_an_unknown_one_is_an_error_that_lists_them() {
+        for level in Level::available() {
+            let name = level.name().to_lowercase().replace('-', "");
+            assert_eq!(Level::named(&name).unwrap(), level);
         }
-    }
-
-    /// Sixteen angles at once.
-    pub(super) struct Sixteen;
-
-    impl Tabulate for Sixteen {
-        #[inline(always)]
-        unsafe fn fill(segment: &Segment<'_>, slices: usize, table: &mut Table) {
-            // SAFETY: every pointer is to the sixteen angles of an array.
-            unsafe {
-                let start = segment.start();
-                let last = _mm512_set1_epi32(segment.n_samples as i32 - 2);
-                let zero = _mm512_setzero_si512();
-                let shift = _mm_cvtsi32_si128(slices.trailing_zeros() as i32);
-                let rest = _mm512_loadu_ps(start.rest.as_ptr());
-                let step = _mm512_loadu_ps(segment.lines.step.as_ptr());
-                let first = _mm512_loadu_si512(start.whole.as_ptr().cast());
-                let falls = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(step, _mm512_setzero_ps());
-                let back = _mm512_maskz_mov_ps(falls, _mm512_set1_ps((RUN - 1) as f32));
-                let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-                let row = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(segment.stride as i32));
-                for (k, voxel) in segment.voxels.clone().enumerate() {
-                    let from = _mm512_sub_ps(_mm512_set1_ps(voxel as f32), back);
-                    let p = _mm512_add_ps(rest, _mm512_mul_ps(from, step));
-                    let whole = _mm512_cvttps_epi32(p);
-                    let share = _mm512_sub_ps(p, _mm512_cvtepi32_ps(whole));
-                    let sample = _mm512_add_epi32(first, whole);
-                    let sample = _mm512_min_epi32(_mm512_max_epi32(sample, zero), last);
-                    let offset = _mm512_add_epi32(_mm512_sll_epi32(sample, shift), row);
-                    _mm512_storeu_si512(table.offset[k].as_mut_ptr().cast(), offset);
-                    _mm512_storeu_ps(table.right[k].as_mut_ptr(), share);
-                    _mm512_storeu_ps(
-                        table.left[k].as_mut_ptr(),
-                        _mm512_sub_ps(_mm512_set1_ps(1.0), share),
-                    );
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// The processor must have AVX2 and FMA.
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn accumulate_avx2(slices: usize, segment: &Segment<'_>, sums: &mut [f32]) {
-        match slices {
-            4 => accumulate::<__m128, Eight, 1, 4>(segment, sums),
-            8 => accumulate::<__m256, Eight, 1, 4>(segment, sums),
-            16 => accumulate::<__m256, Eight, 2, 2>(segment, sums),
-            32 => accumulate::<__m256, Eight, 4, 1>(segment, sums),
-            other => panic!("{other} slices cannot be interleaved"),
-        }
-    }
-
-    /// # Safety
-    /// The processor must have AVX2, FMA and AVX-512F.
-    #[target_feature(enable = "avx2,fma,avx512f")]
-    pub(super) unsafe fn accumulate_avx512(slices: usize, segment: &Segment<'_>, sums: &mut [f32]) {
-        match slices {
-            4 => accumulate::<__m128, Sixteen, 1, 4>(segment, sums),
-            8 => accumulate::<__m256, Sixteen, 1, 4>(segment, sums),
-            16 => accumulate::<__m512, Sixteen, 1, 4>(segment, sums),
-            32 => accumulate::<__m512, Sixteen, 2, 2>(segment, sums),
-            other => panic!("{other} slices cannot be interleaved"),
-        }
+        let error = Level::named("altivec").unwrap_err().to_string();
+        assert!(
+            error.contains(VARIABLE) && error.contains("plain"),
+            "{error}"
+        );
     }
 }

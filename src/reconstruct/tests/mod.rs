@@ -346,8 +346,12 @@ pub(crate) fn by_definition(
     let grid = &job.grid;
     let mut sums = Array2::<f64>::zeros((grid.n_y, grid.n_x));
     let mut padded = vec![0.0; n];
-    for (ray, row) in job.rays.iter().zip(sinogram.outer_iter()) {
-        plan.pad_row(row.as_slice().expect("rows are contiguous"), &mut padded);
+    for (angle, (ray, row)) in job.rays.iter().zip(sinogram.outer_iter()).enumerate() {
+        plan.pad_row(
+            angle,
+            row.as_slice().expect("rows are contiguous"),
+            &mut padded,
+        );
         let spectrum: Vec<(f64, f64)> = (0..=half)
             .map(|k| {
                 let both = if k == 0 || (k == half && plan.upsample == 1) {
