@@ -30,11 +30,22 @@ fn main() -> ExitCode {
     match commands::run(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", in_words(&error));
             let code = error
                 .downcast_ref::<tomodelta::Error>()
                 .map_or(1, tomodelta::Error::exit_code);
             ExitCode::from(code)
         }
     }
+}
+
+/// An error with its causes, but for those that its text ends with already.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }

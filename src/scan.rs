@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -147,6 +148,18 @@ pub struct Scan {
     pub clock: ReadClock,
 }
 
+/// The stacks of a scan, which it shares with other openings of it.
+pub struct Stacks {
+    projections: Arc<dyn FrameStack>,
+    flats: Option<Arc<dyn FrameStack>>,
+    darks: Option<Arc<dyn FrameStack>>,
+}
+
+fn boxed(stack: &Option<Arc<dyn FrameStack>>) -> Option<Box<dyn FrameStack>> {
+    let stack = stack.clone()?;
+    Some(Box::new(stack))
+}
+
 /// What reading took so far: wall time and bytes decoded.
 #[derive(Debug, Default)]
 pub struct ReadClock {
@@ -219,6 +232,30 @@ impl Scan {
             }
         }
         Ok(self)
+    }
+
+    /// This scan, with its stacks for another opening of it.
+    #[must_use]
+    pub fn shared(mut self) -> (Scan, Stacks) {
+        let stacks = Stacks {
+            projections: self.projections.into(),
+            flats: self.flats.map(Arc::from),
+            darks: self.darks.map(Arc::from),
+        };
+        self.projections = Box::new(stacks.projections.clone());
+        (self.flats, self.darks) = (boxed(&stacks.flats), boxed(&stacks.darks));
+        (self, stacks)
+    }
+
+    /// This scan, read from the `stacks` of another opening of it.
+    #[must_use]
+    pub fn reading_from(self, stacks: &Stacks) -> Scan {
+        Scan {
+            projections: Box::new(stacks.projections.clone()),
+            flats: boxed(&stacks.flats),
+            darks: boxed(&stacks.darks),
+            ..self
+        }
     }
 
     /// Leaves out the projections `indices` (of those used), with their angles and shifts.
@@ -297,6 +334,23 @@ impl Scan {
 
 /// Line integrals of a slab, `[row, angle, col]`.
 pub type Sinograms = Array3<f32>;
+
+/// An array of this shape in the memory of `used`, where that suffices, with whatever stands there; zeros else.
+///
+/// # Panics
+/// Never: the memory is cut to the shape.
+#[must_use]
+pub fn reused(used: Option<Array3<f32>>, shape: [usize; 3]) -> Array3<f32> {
+    let len = shape.iter().product();
+    let (mut values, first) = used.map_or((Vec::new(), None), Array3::into_raw_vec_and_offset);
+    if values.len() < len || first.unwrap_or(0) != 0 {
+        // first, or two of them are held
+        drop(values);
+        return Array3::zeros(shape);
+    }
+    values.truncate(len);
+    Array3::from_shape_vec(shape, values).expect("the memory was cut to the shape")
+}
 
 /// Anything that gives corrected line integrals by rows: a corrected scan, a `.npy` of line integrals, a phantom.
 pub trait SinogramSource: Sync {

@@ -150,7 +150,7 @@ use crate::config::{
     CorrectConfig, OutlierKind, PhaseMethod, StripeConfig, StripeMethod, ZingerConfig, ZingerDomain,
 };
 use crate::error::{Error, Result};
-use crate::scan::{Scan, Shifts, SinogramSource, Sinograms};
+use crate::scan::{Scan, Shifts, SinogramSource, Sinograms, reused};
 use bad_pixels::{fill_line, fill_lost_lines};
 use beam::Beam;
 pub use family::{Touched, out_of_family};
@@ -443,9 +443,24 @@ impl CorrectedScan {
     /// # Errors
     /// Those of the reader; [`Error::Shape`] for rows that the detector does not have.
     pub fn slab(&self, rows: Range<usize>) -> Result<(Sinograms, CorrectionCounts)> {
+        self.slab_into(rows, None)
+    }
+
+    /// The same, in the memory of a slab that is `used` up where it suffices.
+    ///
+    /// # Errors
+    /// As for [`CorrectedScan::slab`].
+    pub fn slab_into(
+        &self,
+        rows: Range<usize>,
+        used: Option<Sinograms>,
+    ) -> Result<(Sinograms, CorrectionCounts)> {
         let (mut sinograms, mut counts) = match &self.phase {
-            Some(phase) => phase.transmission(self, rows)?,
-            None => self.transmission(rows)?,
+            Some(phase) => {
+                drop(used);
+                phase.transmission(self, rows)?
+            }
+            None => self.transmission_of(rows.clone(), &rows, used)?,
         };
         counts.clipped = self
             .each_row(&mut sinograms, |_, sinogram| {
@@ -462,7 +477,7 @@ impl CorrectedScan {
     /// # Errors
     /// As for [`CorrectedScan::slab`].
     pub fn transmission(&self, rows: Range<usize>) -> Result<(Sinograms, CorrectionCounts)> {
-        self.transmission_of(rows.clone(), &rows)
+        self.transmission_of(rows.clone(), &rows, None)
     }
 
     /// Transmission of `rows`; what was touched is counted in `counted` of them only.
@@ -470,10 +485,11 @@ impl CorrectedScan {
         &self,
         rows: Range<usize>,
         counted: &Range<usize>,
+        used: Option<Sinograms>,
     ) -> Result<(Sinograms, CorrectionCounts)> {
         let first = rows.start;
         let sharp_mean = self.sharp_mean()?;
-        let (mut sinograms, mut counts) = self.divided(rows.clone(), counted)?;
+        let (mut sinograms, mut counts) = self.divided(rows.clone(), counted, used)?;
         counts.zingers += self
             .outliers
             .in_projections(self, &rows, counted, &mut sinograms)?;
@@ -545,10 +561,12 @@ impl CorrectedScan {
         &self,
         rows: Range<usize>,
         counted: &Range<usize>,
+        used: Option<Sinograms>,
     ) -> Result<(Sinograms, CorrectionCounts)> {
         self.check_rows(&rows)?;
         let (n_angles, n_cols) = (self.scan.n_angles(), self.scan.n_cols());
-        let mut sinograms = Sinograms::zeros((rows.len(), n_angles, n_cols));
+        // every line of every projection is written below
+        let mut sinograms = reused(used, [rows.len(), n_angles, n_cols]);
         let mut not_finite = vec![0u64; rows.len()];
         let consume = |first: usize, block: ArrayView3<'_, f32>| {
             let slab = sinograms

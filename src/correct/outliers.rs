@@ -109,7 +109,7 @@ impl Outliers {
         let below = rows.end..(rows.end + rule.size).min(n_rows);
         let halo = [above.clone(), below.clone()];
         let [over, under] = halo.map(|rows| {
-            let divided = scan.divided(rows.clone(), &rows);
+            let divided = scan.divided(rows.clone(), &rows, None);
             divided.map(|(sinograms, _)| sinograms)
         });
         let (over, under) = (over?, under?);

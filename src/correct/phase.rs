@@ -167,7 +167,7 @@ impl Phase {
         }
         let held = self.held(&rows, n_rows);
         // what stands in the halo is not counted
-        let (given, counts) = scan.transmission_of(held.clone(), &rows)?;
+        let (given, counts) = scan.transmission_of(held.clone(), &rows, None)?;
         let mut out = Sinograms::zeros(shape);
         let filter = Filter::new(self, shape.2);
         let pairs = given.axis_chunks_iter(Axis(1), 2).into_par_iter();

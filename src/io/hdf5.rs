@@ -79,6 +79,8 @@ pub(crate) struct DatasetInfo {
     pub(crate) layout: Layout,
     /// The first filter that the default library cannot undo, in words.
     pub(crate) undecodable: Option<String>,
+    /// Whether stored bytes have to be decoded (compressed, shuffled, checked) before they are values.
+    pub(crate) filtered: bool,
     /// What reading gives where nothing was written.
     pub(crate) fill: f64,
 }

@@ -21,6 +21,8 @@ use crate::stop;
 
 /// What fails where the copy has no room; the scan itself can still be read then.
 const NO_ROOM: &str = "write a scratch file in";
+/// Read from the copy at a time \[bytes\]: what a core's own cache holds beside the counts that it becomes.
+const READ_BYTES: usize = 256 << 10;
 /// Stands for a frame that is not in the copy.
 const ABSENT: usize = usize::MAX;
 
@@ -51,13 +53,20 @@ impl Kept {
         }
     }
 
-    /// `counts` in this form; exact, because the reader converted them from it.
-    fn store(self, counts: &[f32], bytes: &mut Vec<u8>) {
+    /// `counts` in this form, into as many bytes as they take; exact, because the reader converted them from it.
+    fn store(self, counts: &[f32], bytes: &mut [u8]) {
+        fn each<const N: usize>(counts: &[f32], bytes: &mut [u8], form: impl Fn(f32) -> [u8; N]) {
+            let stored = bytes.as_chunks_mut::<N>().0;
+            stored
+                .iter_mut()
+                .zip(counts)
+                .for_each(|(to, &v)| *to = form(v));
+        }
         match self {
-            Kept::U8 => bytes.extend(counts.iter().map(|&v| v as u8)),
-            Kept::U16 => bytes.extend(counts.iter().flat_map(|&v| (v as u16).to_le_bytes())),
-            Kept::I16 => bytes.extend(counts.iter().flat_map(|&v| (v as i16).to_le_bytes())),
-            Kept::F32 => bytes.extend(counts.iter().flat_map(|v| v.to_le_bytes())),
+            Kept::U8 => each(counts, bytes, |v| [v as u8]),
+            Kept::U16 => each(counts, bytes, |v| (v as u16).to_le_bytes()),
+            Kept::I16 => each(counts, bytes, |v| (v as i16).to_le_bytes()),
+            Kept::F32 => each(counts, bytes, f32::to_le_bytes),
         }
     }
 
@@ -171,17 +180,18 @@ impl TurnedStack {
             let counts = &mut counts[..frames.len() * n_rows * n_cols];
             self.inner.read(frames, 0..n_rows, counts)?;
             let counts = &*counts;
-            (0..n_rows)
-                .into_par_iter()
-                .try_for_each_init(Vec::new, |bytes, row| {
-                    bytes.clear();
-                    for frame in 0..frames.len() {
+            let width = n_cols * self.kept.bytes();
+            (0..n_rows).into_par_iter().try_for_each_init(
+                || vec![0; frames.len() * width],
+                |bytes, row| {
+                    for (frame, bytes) in bytes.chunks_exact_mut(width).enumerate() {
                         let first = (frame * n_rows + row) * n_cols;
                         self.kept.store(&counts[first..first + n_cols], bytes);
                     }
                     write_at(&self.file, bytes, self.offset(row, index * block))
                         .map_err(Error::io(NO_ROOM, &self.folder))
-                })?;
+                },
+            )?;
             stage.inc(frames.len() as u64);
         }
         Ok(())
@@ -216,8 +226,9 @@ impl FrameStack for TurnedStack {
         }
         let n_cols = shape[2];
         let width = n_cols * self.kept.bytes();
-        // frames that follow each other in the copy are read in one go
-        let runs = runs(frames.iter().map(|&frame| self.places[frame]));
+        // frames that follow each other in the copy are read in one go, as long as they stay in the cache
+        let longest = (READ_BYTES / width).max(1);
+        let runs = runs(frames.iter().map(|&frame| self.places[frame]), longest);
         let mut out = ArrayViewMut3::from_shape((frames.len(), rows.len(), n_cols), out)
             .expect("the length was checked");
         let lines = out.axis_iter_mut(Axis(1)).into_par_iter().zip(rows);
@@ -247,12 +258,12 @@ impl FrameStack for TurnedStack {
     }
 }
 
-/// First place and number of places that follow each other.
-fn runs(places: impl Iterator<Item = usize>) -> Vec<(usize, usize)> {
+/// First place and number of places that follow each other, at most `longest`.
+fn runs(places: impl Iterator<Item = usize>, longest: usize) -> Vec<(usize, usize)> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for place in places {
         match runs.last_mut() {
-            Some((first, n)) if *first + *n == place => *n += 1,
+            Some((first, n)) if *first + *n == place && *n < longest => *n += 1,
             _ => runs.push((place, 1)),
         }
     }

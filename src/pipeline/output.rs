@@ -47,6 +47,15 @@ impl OutputFolder {
                 "give another --output; nothing there is touched",
             ));
         }
+        // a run that is still going on looks like one that was broken off
+        let lock = File::create(&lock_path).map_err(Error::io("write", &lock_path))?;
+        if lock.try_lock().is_err() {
+            return Err(Error::input(
+                path,
+                "another run is writing into this folder",
+                "wait for it, or give another --output",
+            ));
+        }
         let used = path.join("config.toml").exists() || path.join("run.json").exists();
         if used && existing == Existing::Refuse && !path.join("run.json").exists() {
             return Err(Error::input(
@@ -59,14 +68,6 @@ impl OutputFolder {
             return Err(Error::OutputExists {
                 path: path.to_path_buf(),
             });
-        }
-        let lock = File::create(&lock_path).map_err(Error::io("write", &lock_path))?;
-        if lock.try_lock().is_err() {
-            return Err(Error::input(
-                path,
-                "another run is writing into this folder",
-                "wait for it, or give another --output",
-            ));
         }
         Ok(OutputFolder {
             path: path.to_path_buf(),

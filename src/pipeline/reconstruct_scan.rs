@@ -20,7 +20,7 @@ use crate::reconstruct::acquisition::blend;
 use crate::reconstruct::geometry::{Grid, InPlaneMotion};
 use crate::reconstruct::{Reconstructor, SliceJob};
 use crate::record::ValueRange;
-use crate::scan::Sinograms;
+use crate::scan::{Sinograms, reused};
 use crate::stop;
 use crate::trace::{Lane, Trace};
 
@@ -280,6 +280,13 @@ impl ScanJob<'_> {
         }
         let (to_reconstruct, prepared) = mpsc::sync_channel(0);
         let (to_consume, finished) = mpsc::sync_channel(0);
+        // slabs go back to where they were filled: fresh memory costs a page fault per 4 KiB
+        let (rows_back, used_rows) = mpsc::channel();
+        let (slices_back, used_slices) = mpsc::channel();
+        let reuse = Reuse {
+            rows: rows_back,
+            slices: used_slices,
+        };
         let mut rows = std::thread::scope(|scope| {
             let producer = scope.spawn(|| {
                 prepare(
@@ -288,12 +295,20 @@ impl ScanJob<'_> {
                     slabs,
                     self.meter,
                     to_reconstruct,
+                    used_rows,
                     stage.trace(),
                 )
             });
-            let consumer = scope.spawn(|| consume_all(finished, consume, stage.trace()));
-            let worked =
-                self.reconstruct(&mut reconstructor, prepared, &to_consume, &mut state, stage);
+            let consumer =
+                scope.spawn(|| consume_all(finished, slices_back, consume, stage.trace()));
+            let worked = self.reconstruct(
+                &mut reconstructor,
+                prepared,
+                &to_consume,
+                reuse,
+                &mut state,
+                stage,
+            );
             drop(to_consume);
             let consumed = consumer
                 .join()
@@ -319,6 +334,7 @@ impl ScanJob<'_> {
         reconstructor: &mut Reconstructor,
         prepared: mpsc::Receiver<Result<Prepared>>,
         to_consume: &mpsc::SyncSender<Finished>,
+        reuse: Reuse,
         state: &mut JobState,
         stage: &Stage,
     ) -> Result<()> {
@@ -329,7 +345,9 @@ impl ScanJob<'_> {
                 load,
                 rows,
             } = next?;
-            let mut volume = Array3::<f32>::zeros((slices.len(), self.grid.n_y, self.grid.n_x));
+            let shape = [slices.len(), self.grid.n_y, self.grid.n_x];
+            // every voxel is written below, so it does not matter what stands there
+            let mut volume = reused(reuse.slices.try_recv().ok(), shape);
             if covered.len() < slices.len() {
                 volume.fill(f32::NAN);
             }
@@ -348,6 +366,8 @@ impl ScanJob<'_> {
                             blend(sinograms.view_mut(), &axis_px, x_px);
                         }
                         reconstructor.slab(sinograms.view(), &axis_px, out)?;
+                        // where nobody takes it any more, it goes
+                        let _ = reuse.rows.send(sinograms);
                     }
                     Load::Counts(counts) => {
                         reconstructor.takes(&counts)?;
@@ -370,6 +390,14 @@ impl ScanJob<'_> {
         }
         Ok(())
     }
+}
+
+/// Slabs that were used up.
+struct Reuse {
+    /// Line integrals, back to where rows are corrected.
+    rows: mpsc::Sender<Sinograms>,
+    /// Slices that were consumed.
+    slices: mpsc::Receiver<Array3<f32>>,
 }
 
 /// Rows of a slab, ready to be reconstructed.
@@ -430,10 +458,11 @@ fn count(rows: &mut ShiftedRows<'_>, slices: Range<usize>) -> Result<Prepared> {
 fn correct(
     rows: &mut ShiftedRows<'_>,
     slices: Range<usize>,
+    used: Option<Sinograms>,
     meter: Option<&Meter>,
 ) -> Result<Prepared> {
     let (started, before) = (Instant::now(), rows.in_source());
-    let slab = rows.slab(slices.clone())?;
+    let slab = rows.slab(slices.clone(), used)?;
     if let Some(meter) = meter {
         let in_source = rows.in_source().saturating_sub(before);
         let own = started.elapsed().saturating_sub(in_source);
@@ -454,6 +483,7 @@ fn prepare<'a>(
     slabs: VecDeque<Range<usize>>,
     meter: Option<&Meter>,
     to: mpsc::SyncSender<Result<Prepared>>,
+    used: mpsc::Receiver<Sinograms>,
     trace: &Trace,
 ) -> ShiftedRows<'a> {
     let on_device = first.is_some();
@@ -464,7 +494,7 @@ fn prepare<'a>(
         let span = trace.span(Lane::Read, "rows");
         let slab = stop::check().and_then(|()| match on_device {
             true => count(&mut rows, slices),
-            false => correct(&mut rows, slices, meter),
+            false => correct(&mut rows, slices, used.try_recv().ok(), meter),
         });
         drop(span);
         let failed = slab.is_err();
@@ -480,12 +510,15 @@ type Finished = (usize, Array3<f32>, JobState);
 
 fn consume_all(
     finished: mpsc::Receiver<Finished>,
+    back: mpsc::Sender<Array3<f32>>,
     mut consume: impl FnMut(usize, ArrayView3<'_, f32>, &JobState) -> Result<()>,
     trace: &Trace,
 ) -> Result<()> {
     for (first, slices, state) in finished {
         let _span = trace.span(Lane::Write, "slices");
         consume(first, slices.view(), &state)?;
+        // after the last slab nobody waits for it
+        let _ = back.send(slices);
     }
     Ok(())
 }
@@ -572,6 +605,9 @@ struct RangeSum {
     bounds: Option<(f32, f32)>,
 }
 
+/// Parts that are summed at the same time.
+const ABREAST: usize = 4;
+
 impl RangeSum {
     /// Voxels that are summed one after the other; what the parts give is added in their order, so that neither slabs nor
     /// threads change the sum, and rounding grows with the number of parts, not of voxels.
@@ -582,26 +618,50 @@ impl RangeSum {
             let voxels = slice
                 .as_slice()
                 .expect("a slice of a fresh array is contiguous");
-            let parts: Vec<RangeSum> = voxels.par_chunks(Self::PART).map(Self::of).collect();
-            parts.into_iter().for_each(|part| self.merge(&part));
+            let parts: Vec<Vec<RangeSum>> = voxels
+                .par_chunks(ABREAST * Self::PART)
+                .map(Self::of_parts)
+                .collect();
+            parts.iter().flatten().for_each(|part| self.merge(part));
         }
     }
 
-    fn of(voxels: &[f32]) -> RangeSum {
-        let mut part = RangeSum::default();
-        let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
-        for &value in voxels {
-            if value.is_finite() {
-                part.sum += f64::from(value);
-                part.count += 1;
-                low = low.min(value);
-                high = high.max(value);
-            } else {
-                part.not_finite += 1;
+    /// Sums of up to [`ABREAST`] parts.
+    fn of_parts(voxels: &[f32]) -> Vec<RangeSum> {
+        let parts: Vec<&[f32]> = voxels.chunks(Self::PART).collect();
+        match <[&[f32]; ABREAST]>::try_from(&parts[..]) {
+            Ok(parts) if parts[ABREAST - 1].len() == Self::PART => Self::of_each(parts).to_vec(),
+            _ => parts
+                .into_iter()
+                .flat_map(|part| Self::of_each([part]))
+                .collect(),
+        }
+    }
+
+    /// Sums of `N` parts of one length, abreast: an addition waits for the one before it in its own part only.
+    fn of_each<const N: usize>(parts: [&[f32]; N]) -> [RangeSum; N] {
+        let (mut sums, mut counts) = ([0.0f64; N], [0u64; N]);
+        let (mut low, mut high) = ([f32::INFINITY; N], [f32::NEG_INFINITY; N]);
+        for i in 0..parts[0].len() {
+            for k in 0..N {
+                let value = parts[k][i];
+                let is_finite = value.is_finite();
+                sums[k] += if is_finite { f64::from(value) } else { 0.0 };
+                counts[k] += u64::from(is_finite);
+                low[k] = if is_finite { low[k].min(value) } else { low[k] };
+                high[k] = if is_finite {
+                    high[k].max(value)
+                } else {
+                    high[k]
+                };
             }
         }
-        part.bounds = (part.count > 0).then_some((low, high));
-        part
+        std::array::from_fn(|k| RangeSum {
+            sum: sums[k],
+            count: counts[k],
+            not_finite: parts[k].len() as u64 - counts[k],
+            bounds: (counts[k] > 0).then_some((low[k], high[k])),
+        })
     }
 
     fn merge(&mut self, part: &RangeSum) {
@@ -643,12 +703,8 @@ mod tests {
         for _ in 0..596 {
             all.merge(&part);
         }
-        all.merge(&RangeSum::of(&[
-            2.0,
-            f32::NAN,
-            f32::INFINITY,
-            f32::from_bits(1),
-        ]));
+        let [last] = RangeSum::of_each([&[2.0, f32::NAN, f32::INFINITY, f32::from_bits(1)]]);
+        all.merge(&last);
         assert_eq!(all.count, 596 * (1 << 24) + 2);
         assert!(all.count > u64::from(u32::MAX));
         let range = all.clone().finish();
@@ -661,7 +717,7 @@ mod tests {
         let expected = (596.0 * f64::from(1u32 << 24) + 2.0) / all.count as f64;
         assert!((range.mean - expected).abs() < 1e-15, "{}", range.mean);
 
-        let slices = Array3::from_shape_fn((7, 130, 140), |(z, y, x)| {
+        let slices = Array3::from_shape_fn((7, 290, 301), |(z, y, x)| {
             ((z * 77 + y * 13 + x) as f32).sin() * 1e3
         });
         let by = |step: usize| {

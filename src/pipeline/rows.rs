@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::pipeline::heights::Heights;
 use crate::plan::HALO_ROWS;
 use crate::progress::Meter;
-use crate::scan::{SinogramSource, Sinograms};
+use crate::scan::{SinogramSource, Sinograms, reused};
 
 /// What a source has counted, so that a resumed run counts nothing twice.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,14 @@ pub trait RowSource: Send {
     /// # Errors
     /// Those of the source.
     fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms>;
+    /// The same, in the memory of rows that are `used` up where the source can do that.
+    ///
+    /// # Errors
+    /// Those of the source.
+    fn rows_into(&mut self, rows: Range<usize>, used: Option<Sinograms>) -> Result<Sinograms> {
+        drop(used);
+        self.rows(rows)
+    }
     /// Why its rows are not corrected on the GPU; `None`: [`RowSource::counts`] gives them.
     fn off_device(&self) -> Option<String> {
         Some("line integrals are given".into())
@@ -95,9 +103,9 @@ impl<'a> CountedScan<'a> {
 
 impl<'a> CountedScan<'a> {
     /// Corrected rows, each counted once.
-    fn counted(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+    fn counted(&mut self, rows: Range<usize>, used: Option<Sinograms>) -> Result<Sinograms> {
         let known = self.state.counted.clamp(rows.start, rows.end);
-        let (new, counts) = self.scan.slab(known..rows.end)?;
+        let (new, counts) = self.scan.slab_into(known..rows.end, used)?;
         self.state.counts += counts;
         self.state.counted = self.state.counted.max(rows.end);
         if known == rows.start {
@@ -128,9 +136,12 @@ impl RowSource for CountedScan<'_> {
         SinogramSource::n_rows(self.scan)
     }
     fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+        self.rows_into(rows, None)
+    }
+    fn rows_into(&mut self, rows: Range<usize>, used: Option<Sinograms>) -> Result<Sinograms> {
         let clock = &self.scan.scan().clock;
         let (started, (read, bytes)) = (Instant::now(), clock.so_far());
-        let sinograms = self.counted(rows)?;
+        let sinograms = self.counted(rows, used)?;
         if let Some(meter) = self.meter {
             let now = clock.so_far();
             let reading = now.0.saturating_sub(read);
@@ -207,9 +218,9 @@ impl<'a> ShiftedRows<'a> {
         self.in_source
     }
 
-    fn timed_rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+    fn timed_rows(&mut self, rows: Range<usize>, used: Option<Sinograms>) -> Result<Sinograms> {
         let started = Instant::now();
-        let sinograms = self.source.rows(rows)?;
+        let sinograms = self.source.rows_into(rows, used)?;
         self.in_source += started.elapsed();
         Ok(sinograms)
     }
@@ -310,11 +321,11 @@ impl<'a> ShiftedRows<'a> {
         self.source.state()
     }
 
-    /// Line integrals of slices `slices`.
+    /// Line integrals of slices `slices`, in the memory of a slab that is `used` up where it suffices.
     ///
     /// # Errors
     /// Those of the source.
-    pub fn slab(&mut self, slices: Range<usize>) -> Result<ShiftedSlab> {
+    pub fn slab(&mut self, slices: Range<usize>, used: Option<Sinograms>) -> Result<ShiftedSlab> {
         let n_rows = self.source.n_rows();
         let covered = self.heights.covered(&slices, n_rows, self.n_cols);
         if covered.is_empty() {
@@ -328,14 +339,15 @@ impl<'a> ShiftedRows<'a> {
                 (covered.start as i64 + shift) as usize..(covered.end as i64 + shift) as usize;
             return Ok(ShiftedSlab {
                 covered,
-                sinograms: self.timed_rows(rows)?,
+                sinograms: self.timed_rows(rows, used)?,
             });
         }
         let rows = self.rows_around(&covered);
         let low = rows.start;
         let window = self.window(rows)?;
         let (_, angles, cols) = window.dim();
-        let mut sinograms = Array3::<f32>::zeros((covered.len(), angles, cols));
+        // every line is written below
+        let mut sinograms = reused(used, [covered.len(), angles, cols]);
         let lines = Lines {
             window: window.view(),
             low,
@@ -351,16 +363,16 @@ impl<'a> ShiftedRows<'a> {
     /// Rows `rows`, as many as possible from those kept.
     fn window(&mut self, rows: Range<usize>) -> Result<Sinograms> {
         let Some((start, kept)) = self.kept.take() else {
-            return self.timed_rows(rows);
+            return self.timed_rows(rows, None);
         };
         let end = start + kept.dim().0;
         if rows.start < start || rows.start >= end || rows.end <= end {
             drop(kept);
-            return self.timed_rows(rows);
+            return self.timed_rows(rows, None);
         }
         let old = kept.slice(s![rows.start - start.., .., ..]).to_owned();
         drop(kept);
-        let new = self.timed_rows(end..rows.end)?;
+        let new = self.timed_rows(end..rows.end, None)?;
         let (_, angles, cols) = new.dim();
         let mut window = Array3::zeros((rows.len(), angles, cols));
         window.slice_mut(s![..old.dim().0, .., ..]).assign(&old);
@@ -520,7 +532,7 @@ mod tests {
         let mut rows = ShiftedRows::new(&mut ramp, Heights::shifted(shift), 3);
         let mut values = Vec::new();
         for start in (0..n_rows).step_by(slab) {
-            let slab = rows.slab(start..(start + slab).min(n_rows)).unwrap();
+            let slab = rows.slab(start..(start + slab).min(n_rows), None).unwrap();
             for (k, z) in slab.covered.clone().enumerate() {
                 values.push((z, slab.sinograms[[k, 1, 2]]));
             }

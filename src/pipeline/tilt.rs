@@ -137,7 +137,7 @@ impl Window<'_, '_> {
         let mut start = self.first + self.slices.len();
         while start < to {
             let end = (start + self.job.slab.max(1)).min(to);
-            let mut sinograms = source.slab(start..end)?.sinograms;
+            let mut sinograms = source.slab(start..end, None)?.sinograms;
             let axis: Vec<f64> = (start..end)
                 .map(|row| geometry.axis.at(row as f64))
                 .collect();

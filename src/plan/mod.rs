@@ -3,6 +3,7 @@
 //! The plan answers what users ask before they start: how many slices at a time, how much memory and disk, on which
 //! device. `--dry-run` prints it, and the pipeline only carries it out.
 
+pub mod disk;
 pub mod forecast;
 mod grid;
 mod pilot;
@@ -28,6 +29,7 @@ use crate::scan::Scan;
 use pilot::{pilot_slab_of, pilot_voxels};
 use slab::SlabOf;
 
+use disk::Written;
 pub use grid::{binned_rows, field_before_the_axis, slice_grid};
 pub use pilot::{check_pilots, pilot_binning};
 pub use reading::{Reading, Scratch};
@@ -50,10 +52,12 @@ pub struct Plan {
     pub scans: Vec<ScanPlan>,
     /// Every difference.
     pub differences: Vec<DifferencePlan>,
-    /// Bytes written at most (volumes uncompressed).
-    pub disk_bytes: u64,
-    /// Largest turned copy of a scan, which is there while that scan is worked on.
+    /// What stays on the disk.
+    pub disk: Written,
+    /// Turned copies of scans that are there at the same time, at most.
     pub scratch_bytes: u64,
+    /// Whether the copy made for the search of the axis stays until the slices are made.
+    pub keeps_copies: bool,
     /// How wrong pixels are looked for over the scans; `None` where they are not.
     pub lock: Option<LockPlan>,
 }
@@ -123,6 +127,8 @@ pub struct DifferencePlan {
     pub reference: String,
     /// Slices at a time.
     pub slab: usize,
+    /// Peak host memory predicted \[bytes\].
+    pub peak_bytes: u64,
     /// Bytes of the difference and the labels, uncompressed.
     pub volume_bytes: u64,
 }
@@ -179,6 +185,15 @@ impl Plan {
         Self::with(config, scans, &known, device)
     }
 
+    /// Peak host memory predicted for the whole run \[bytes\].
+    #[must_use]
+    pub fn peak_bytes(&self) -> u64 {
+        let scans = self.scans.iter().map(|scan| scan.peak_bytes);
+        let lock = self.lock.iter().map(|lock| lock.peak_bytes);
+        let differences = self.differences.iter().map(|change| change.peak_bytes);
+        scans.chain(lock).chain(differences).max().unwrap_or(0)
+    }
+
     fn with(config: &Config, scans: &[Scan], guesses: &[Guess], device: &Device) -> Result<Plan> {
         let cap = memory_cap(config)?;
         let order = order_of_work(config)?;
@@ -194,8 +209,9 @@ impl Plan {
             memory_cap: cap,
             scans: Vec::new(),
             differences: Vec::new(),
-            disk_bytes: 0,
+            disk: Written::default(),
             scratch_bytes: 0,
+            keeps_copies: false,
             lock: plan_lock(config, scans, cap)?,
         };
         for index in order {
@@ -215,35 +231,25 @@ impl Plan {
                 check_pair(&planned, other)?;
                 let voxels = (planned.slices.len() * planned.slice[0] * planned.slice[1]) as u64;
                 let volume = [planned.slices.len(), planned.slice[1], planned.slice[0]];
+                let slab = difference_slab(
+                    volume,
+                    config,
+                    cap,
+                    2 * volume::reader_bytes(config.run.format, volume),
+                    &format!("the difference of {}", planned.name),
+                )?;
                 plan.differences.push(DifferencePlan {
                     target: planned.name.clone(),
                     reference,
-                    slab: difference_slab(
-                        volume,
-                        config,
-                        cap,
-                        2 * volume::reader_bytes(config.run.format, volume),
-                        &format!("the difference of {}", planned.name),
-                    )?
-                    .rows,
+                    slab: slab.rows,
+                    peak_bytes: slab.peak_bytes,
                     volume_bytes: voxels * 8,
                 });
             }
             plan.scans.push(planned);
         }
-        plan.scratch_bytes = plan
-            .scans
-            .iter()
-            .filter_map(|scan| scan.reading.scratch.as_ref())
-            .map(|scratch| scratch.bytes)
-            .max()
-            .unwrap_or(0);
-        plan.disk_bytes = plan.scans.iter().map(|scan| scan.volume_bytes).sum::<u64>()
-            + plan
-                .differences
-                .iter()
-                .map(|difference| difference.volume_bytes)
-                .sum::<u64>();
+        plan.disk = disk::written(config, &plan.scans, &plan.differences);
+        (plan.scratch_bytes, plan.keeps_copies) = reading::copies(&plan.scans, plan.disk.at_most);
         Ok(plan)
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::human_bytes;
+use super::{ScanPlan, human_bytes};
 use crate::config::Config;
 use crate::io::scratch::turned_bytes;
 use crate::scan::Scan;
@@ -100,6 +100,23 @@ pub(super) fn plan(config: &Config, scan: &Scan, reads: &Reads, output: &Path) -
         decoded_bytes: whole,
         why: format!("{} would be decoded without it", human_bytes(direct)),
         scratch: Some(Scratch { folder, bytes }),
+    }
+}
+
+/// Bytes of the turned copies that are there at once, and whether those made for the search of the axis are kept for the
+/// slices: where all of them fit beside `written` bytes of output.
+pub(super) fn copies(scans: &[ScanPlan], written: u64) -> (u64, bool) {
+    let copies = || {
+        scans
+            .iter()
+            .filter_map(|scan| scan.reading.scratch.as_ref())
+    };
+    let all: u64 = copies().map(|copy| copy.bytes).sum();
+    let largest = copies().map(|copy| copy.bytes).max().unwrap_or(0);
+    let room = copies().filter_map(|copy| free_bytes(&copy.folder)).min();
+    match room {
+        Some(free) if (all + written) as f64 <= MOST_DISK * free as f64 => (all, true),
+        _ => (largest, false),
     }
 }
 

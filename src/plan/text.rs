@@ -24,11 +24,17 @@ pub fn human_bytes(bytes: u64) -> String {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "device   {} ({} threads)", self.device, self.threads)?;
-        writeln!(f, "memory   at most {}", human_bytes(self.memory_cap))?;
         writeln!(
             f,
-            "disk     at most {} written, before compression; {} more while the work goes on",
-            human_bytes(self.disk_bytes),
+            "memory   peak {} of at most {}",
+            human_bytes(self.peak_bytes()),
+            human_bytes(self.memory_cap)
+        )?;
+        writeln!(
+            f,
+            "disk     about {} written, at most {} if nothing can be compressed; {} more while the work goes on",
+            human_bytes(self.disk.expected),
+            human_bytes(self.disk.at_most),
             human_bytes(self.scratch_bytes)
         )?;
         if let Some(lock) = &self.lock {

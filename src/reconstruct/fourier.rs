@@ -18,7 +18,7 @@ pub(crate) mod gridding;
 use std::f64::consts::PI;
 use std::sync::Arc;
 
-use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
+use ndarray::{ArrayView2, ArrayView3, ArrayViewMut1, ArrayViewMut2, ArrayViewMut3, Axis, s};
 use rayon::prelude::*;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 use rustfft::num_complex::Complex;
@@ -40,6 +40,9 @@ const AT_ONCE_BYTES: usize = 512 << 20;
 const VOXELS_PER_FREQUENCY: usize = 64;
 /// Rows of the slice transformed together after transposition.
 const BAND: usize = 16;
+/// A page of memory and a line of the cache, in complex numbers.
+const PAGE: usize = 4096 / 8;
+const LINE: usize = 64 / 8;
 
 /// Fourier reconstruction of slabs.
 pub(crate) struct Fourier {
@@ -177,7 +180,8 @@ impl Fourier {
 
     /// Host memory beside the arguments of a slab of `rows` \[bytes\].
     pub(crate) fn scratch_bytes(&self, rows: usize) -> u64 {
-        let thread = 8 * (3 * self.plan.n_fft + (BAND + 3) * self.grid.0 + 2 * self.grid.1);
+        let line = (self.grid.0 / 2 + 1).next_multiple_of(PAGE) + LINE;
+        let thread = 8 * (3 * self.plan.n_fft + BAND * line + 3 * self.grid.0 + 2 * self.grid.1);
         (self.at_once(rows) * self.slice_bytes() + rayon::current_num_threads() * thread) as u64
     }
 
@@ -311,55 +315,90 @@ impl Fourier {
 
     /// Transforms the rows that are voxels along u and divides the window out.
     fn transform_along_u(&self, half: &HalfGrid, mut out: ArrayViewMut2<'_, f32>) {
-        let (n_u, n_v, stride) = (half.n_u, half.n_v, half.stride());
-        let (n_y, n_x) = out.dim();
+        let (n_u, n_y) = (half.n_u, out.nrows());
         let n_k = n_u / 2 + 1;
-        let cells = half.cells.as_slice();
+        // lines a whole number of pages apart would fight for the same few places of the cache
+        let apart = n_k.next_multiple_of(PAGE) + LINE;
         out.axis_chunks_iter_mut(Axis(0), BAND)
             .into_par_iter()
             .enumerate()
             .for_each_init(
                 || {
                     (
-                        vec![Complex::new(0.0, 0.0); BAND * n_k],
+                        vec![Complex::new(0.0, 0.0); BAND * apart],
                         self.along_u.make_output_vec(),
                         self.along_u.make_scratch_vec(),
                     )
                 },
                 |(rows, line, scratch), (band, mut out)| {
-                    let place = |j: usize| (j + n_v - n_y / 2) % n_v;
-                    for k in 0..n_k {
-                        let column = &cells[(MARGIN + k) * stride + MARGIN..][..n_v];
-                        for b in 0..out.nrows() {
-                            rows[b * n_k + k] = column[place(band * BAND + b)];
-                        }
-                    }
-                    for (b, (mut out, spectrum)) in out
-                        .outer_iter_mut()
-                        .zip(rows.chunks_exact_mut(n_k))
-                        .enumerate()
+                    let first = band * BAND;
+                    gather_rows(half, n_y, first..first + out.nrows(), rows, apart);
+                    for (b, (out, spectrum)) in
+                        out.outer_iter_mut().zip(rows.chunks_mut(apart)).enumerate()
                     {
-                        let j = band * BAND + b;
+                        let spectrum = &mut spectrum[..n_k];
                         // both are real but for rounding; the transform insists
                         spectrum[0].im = 0.0;
                         spectrum[n_k - 1].im = 0.0;
                         self.along_u
                             .process_with_scratch(spectrum, line, scratch)
                             .expect("lengths are those of the plan");
-                        let inside = &self.inside[j];
-                        for (i, value) in out.iter_mut().enumerate() {
-                            *value = if inside.contains(&i) {
-                                line[(i + n_u - n_x / 2) % n_u]
-                                    * self.deapodise.0[i]
-                                    * self.deapodise.1[j]
-                            } else {
-                                0.0
-                            };
-                        }
+                        self.write_row(first + b, line, out);
                     }
                 },
             );
     }
+
+    /// Row `j` of a slice from its transform `line`, which begins in the middle of the row: the window divided out, 0
+    /// outside the mask.
+    fn write_row(&self, j: usize, line: &[f32], mut out: ArrayViewMut1<'_, f32>) {
+        out.fill(0.0);
+        for (part, at) in two_parts(&self.inside[j], out.len(), line.len()) {
+            let values = out.slice_mut(s![part.clone()]);
+            let factors = &self.deapodise.0[part];
+            for ((value, &number), &along_x) in values.into_iter().zip(&line[at..]).zip(factors) {
+                *value = number * along_x * self.deapodise.1[j];
+            }
+        }
+    }
+}
+
+/// Rows `j` of a slice of `n_y` rows out of the columns of the grid, which begin in the middle of the slice: `[j, u]`,
+/// lines `apart`.
+fn gather_rows(
+    half: &HalfGrid,
+    n_y: usize,
+    j: std::ops::Range<usize>,
+    rows: &mut [Complex<f32>],
+    apart: usize,
+) {
+    let stride = half.stride();
+    for (part, first) in two_parts(&j, n_y, half.n_v) {
+        if part.is_empty() {
+            continue;
+        }
+        for k in 0..half.n_u / 2 + 1 {
+            let column = &half.cells[(MARGIN + k) * stride + MARGIN + first..][..part.len()];
+            let lines = rows[(part.start - j.start) * apart..].chunks_mut(apart);
+            for (line, &value) in lines.zip(column) {
+                line[k] = value;
+            }
+        }
+    }
+}
+
+/// Places of the voxels `range` of a line of `n` in its transform of `length`, which begins in the middle of the line: two
+/// ranges of voxels, and where the first of each stands.
+fn two_parts(
+    range: &std::ops::Range<usize>,
+    n: usize,
+    length: usize,
+) -> [(std::ops::Range<usize>, usize); 2] {
+    let middle = n / 2;
+    let before = range.start.min(middle)..range.end.min(middle);
+    let behind = range.start.max(middle)..range.end.max(middle);
+    let (end, start) = (before.start + length - middle, behind.start - middle);
+    [(before, end), (behind, start)]
 }
 
 /// Filter, transfer of the interpolation, and the halves of the ends of the spectrum, `[n_fft / 2 + 1]`.

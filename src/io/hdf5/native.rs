@@ -1,5 +1,6 @@
 //! The default library, `rust-hdf5`, behind [`Dataset`].
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use rust_hdf5::{
@@ -60,6 +61,13 @@ fn undecodable(filters: &[Filter]) -> Option<String> {
         .iter()
         .find_map(|filter| Some(format!("{}{}", filter.id, name(filter)?)))
 }
+
+thread_local! {
+    /// Values as they are stored, of the block that is read: fresh memory costs more than the conversion.
+    static STORED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+/// Largest block whose memory a thread keeps \[bytes\].
+const KEPT_BYTES: usize = 1 << 20;
 
 /// A dataset of a file that stays open with it.
 pub(super) struct NativeDataset {
@@ -135,28 +143,40 @@ impl NativeDataset {
             .collect())
     }
 
-    fn read_as<T: H5Type + Copy>(
+    fn read_as<T: H5Type + bytemuck::Pod>(
         &self,
         start: &[usize],
         count: &[usize],
         out: &mut [f32],
         convert: impl Fn(T) -> f32,
     ) -> Result<(), String> {
-        let values = self
-            .dataset
-            .read_slice::<T>(start, count)
-            .map_err(|error| first_line(&error.to_string()))?;
-        if values.len() != out.len() {
-            return Err(format!(
-                "expected {} values, found {}",
-                out.len(),
-                values.len()
-            ));
-        }
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = convert(value);
-        }
-        Ok(())
+        STORED.with_borrow_mut(|stored| {
+            let words = (out.len() * size_of::<T>()).div_ceil(size_of::<u64>());
+            if stored.len() < words {
+                // nothing of the old block is wanted, so it need not be copied
+                *stored = vec![0; words];
+            }
+            let values = &mut bytemuck::cast_slice_mut::<u64, T>(stored)[..out.len()];
+            let read = self.read_into(start, count, values);
+            for (out, &value) in out.iter_mut().zip(&*values) {
+                *out = convert(value);
+            }
+            if words * size_of::<u64>() > KEPT_BYTES {
+                *stored = Vec::new();
+            }
+            read
+        })
+    }
+
+    fn read_into<T: H5Type>(
+        &self,
+        start: &[usize],
+        count: &[usize],
+        values: &mut [T],
+    ) -> Result<(), String> {
+        self.dataset
+            .read_slice_into(values, start, count)
+            .map_err(|error| first_line(&error.to_string()))
     }
 }
 
@@ -174,7 +194,7 @@ fn read_info(dataset: &H5Dataset) -> rust_hdf5::Result<DatasetInfo> {
         FillValue::UserDefined(bytes) => number_from(&element, &bytes).unwrap_or(0.0),
         FillValue::Default | FillValue::Undefined => 0.0,
     };
-    let undecodable = undecodable(&dataset.filters()?);
+    let filters = dataset.filters()?;
     // A null dataspace has no elements, but its shape is that of a single value.
     let shape = if dataset.is_null() {
         vec![0]
@@ -185,7 +205,8 @@ fn read_info(dataset: &H5Dataset) -> rust_hdf5::Result<DatasetInfo> {
         shape,
         element,
         layout,
-        undecodable,
+        undecodable: undecodable(&filters),
+        filtered: !filters.is_empty(),
         fill,
     })
 }
@@ -278,7 +299,7 @@ impl Dataset for NativeDataset {
             PixelType::U32 => self.read_as::<u32>(start, count, out, |value| value as f32),
             PixelType::I16 => self.read_as::<i16>(start, count, out, f32::from),
             PixelType::I32 => self.read_as::<i32>(start, count, out, |value| value as f32),
-            PixelType::F32 => self.read_as::<f32>(start, count, out, |value| value),
+            PixelType::F32 => self.read_into(start, count, out),
             PixelType::F64 => self.read_as::<f64>(start, count, out, |value| value as f32),
         }
     }

@@ -254,6 +254,11 @@ impl Hdf5Stack {
         }
     }
 
+    /// Whether rows of a frame are one stretch of the file, which the library reads without the rest of their chunk.
+    fn rows_stand_alone(&self, chunk: &[usize]) -> bool {
+        !self.info.filtered && self.chunk_frames() == 1 && chunk.last() == Some(&self.shape[2])
+    }
+
     /// What was never written reads as the fill value: a block that holds nothing else is looked up.
     fn check_written(
         &self,
@@ -361,13 +366,22 @@ impl FrameStack for Hdf5Stack {
         if frame_len == 0 {
             return Ok(());
         }
+        let run_frames = (RUN_BYTES / (frame_len * self.pixel.bytes())).max(1);
+        if self.chunk_frames() == 1 {
+            return stretches(frames, out, frame_len, run_frames)
+                .into_par_iter()
+                .try_for_each(|(frames, out)| {
+                    self.with_handle(|dataset| {
+                        self.read_with(dataset, frames, rows.clone(), cols.clone(), out)
+                    })
+                });
+        }
         let mut wanted: Vec<(usize, &mut [f32])> = frames
             .iter()
             .copied()
             .zip(out.chunks_mut(frame_len))
             .collect();
         wanted.sort_by_key(|(frame, _)| *frame);
-        let run_frames = (RUN_BYTES / (frame_len * self.pixel.bytes())).max(1);
         let runs = into_runs(wanted, self.chunk_frames(), run_frames);
         runs.into_par_iter().try_for_each(|mut run| {
             self.with_handle(|dataset| {
@@ -399,17 +413,18 @@ impl FrameStack for Hdf5Stack {
 
     /// Share of one frame: chunks of several frames are counted once for all of them.
     fn decoded_bytes(&self, rows: Range<usize>) -> u64 {
-        let height = match &self.info.layout {
-            Layout::Chunked(chunk) => {
+        let (height, width) = match &self.info.layout {
+            Layout::Chunked(chunk) if !self.rows_stand_alone(chunk) => {
                 let size = chunk[chunk.len() - 2];
-                (rows.end.div_ceil(size) * size).min(self.shape[1].div_ceil(size) * size)
-                    - rows.start / size * size
+                let whole = (rows.end.div_ceil(size) * size)
+                    .min(self.shape[1].div_ceil(size) * size)
+                    - rows.start / size * size;
+                (
+                    whole,
+                    self.shape[2].next_multiple_of(chunk[chunk.len() - 1]),
+                )
             }
-            _ => rows.len(),
-        };
-        let width = match &self.info.layout {
-            Layout::Chunked(chunk) => self.shape[2].next_multiple_of(chunk[chunk.len() - 1]),
-            _ => self.shape[2],
+            _ => (rows.len(), self.shape[2]),
         };
         (height * width * self.pixel.bytes()) as u64
     }
@@ -438,6 +453,23 @@ pub(in crate::io) fn check_request(
         });
     }
     Ok(frame_len)
+}
+
+/// Cuts a request at frames that do not follow each other, and into at most `longest` of them, each with its part of `out`.
+fn stretches<'a>(
+    frames: &[usize],
+    mut out: &'a mut [f32],
+    frame_len: usize,
+    longest: usize,
+) -> Vec<(Range<usize>, &'a mut [f32])> {
+    let mut stretches = Vec::new();
+    let follow = frames.chunk_by(|&before, &after| after == before + 1);
+    for part in follow.flat_map(|stretch| stretch.chunks(longest)) {
+        let (own, rest) = std::mem::take(&mut out).split_at_mut(part.len() * frame_len);
+        stretches.push((part[0]..part[0] + part.len(), own));
+        out = rest;
+    }
+    stretches
 }
 
 /// Groups sorted frames that are read together: those of one chunk, or consecutive ones up to `run_frames`.

@@ -13,6 +13,7 @@
 //! A volume appears under its name when it is complete. A part that is missing, short or damaged is an error when it
 //! is read; no reader makes up zeros. Labels are u32; read as f32 they are exact up to 16 777 216.
 
+mod behind;
 mod checksum;
 mod hdf5;
 mod journal;
@@ -193,6 +194,22 @@ fn store_part(path: &Path, bytes: &[u8]) -> Result<()> {
         }
         std::fs::write(path, bytes).map_err(Error::io("write", path))
     })
+}
+
+/// Bytes on the disk of a volume of which the share `filled` is not all one value: as they usually are, and at most.
+#[must_use]
+pub fn stored_bytes(
+    format: VolumeFormat,
+    shape: [usize; 3],
+    voxel_type: VoxelType,
+    filled: f64,
+) -> [u64; 2] {
+    match format {
+        VolumeFormat::Zarr => zarr::stored_bytes(shape, voxel_type, filled),
+        VolumeFormat::Tiff | VolumeFormat::Hdf5 | VolumeFormat::Npy => {
+            [4 * shape.iter().product::<usize>() as u64; 2]
+        }
+    }
 }
 
 /// Bytes of memory that a writer holds beside the slab it is given.

@@ -28,8 +28,36 @@ pub(super) trait Voxel:
     const FILL: Self;
     /// One voxel of the next smaller scale.
     fn pool(voxels: &[Self]) -> Self;
+    /// The voxels of the next smaller scale from four lines, a pair of each for one voxel; `to` may be longer.
+    fn pool_pairs(lines: [&[Self]; 4], to: &mut [Self]) {
+        for (x, to) in to.iter_mut().enumerate().take(lines[0].len() / 2) {
+            *to = Self::pool(&block_of(lines, 2 * x));
+        }
+    }
+    /// Least and largest of the numbers that are finite; infinite the other way round where none is.
+    fn bounds(voxels: &[Self]) -> [f64; 2] {
+        let none = [f64::INFINITY, f64::NEG_INFINITY];
+        let numbers = voxels.iter().map(|voxel| voxel.number());
+        numbers.fold(none, |[low, high], number| {
+            [low.min(number), high.max(number)]
+        })
+    }
     /// As a number.
     fn number(self) -> f64;
+}
+
+/// The eight voxels of four lines at `x` and beside it.
+fn block_of<T: Copy>([a, b, c, d]: [&[T]; 4], x: usize) -> [T; 8] {
+    [
+        a[x],
+        a[x + 1],
+        b[x],
+        b[x + 1],
+        c[x],
+        c[x + 1],
+        d[x],
+        d[x + 1],
+    ]
 }
 
 impl Voxel for f32 {
@@ -51,6 +79,36 @@ impl Voxel for f32 {
         } else {
             (sum / f64::from(count)) as f32
         }
+    }
+    /// Without a branch where there are no NaNs, so that the compiler makes vectors of it; the sums are those of
+    /// [`Voxel::pool`].
+    fn pool_pairs(lines: [&[f32]; 4], to: &mut [f32]) {
+        let [a, b, c, d] = lines.map(|line| line.as_chunks::<2>().0);
+        let pairs = a.iter().zip(b).zip(c).zip(d);
+        for ((((a, b), c), d), to) in pairs.zip(&mut *to) {
+            let sum = [a, b, c, d]
+                .into_iter()
+                .flatten()
+                .fold(0.0, |sum, &voxel| sum + f64::from(voxel));
+            *to = (sum / 8.0) as f32;
+        }
+        for (x, to) in to.iter_mut().enumerate().take(a.len()) {
+            if to.is_nan() {
+                *to = Self::pool(&block_of(lines, 2 * x));
+            }
+        }
+    }
+    fn bounds(voxels: &[f32]) -> [f64; 2] {
+        let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+        for &voxel in voxels {
+            let (above, below) = match voxel.is_finite() {
+                true => (voxel, voxel),
+                false => (f32::INFINITY, f32::NEG_INFINITY),
+            };
+            low = if above < low { above } else { low };
+            high = if below > high { below } else { high };
+        }
+        [f64::from(low), f64::from(high)]
     }
     fn number(self) -> f64 {
         f64::from(self)

@@ -7,7 +7,7 @@ mod motion;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use serde_json::json;
@@ -36,7 +36,7 @@ use crate::plan::{self, Plan, ScanPlan, slice_grid};
 use crate::reconstruct::geometry::Grid;
 use crate::record::{RunRecord, ScanRecord, WorkRecord};
 use crate::report;
-use crate::scan::Scan;
+use crate::scan::{Scan, Stacks};
 
 /// The whole main job; returns the path of the report.
 ///
@@ -73,6 +73,7 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
         plan: &plan,
         folder: &folder,
         finished: BTreeMap::new(),
+        copies: Mutex::default(),
         bad: vec![Vec::new(); scans.len()],
         sample_radii_px: vec![None; scans.len()],
         lock: None,
@@ -88,6 +89,7 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
     let plan = plan_again(&plan, config, &scans, &axes, &run.sample_radii_px, session)?;
     for scan_plan in &plan.scans {
         run.scan(scan_plan, axes[scan_plan.index].clone(), &plan)?;
+        run.let_copy_go(scan_plan.index);
         record.scans.push(scan_plan.name.clone());
         if let Some(reference) = &scan_plan.reference {
             record
@@ -135,6 +137,8 @@ pub(super) struct SeriesRun<'a> {
     plan: &'a Plan,
     pub(super) folder: &'a OutputFolder,
     finished: BTreeMap<String, Finished>,
+    /// Turned copies of scans that are not done, where there is room for all of them.
+    copies: Mutex<BTreeMap<usize, Stacks>>,
     /// Projections of each scan that are left out for their light.
     bad: Vec<Vec<usize>>,
     /// Radius of each scan's sample, where it is wider than the detector.
@@ -214,19 +218,39 @@ impl SeriesRun<'_> {
     pub(super) fn corrected(&self, index: usize, turn: bool) -> Result<CorrectedScan> {
         let mut opened = open_one(self.config, &self.config.scan[index])?;
         opened.leave_out(&self.bad[index]);
+        // a panic of another thread leaves either nothing or a whole entry
+        let mut kept = self
+            .copies
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let planned = self.plan.scans.iter().find(|scan| scan.index == index);
-        let opened = match planned {
-            Some(planned) if turn => opened.turned(
-                &planned.reading,
-                plan::turning_bytes(self.plan.memory_cap),
-                &self.session.progress,
-            )?,
+        let opened = match (planned, kept.get(&index)) {
+            (_, Some(stacks)) => opened.reading_from(stacks),
+            (Some(planned), None) if turn && planned.reading.scratch.is_some() => {
+                let memory = plan::turning_bytes(self.plan.memory_cap);
+                let turned = opened.turned(&planned.reading, memory, &self.session.progress)?;
+                if self.plan.keeps_copies {
+                    let (turned, stacks) = turned.shared();
+                    kept.insert(index, stacks);
+                    turned
+                } else {
+                    turned
+                }
+            }
             _ => opened,
         };
+        drop(kept);
         let scan = CorrectedScan::new(opened, &self.config.correct)?;
         match &self.lock {
             Some((map, _)) => scan.with_lock(map.clone()),
             None => Ok(scan),
+        }
+    }
+
+    /// The turned copy of a scan that is done leaves the disk.
+    fn let_copy_go(&self, index: usize) {
+        if let Ok(mut copies) = self.copies.lock() {
+            copies.remove(&index);
         }
     }
 

@@ -17,7 +17,7 @@ use super::writer::Writer;
 use super::{Hints, Opened, VolumeMeta, VolumeReader, VolumeWriter};
 use crate::error::{Error, Result};
 
-pub(super) use pyramid::writer_bytes;
+pub(super) use pyramid::{stored_bytes, writer_bytes};
 
 /// One shard as stored and as decoded.
 pub(super) fn reader_bytes(shape: [usize; 3]) -> u64 {

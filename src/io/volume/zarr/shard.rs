@@ -101,12 +101,13 @@ impl Layout {
     }
 }
 
-/// Encodes the shard `[sy, sx]` of a layer `[z, y, x]` that may hold fewer slices than a chunk.
+/// Encodes the shard `[sy, sx]` of a layer `[z, y, x]` that may hold fewer slices than a chunk, in place of `bytes`.
 pub(super) fn encode<T: Voxel>(
     layout: &Layout,
     layer: &[T],
     shard: [usize; 2],
-) -> Result<Vec<u8>, String> {
+    bytes: &mut Vec<u8>,
+) -> Result<(), String> {
     let [_, height, width] = layout.shape;
     let depth = layer.len() / (height * width);
     let n_chunks = layout.chunks().iter().product::<usize>();
@@ -118,29 +119,38 @@ pub(super) fn encode<T: Voxel>(
                 return Ok(None);
             }
             let [cz, cy, cx] = layout.chunk;
-            let mut chunk = vec![T::FILL; cz * cy * cx];
-            let columns = cx.min(width - x0);
-            for z in 0..depth {
-                for y in 0..cy.min(height - y0) {
-                    let from = (z * height + y0 + y) * width + x0;
-                    let to = (z * cy + y) * cx;
-                    chunk[to..to + columns].copy_from_slice(&layer[from..from + columns]);
-                }
+            let (rows, columns) = (cy.min(height - y0), cx.min(width - x0));
+            let lines = (0..depth).flat_map(|z| (0..rows).map(move |y| (z, y)));
+            let line = |z: usize, y: usize| {
+                let from = (z * height + y0 + y) * width + x0;
+                &layer[from..from + columns]
+            };
+            let mut chunk = Vec::with_capacity(cz * cy * cx);
+            if [depth, rows, columns] == layout.chunk {
+                lines.for_each(|(z, y)| chunk.extend_from_slice(line(z, y)));
+            } else {
+                chunk.resize(cz * cy * cx, T::FILL);
+                lines.for_each(|(z, y)| {
+                    chunk[(z * cy + y) * cx..][..columns].copy_from_slice(line(z, y));
+                });
             }
             compress(bytemuck::cast_slice(&chunk)).map(Some)
         })
         .collect();
-    let mut bytes = Vec::new();
-    let mut index = Vec::with_capacity(16 * n_chunks);
-    for chunk in encoded? {
+    let encoded = encoded?;
+    let voxels: usize = encoded.iter().flatten().map(Vec::len).sum();
+    bytes.clear();
+    bytes.reserve(voxels + index_bytes(layout) as usize);
+    let mut index = Vec::with_capacity(16 * n_chunks + 4);
+    for chunk in encoded {
         let entry = chunk.as_ref().map_or([ABSENT; 2], |chunk| {
             [bytes.len() as u64, chunk.len() as u64]
         });
         index.extend(entry.into_iter().flat_map(u64::to_le_bytes));
         bytes.extend(chunk.unwrap_or_default());
     }
-    bytes.extend(with_crc(&index)?);
-    Ok(bytes)
+    bytes.extend(with_crc(index));
+    Ok(())
 }
 
 /// Offset and length of every chunk of a shard, from the last bytes of its file.
@@ -206,14 +216,13 @@ fn compress(bytes: &[u8]) -> Result<Vec<u8>, String> {
         1,
     )
     .map_err(|error| error.to_string())?;
-    with_crc(&compressed)
+    Ok(with_crc(compressed))
 }
 
-fn with_crc(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    Crc32cCodec::new()
-        .encode(Cow::Borrowed(bytes), &CodecOptions::default())
-        .map(Cow::into_owned)
-        .map_err(|error| error.to_string())
+fn with_crc(mut bytes: Vec<u8>) -> Vec<u8> {
+    let crc = crc32c::crc32c(&bytes);
+    bytes.extend(crc.to_le_bytes());
+    bytes
 }
 
 fn without_crc(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
@@ -269,7 +278,8 @@ mod tests {
     fn a_flipped_bit_in_a_chunk_or_in_the_index_is_noticed() {
         let layout = Layout::of([3, 70, 5]);
         let layer: Vec<f32> = (0..3 * 70 * 5).map(|i| (i as f32).sin()).collect();
-        let bytes = encode(&layout, &layer, [0, 0]).unwrap();
+        let mut bytes = vec![7; 3];
+        encode(&layout, &layer, [0, 0], &mut bytes).unwrap();
         let tail = bytes.len() - index_bytes(&layout) as usize;
         let entries = decode_index(&layout, &bytes[tail..], bytes.len() as u64).unwrap();
         assert_eq!(entries.len(), 2);

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Full-size scans: cost against size, overhead beside the work, forecasts against what came of them. About a quarter of an
+# hour on two idle cores and 25 GB of disk; prints tables for RESULTS.md.
+#
+#   benches/scale.sh [FOLDER]            all of it, scans and volumes in FOLDER (a temporary one without)
+#   SCALE_ROWS=64 benches/scale.sh       a shorter one: fewer rows of the large scan
+#   SCALE_PARTS="size forecast" ...      some of the parts: size, overhead, forecast
+#
+# Needs /usr/bin/time (GNU) and, for the overhead, perf, python3 and a build with line tables:
+#   cargo build --release --config 'profile.release.package.tomodelta.debug="line-tables-only"'
+set -euo pipefail
+cd "$(dirname "$0")/.."
+program=${TOMODELTA:-$PWD/target/release/tomodelta}
+rows=${SCALE_ROWS:-256}
+parts=${SCALE_PARTS:-size overhead forecast}
+if [ $# -gt 0 ]; then
+    mkdir -p "$1"
+    folder=$(cd "$1" && pwd)
+else
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+fi
+cores=$(nproc)
+echo "$("$program" --version), $(date -u +%FT%RZ), $cores cores, load $(cut -d' ' -f1 /proc/loadavg) at the start"
+
+# measure COMMAND...: user and system seconds, wall seconds, peak KiB into $user $system $wall $peak
+measure() {
+    /usr/bin/time -o "$folder/time" -f '%U %S %e %M' "$@" >"$folder/log" 2>&1 || {
+        cat "$folder/log" >&2
+        exit 1
+    }
+    read -r user system wall peak <"$folder/time"
+}
+
+calc() { awk "BEGIN { printf \"$1\", $2 }"; }
+
+large() {
+    [ -e "$folder/large/large.nxs" ] ||
+        "$program" simulate "$folder/large" --preset large --angles 3001 --cols 3072 --rows "$rows" -q >/dev/null
+}
+
+reconstruct() { # ROWS...
+    echo "$program" reconstruct "$folder/large/large.nxs" --output "$folder/volume.ome.zarr" --overwrite \
+        --memory 3GiB --device cpu --rows "0..$1" -q
+}
+
+size() {
+    large
+    printf '\n| slices | CPU [s] | wall [s] | peak [MiB] of 3 GiB |\n|---|---|---|---|\n'
+    local all=()
+    for n in $((rows / 8)) $((rows / 4)) $((rows / 2)) "$rows"; do
+        measure $(reconstruct "$n")
+        printf '| %d | %s | %s | %s |\n' "$n" "$(calc %.1f "$user + $system")" "$wall" "$(calc %.0f "$peak / 1024")"
+        all+=("$n $(calc %.2f "$user + $system") $wall")
+    done
+    # least squares: cost = a + b * slices, and the largest deviation from that line
+    printf '%s\n' "${all[@]}" | awk '
+        { x[NR] = $1; y[1, NR] = $2; y[2, NR] = $3 }
+        END {
+            split("CPU,wall", name, ",")
+            for (c = 1; c <= 2; c++) {
+                sx = sy = sxx = sxy = 0
+                for (i = 1; i <= NR; i++) { sx += x[i]; sy += y[c, i]; sxx += x[i] ^ 2; sxy += x[i] * y[c, i] }
+                b = (NR * sxy - sx * sy) / (NR * sxx - sx ^ 2); a = (sy - b * sx) / NR; worst = 0
+                for (i = 1; i <= NR; i++) { d = (y[c, i] - a - b * x[i]) / y[c, NR]; if (d < 0) d = -d; if (d > worst) worst = d }
+                printf "%s: %.3f s per slice and %.1f s beside; furthest from that line %.1f %% of the largest\n", name[c], b, a, 100 * worst
+            }
+        }'
+}
+
+overhead() {
+    large
+    command -v perf >/dev/null || { echo "no perf: no overhead table"; return; }
+    printf '\noverhead, %d slices\n' "$((rows / 2))"
+    measure perf record -F 199 -o "$folder/perf.data" -- $(reconstruct $((rows / 2)))
+    benches/overhead.py "$folder/perf.data" "$program" "$wall"
+    rm -rf "$folder/volume.ome.zarr" "$folder/perf.data"
+}
+
+# in MiB or seconds, of what `--dry-run` prints
+mib() { awk '{ f["B"] = 2 ^ -20; f["KiB"] = 2 ^ -10; f["MiB"] = 1; f["GiB"] = 1024; print $1 * f[$2] }'; }
+seconds() { awk '{ s = 0; for (i = 1; i <= NF; i++) { n = $i + 0; if ($i ~ /ms$/) n /= 1000; else if ($i ~ /m$/) n *= 60; else if ($i ~ /h$/) n *= 3600; s += n } print s }'; }
+
+forecast() {
+    printf '\n| run | memory: forecast, peak [MiB] | disk: forecast, written [MiB] | time: forecast, wall [s] | CPU [s] |\n|---|---|---|---|---|\n'
+    local case args cap series plan memory disk time written
+    for case in "null --cols 512 --rows 128 --angles 601" "large --cols 2048 --rows 64 --angles 1201" \
+        "large --cols 3072 --rows 32 --angles 3001"; do
+        args=($case)
+        series="$folder/${args[0]}-${args[2]}"
+        [ -d "$series" ] || "$program" simulate "$series" --preset $case -q >/dev/null
+        for cap in 1GiB 3GiB; do
+            rm -rf "$folder/out"
+            local run=("$program" run "$series/series.toml" --output "$folder/out" --memory "$cap" --device cpu)
+            plan=$("${run[@]}" -q --dry-run 2>/dev/null)
+            memory=$(sed -n 's/^memory   peak \([0-9.]* [A-Za-z]*\) of.*/\1/p' <<<"$plan" | mib)
+            disk=$(sed -n 's/^disk     about \([0-9.]* [A-Za-z]*\) written.*/\1/p' <<<"$plan" | mib)
+            time=$(sed -n 's/^time     about \([^(]*\) (.*/\1/p' <<<"$plan" | seconds)
+            measure "${run[@]}" -v
+            cp "$folder/log" "$folder/log-${args[0]}-${args[2]}-$cap"
+            printf '%s\n' "$plan" >"$folder/plan-${args[0]}-${args[2]}-$cap"
+            written=$(du -sb "$folder/out" | cut -f1)
+            printf '| %s, %s | %.0f, %.0f (%+.0f %%) | %.0f, %.0f (%+.0f %%) | %.1f, %.1f (%+.0f %%) | %.1f |\n' "$case" "$cap" \
+                "$memory" "$(calc %f "$peak / 1024")" "$(calc %f "100 * ($memory * 1024 / $peak - 1)")" \
+                "$disk" "$(calc %f "$written / 2 ^ 20")" "$(calc %f "100 * ($disk * 2 ^ 20 / $written - 1)")" \
+                "$time" "$wall" "$(calc %f "100 * ($time / $wall - 1)")" "$(calc %f "$user + $system")"
+        done
+    done
+}
+
+for part in $parts; do
+    "$part"
+done
