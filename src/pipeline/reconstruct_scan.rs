@@ -639,6 +639,10 @@ impl RangeSum {
     }
 
     /// Sums of `N` parts of one length, abreast: an addition waits for the one before it in its own part only.
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "the parts are walked abreast, not one after the other"
+    )]
     fn of_each<const N: usize>(parts: [&[f32]; N]) -> [RangeSum; N] {
         let (mut sums, mut counts) = ([0.0f64; N], [0u64; N]);
         let (mut low, mut high) = ([f32::INFINITY; N], [f32::NEG_INFINITY; N]);
