@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tomodelta::config::{DeviceChoice, GpuKernel, RunConfig};
 use tomodelta::gpu::{Device, Gpu, list};
+use tomodelta::reconstruct::self_test::stripes::stripe_rate;
 use tomodelta::reconstruct::self_test::throughput::{copy_gb_per_s, rate, whole};
 use tomodelta::reconstruct::self_test::{Kind, self_test};
 
@@ -146,17 +147,27 @@ fn measure(gpu: &Arc<Gpu>, wanted: &Wanted) -> Found {
             }
         }
     }
+    for &(n, n_angles) in &wanted.sizes {
+        let part = stripe_rate(gpu, n, n_angles);
+        found.keep(&format!("stripes {n}x{n_angles}"), part, |rate| {
+            eprintln!("  {rate}");
+        });
+    }
     let mut times = Vec::new();
     for &size in &wanted.wholes {
-        for kind in [
-            Kind::Fourier,
-            Kind::Fbp(GpuKernel::Plain),
-            Kind::Fbp(GpuKernel::Wide),
+        for (kind, stripes) in [
+            (Kind::Fourier, false),
+            (Kind::Fbp(GpuKernel::Plain), false),
+            (Kind::Fbp(GpuKernel::Wide), false),
+            (Kind::Fourier, true),
         ] {
-            let part = whole(gpu, size, kind, wanted.seconds);
-            if let Some(whole) = found.keep(&format!("whole {kind:?} {size:?}"), part, |whole| {
-                eprintln!("  {whole}");
-            }) {
+            let part = whole(gpu, size, kind, stripes, wanted.seconds);
+            let name = format!(
+                "whole {kind:?}{} {size:?}",
+                if stripes { " with stripes" } else { "" }
+            );
+            let kept = found.keep(&name, part, |whole| eprintln!("  {whole}"));
+            if let Some(whole) = kept.filter(|_| !stripes) {
                 times.push((kind, size, whole.whole_seconds));
             }
         }

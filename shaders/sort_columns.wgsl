@@ -3,7 +3,7 @@
 // values and compute none, SortedColumns (columns.rs) and across_columns (median.rs) of the CPU, which must give the same bits.
 //
 //   take_columns   a block [row, angle, col] becomes part of the columns [row, col, angle]
-//   sort_within    2048 samples of a column at a time, ascending, each with the angle that it came from
+//   sort_within    2048 samples of a column at a time (fewer where it has no more), ascending, each with its angle
 //   merge_across   one step of a merge between samples that lie farther apart than a workgroup holds
 //   merge_within   the last steps of that merge
 //   median_across  of neighbouring columns, rank by rank
@@ -98,11 +98,11 @@ fn exchange(i: u32, j: u32) {
     }
 }
 
-// steps of a merge at the distances `first`, half of it, and so on
-fn merge_from(first: u32, thread: u32) {
+// steps of a merge of `size` samples at the distances `first`, half of it, and so on
+fn merge_from(first: u32, size: u32, thread: u32) {
     for (var stride = first; stride > 0u; stride /= 2u) {
         workgroupBarrier();
-        for (var pair = thread; pair < LOCAL / 2u; pair += 256u) {
+        for (var pair = thread; pair < size / 2u; pair += 256u) {
             let within = pair & (stride - 1u);
             let i = 2u * (pair - within) + within;
             exchange(i, i + stride);
@@ -114,7 +114,7 @@ fn merge_from(first: u32, thread: u32) {
 @compute @workgroup_size(256)
 fn sort_within(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let column = (group.z * params.n_cols + group.y) * params.n_angles;
-    for (var place = thread; place < LOCAL; place += 256u) {
+    for (var place = thread; place < params.size; place += 256u) {
         let index = group.x * LOCAL + place;
         var key = 0xffffffffu;
         if index < params.n_angles {
@@ -126,15 +126,15 @@ fn sort_within(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
     for (var size = 2u; size <= params.size; size *= 2u) {
         workgroupBarrier();
         let half = size / 2u;
-        for (var pair = thread; pair < LOCAL / 2u; pair += 256u) {
+        for (var pair = thread; pair < params.size / 2u; pair += 256u) {
             let within = pair & (half - 1u);
             let first = 2u * (pair - within);
             exchange(first + within, first + size - 1u - within);
         }
-        merge_from(half / 2u, thread);
+        merge_from(half / 2u, params.size, thread);
     }
     workgroupBarrier();
-    for (var place = thread; place < LOCAL; place += 256u) {
+    for (var place = thread; place < params.size; place += 256u) {
         let index = group.x * LOCAL + place;
         if index < params.n_angles {
             columns[column + index] = number(keys[place]);
@@ -183,7 +183,7 @@ fn merge_within(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
         keys[place] = key;
         places[place] = angle;
     }
-    merge_from(LOCAL / 2u, thread);
+    merge_from(LOCAL / 2u, LOCAL, thread);
     workgroupBarrier();
     for (var place = thread; place < LOCAL; place += 256u) {
         let index = group.x * LOCAL + place;

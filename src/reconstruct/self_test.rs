@@ -1,6 +1,7 @@
 //! Every kernel against its twin, and how fast it runs: `tomodelta devices --test`.
 
 pub mod kernels;
+pub mod stripes;
 pub mod throughput;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use super::support::Support;
 use crate::config::{GpuKernel, ReconstructConfig, ReconstructMethod};
 use crate::error::Result;
 use crate::gpu::Gpu;
+pub use stripes::StripeRate;
 pub use throughput::{Kind, Rate};
 
 /// What a kernel was asked to do, on the GPU and on the CPU.
@@ -326,6 +328,8 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// All of them.
     pub rates: Vec<Rate>,
+    /// Removal of stripes, at the same sizes.
+    pub stripes: Vec<StripeRate>,
 }
 
 impl Report {
@@ -353,6 +357,9 @@ impl std::fmt::Display for Report {
         for rate in &self.rates {
             writeln!(f, "  {rate}")?;
         }
+        for rate in &self.stripes {
+            writeln!(f, "  {rate}")?;
+        }
         Ok(())
     }
 }
@@ -374,8 +381,9 @@ pub fn self_test(gpu: &Arc<Gpu>, sizes: &[(usize, usize)]) -> Result<Report> {
         checks.extend(check(gpu, &case)?);
     }
     checks.extend(kernels::checks(gpu)?);
-    let mut rates = Vec::new();
+    let (mut rates, mut of_stripes) = (Vec::new(), Vec::new());
     for &(n, n_angles) in sizes {
+        of_stripes.push(stripes::stripe_rate(gpu, n, n_angles)?);
         for kind in [Kind::Fbp(GpuKernel::Plain), Kind::Fourier] {
             rates.push(throughput::rate(gpu, n, n_angles, kind)?);
         }
@@ -384,6 +392,7 @@ pub fn self_test(gpu: &Arc<Gpu>, sizes: &[(usize, usize)]) -> Result<Report> {
         device: gpu.describe(),
         checks,
         rates,
+        stripes: of_stripes,
     })
 }
 

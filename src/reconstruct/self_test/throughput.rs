@@ -11,7 +11,7 @@ use crate::config::{GpuKernel, ReconstructMethod};
 use crate::correct::Guard;
 use crate::correct::line_integrals::{CountSlab, LockedPixel, ZingerRule};
 use crate::error::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Timing};
 use crate::reconstruct::on_gpu::GpuEngine;
 use crate::reconstruct::ramp_filter::traffic_bytes;
 
@@ -127,6 +127,28 @@ const FILTER: [&str; 7] = [
     "gather_filtered_half",
 ];
 
+/// The launches of each kernel together, in the order of the first of them.
+pub(super) fn sum_up(timings: &[Timing]) -> Vec<KernelTime> {
+    let mut kernels: Vec<KernelTime> = Vec::new();
+    for timing in timings {
+        match kernels
+            .iter_mut()
+            .find(|kernel| kernel.kernel == timing.kernel)
+        {
+            Some(kernel) => {
+                kernel.launches += 1;
+                kernel.seconds += timing.seconds;
+            }
+            None => kernels.push(KernelTime {
+                kernel: timing.kernel.clone(),
+                launches: 1,
+                seconds: timing.seconds,
+            }),
+        }
+    }
+    kernels
+}
+
 /// Times slabs of `n` x `n` slices from line integrals.
 ///
 /// # Errors
@@ -158,22 +180,7 @@ pub fn rate(gpu: &Arc<Gpu>, n: usize, n_angles: usize, kind: Kind) -> Result<Rat
     if gpu.has_timestamps() {
         engine.keep_timings();
         run(&mut engine, step)?;
-        for timing in engine.take_timings() {
-            match kernels
-                .iter_mut()
-                .find(|kernel| kernel.kernel == timing.kernel)
-            {
-                Some(kernel) => {
-                    kernel.launches += 1;
-                    kernel.seconds += timing.seconds;
-                }
-                None => kernels.push(KernelTime {
-                    kernel: timing.kernel,
-                    launches: 1,
-                    seconds: timing.seconds,
-                }),
-            }
-        }
+        kernels = sum_up(&engine.take_timings());
     }
     let seconds = |wanted: &dyn Fn(&str) -> bool| -> Option<f64> {
         let of = kernels.iter().filter(|kernel| wanted(&kernel.kernel));
@@ -278,7 +285,8 @@ pub(crate) fn counts(n: usize, n_angles: usize, rows: usize) -> CountSlab {
     }
 }
 
-/// Makes up to `n_slices` slices of `n` x `n` from counts in memory, slab by slab, for at most about `seconds`.
+/// Makes up to `n_slices` slices of `n` x `n` from counts in memory, slab by slab, for at most about `seconds`; with all stripes
+/// removed on the way where `stripes` is set.
 ///
 /// # Errors
 /// [`crate::Error::Gpu`]
@@ -286,6 +294,7 @@ pub fn whole(
     gpu: &Arc<Gpu>,
     [n, n_angles, n_slices]: [usize; 3],
     kind: Kind,
+    stripes: bool,
     seconds: f64,
 ) -> Result<Whole> {
     let (case, job) = kind.case(n, n_angles);
@@ -296,7 +305,10 @@ pub fn whole(
     let rows = (fits / step * step)
         .clamp(step, 128.max(step))
         .min(n_slices.max(1));
-    let slab = counts(n, n_angles, rows);
+    let slab = CountSlab {
+        stripe: stripes.then(super::stripes::all_stripes),
+        ..counts(n, n_angles, rows)
+    };
     let axes = vec![case.axis_px; rows];
     let mut volume = Array3::<f32>::zeros((rows, n, n));
     engine.slab_of_counts(&slab, &axes, volume.view_mut())?;
@@ -312,7 +324,10 @@ pub fn whole(
     }
     let seconds = start.elapsed().as_secs_f64();
     Ok(Whole {
-        method: kind.name(),
+        method: match stripes {
+            true => format!("{}, stripes", kind.name()),
+            false => kind.name(),
+        },
         size: [n, n_angles, n_slices],
         made: made.min(n_slices),
         whole_seconds: seconds * n_slices as f64 / made as f64,
