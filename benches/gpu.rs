@@ -3,15 +3,17 @@
 //!
 //! Not criterion: each number comes from the clock of the GPU over a whole step of the reconstruction, and beside it
 //! stands the wall time from memory to memory. `whole` makes slices from counts in memory for at most `seconds` per method and says
-//! so where that was not the whole scan. A part that fails is reported and does not stop the others. One JSON object goes to
-//! stdout, the table to stderr.
+//! so where that was not the whole scan. A part that fails is reported and does not stop the others. Each part goes to stdout as one
+//! line of JSON as soon as it is done (the first says which GPUs there are), and to stderr as text, so that a run that is cut
+//! short loses only the part at work.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tomodelta::config::{DeviceChoice, GpuKernel, RunConfig};
-use tomodelta::gpu::{Device, Gpu, list};
+use tomodelta::gpu::{AdapterKind, Device, Gpu, list};
 use tomodelta::reconstruct::self_test::stripes::stripe_rate;
 use tomodelta::reconstruct::self_test::throughput::{copy_gb_per_s, rate, whole};
 use tomodelta::reconstruct::self_test::{Kind, self_test};
@@ -74,31 +76,38 @@ fn wanted() -> Result<Wanted, String> {
     Ok(wanted)
 }
 
-/// What was found, and whether all parts came to their end.
+/// Whether all parts came to their end.
 #[derive(Default)]
 struct Found {
-    parts: Vec<Value>,
     failed: bool,
 }
 
+/// One line, written at once.
+fn show(part: &Value) {
+    let mut out = std::io::stdout().lock();
+    let written = writeln!(out, "{part}").and_then(|()| out.flush());
+    if let Err(error) = written {
+        eprintln!("  cannot write the results: {error}");
+    }
+}
+
 impl Found {
-    /// Keeps what a part found, or says why it failed.
+    /// Writes what a part found, or why it failed.
     fn keep<T: serde::Serialize>(
         &mut self,
         what: &str,
         part: tomodelta::error::Result<T>,
-        show: impl FnOnce(&T),
+        say: impl FnOnce(&T),
     ) -> Option<T> {
         match part {
             Ok(part) => {
-                show(&part);
-                self.parts.push(json!({ "part": what, "found": &part }));
+                say(&part);
+                show(&json!({ "part": what, "found": &part }));
                 Some(part)
             }
             Err(error) => {
                 eprintln!("  {what}: FAILED, {error}");
-                self.parts
-                    .push(json!({ "part": what, "error": error.to_string() }));
+                show(&json!({ "part": what, "error": error.to_string() }));
                 self.failed = true;
                 None
             }
@@ -234,13 +243,13 @@ fn run() -> Result<bool, String> {
         return Err("there are no kernels to test; give gpu or gpu:N".into());
     };
     eprintln!("{}", gpu.describe());
-    let found = measure(&gpu, &wanted);
-    let all = json!({ "device": gpu.describe(), "adapters": adapters, "parts": found.parts });
-    println!(
-        "{}",
-        serde_json::to_string_pretty(&all).map_err(|error| error.to_string())?
-    );
-    Ok(!found.failed)
+    show(&json!({ "part": "device", "device": gpu.describe(), "adapters": adapters }));
+    if gpu.info().kind == AdapterKind::Software {
+        eprintln!(
+            "  this is a software driver: Vulkan sees no real GPU, so the figures say nothing about one"
+        );
+    }
+    Ok(!measure(&gpu, &wanted).failed)
 }
 
 fn main() -> ExitCode {
