@@ -163,6 +163,7 @@ pub fn write_sinograms(
     let need = plan::SlabNeed {
         fixed: correct::fixed_bytes([shape[1], all_rows, shape[2]]),
         per_slice: 2 * sinogram,
+        beside: 0,
     };
     let slab = need
         .slab_under(

@@ -27,8 +27,10 @@ const MOST_SLAB_ROWS: usize = 128;
 pub struct SlabNeed {
     /// Whatever the height \[bytes\].
     pub fixed: u64,
-    /// For each slice \[bytes\].
+    /// For each slice of the slab at work \[bytes\].
     pub per_slice: u64,
+    /// For each slice of the next slab, which is read meanwhile, or of the last one, which is written \[bytes\].
+    pub beside: u64,
 }
 
 /// A slab height and the memory that it takes.
@@ -52,8 +54,12 @@ impl SlabNeed {
         what: &str,
         scratch: impl Fn(usize) -> u64,
     ) -> Result<Slab> {
-        let peak =
-            |rows: usize| BASE_BYTES + self.fixed + self.per_slice * rows as u64 + scratch(rows);
+        let peak = |height: usize| {
+            // where one slab is all, or nearly, there is nothing to be read or written meanwhile
+            let beside = height.min(rows.saturating_sub(height));
+            let slabs = self.per_slice * height as u64 + self.beside * beside as u64;
+            BASE_BYTES + self.fixed + slabs + scratch(height)
+        };
         let most = rows.clamp(1, MOST_SLAB_ROWS);
         // whole groups of sixteen keep the interleaved kernels full
         let heights = std::iter::once(most)
@@ -122,10 +128,11 @@ pub fn reconstruct_need(
     let b = reading.binning;
     let sinogram = (n_angles * (n_cols / b) * 4) as u64;
     let slice = (grid.n_x * grid.n_y * 4) as u64;
-    let (copies, halo) = if reading.moved {
-        (3, 3 * reading.halo as u64)
+    // rows that slices are interpolated from are held beside those of the slices, and once more while they are gathered
+    let (copies, held, halo) = if reading.moved {
+        (3, 1, 3 * reading.halo as u64)
     } else {
-        (1, 0)
+        (1, 0, 0)
     };
     // binned rows are averaged from as many rows of the detector at a time as the slab has slices
     let fine = if b == 1 {
@@ -137,7 +144,8 @@ pub fn reconstruct_need(
         fixed: crate::correct::fixed_bytes(shape)
             + volume::writer_bytes(format, [volume_rows, grid.n_y, grid.n_x])
             + halo * sinogram,
-        per_slice: (copies + 1) * sinogram + 2 * slice + fine,
+        per_slice: (1 + held) * sinogram + slice + fine,
+        beside: (copies - held) * sinogram + slice,
     }
 }
 
@@ -285,6 +293,7 @@ pub fn difference_slab(
     let need = SlabNeed {
         fixed: readers,
         per_slice: 0,
+        beside: 0,
     };
     need.slab_under(cap, shape[0], what, |rows| {
         crate::difference::bytes(shape, rows, config.run.format, &config.difference)
@@ -299,7 +308,8 @@ mod tests {
     fn a_slab_never_exceeds_the_cap() {
         let need = SlabNeed {
             fixed: 10 << 20,
-            per_slice: 37 << 20,
+            per_slice: 30 << 20,
+            beside: 7 << 20,
         };
         let scratch = |rows: usize| (rows as u64) << 20;
         for cap in [200u64 << 20, 512 << 20, 3 << 30, 64 << 30] {
@@ -311,6 +321,12 @@ mod tests {
             );
         }
         assert!(need.slab_under(150 << 20, 1000, "x", scratch).is_err());
-        assert_eq!(need.slab_under(64 << 30, 5, "x", scratch).unwrap().rows, 5);
+        // a single slab has none beside it, and the second of two may be small
+        let slab = need.slab_under(64 << 30, 5, "x", scratch).unwrap();
+        assert_eq!(slab.rows, 5);
+        assert_eq!(slab.peak_bytes, BASE_BYTES + (10 << 20) + 5 * (31 << 20));
+        let cap = BASE_BYTES + (10 << 20) + 4 * (31 << 20) + (7 << 20);
+        let slab = need.slab_under(cap, 5, "x", scratch).unwrap();
+        assert_eq!((slab.rows, slab.peak_bytes), (4, cap));
     }
 }
