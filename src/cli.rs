@@ -215,7 +215,7 @@ pub(crate) enum Command {
         /// Half or full turn; offset: a full turn with the axis near the edge (half acquisition)
         #[arg(long, value_enum, default_value = "half")]
         turn: Turn,
-        /// Seed of the noise
+        /// Everything random follows from it: noise, grains, and with `--preset random` the whole sample
         #[arg(long)]
         seed: Option<u64>,
         /// Photons per pixel and frame in the open beam
@@ -227,6 +227,12 @@ pub(crate) enum Command {
         /// A cell wider than the field of view
         #[arg(long)]
         truncated: bool,
+        /// Shift of every later scan [voxel], as in alignment.json
+        #[arg(long, value_name = "X,Y,Z", allow_hyphen_values = true, value_parser = three)]
+        shift: Option<[f64; 3]>,
+        /// Turn of every later scan about the axis [degrees]
+        #[arg(long, value_name = "DEG", allow_hyphen_values = true)]
+        rotation: Option<f64>,
         /// Replace the files
         #[arg(long)]
         overwrite: bool,
@@ -432,4 +438,13 @@ impl Input {
         )
         .collect()
     }
+}
+
+/// Three numbers between commas.
+fn three(text: &str) -> Result<[f64; 3], String> {
+    let numbers: Result<Vec<f64>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    numbers
+        .ok()
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| "expected three numbers between commas, such as 1.5,-2,0".to_string())
 }

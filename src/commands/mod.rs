@@ -167,6 +167,8 @@ pub(crate) fn run(command: Command) -> Result<u8> {
             photons,
             artefacts,
             truncated,
+            shift,
+            rotation,
             overwrite,
             shared,
         } => {
@@ -179,6 +181,8 @@ pub(crate) fn run(command: Command) -> Result<u8> {
             options.seed = seed.unwrap_or(options.seed);
             options.artefacts = artefacts.unwrap_or(options.artefacts);
             options.truncated |= truncated;
+            options.shift_voxel = shift;
+            options.rotation_deg = rotation;
             demo::simulate(&folder, &options, overwrite, &shared)
         }
         Command::Config {

@@ -14,6 +14,7 @@ pub mod peers;
 mod project;
 mod random;
 mod scan;
+mod tilt;
 mod voxelise;
 
 pub use object::{Motion, Object, Profile};

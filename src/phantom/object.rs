@@ -1,5 +1,6 @@
 //! One object: a stack of similar ellipses along z.
 
+use super::tilt;
 use crate::record::AlignmentRecord;
 
 /// How the ellipse of an [`Object`] changes along z.
@@ -49,21 +50,26 @@ pub struct Motion {
     pub shift: [f64; 3],
     /// Turn about z \[rad\], from x towards y (down).
     pub rotation_rad: f64,
+    /// Tilt before the turn: the rotation vector `[rx, ry, 0]` \[rad\]; rx turns y (down) towards z, ry turns z towards x.
+    pub tilt_rad: [f64; 2],
 }
 
 impl Motion {
-    /// The motion that an alignment record tells; its turns about x and y are not representable and left out.
+    /// The motion that an alignment record tells.
     #[must_use]
     pub fn of(record: &AlignmentRecord) -> Self {
+        let [rx, ry, rz] = record.rotation_deg.map(f64::to_radians);
         Motion {
             shift: record.shift_voxel,
-            rotation_rad: record.rotation_deg[2].to_radians(),
+            rotation_rad: rz,
+            tilt_rad: [rx, ry],
         }
     }
 
     /// Where a point `[x, y, z]` (y up) stands afterwards.
     #[must_use]
-    pub fn apply(&self, [x, y, z]: [f64; 3]) -> [f64; 3] {
+    pub fn apply(&self, point: [f64; 3]) -> [f64; 3] {
+        let [x, y, z] = tilt::tilted(point, self.tilt_rad);
         let [x, y] = self.turn([x, y]);
         [x + self.shift[0], y - self.shift[1], z + self.shift[2]]
     }
@@ -154,13 +160,17 @@ impl Object {
     }
 
     /// After a rigid motion of the sample.
+    ///
+    /// A tilt is exact for ellipsoids whose halves are alike and for columns that end outside of the field of view: the ends of a column stay
+    /// horizontal.
     #[must_use]
     pub fn moved(&self, motion: &Motion) -> Object {
+        let tilted = tilt::tilt(self, motion.tilt_rad);
         Object {
             centre: motion.apply(self.centre),
-            phi: self.phi - motion.rotation_rad,
-            lean: motion.turn(self.lean),
-            ..*self
+            phi: tilted.phi - motion.rotation_rad,
+            lean: motion.turn(tilted.lean),
+            ..tilted
         }
     }
 
@@ -477,6 +487,7 @@ mod tests {
         let motion = Motion {
             shift: [2.4, -1.7, 3.3],
             rotation_rad: 0.3,
+            ..Motion::default()
         };
         let mut g = crate::phantom::SplitMix64::new(4);
         for object in examples() {
@@ -495,15 +506,15 @@ mod tests {
         }
         // x to the right turns towards y down, which is -y here
         let turned = Motion {
-            shift: [0.0; 3],
             rotation_rad: 0.1,
+            ..Motion::default()
         }
         .apply([1.0, 0.0, 0.0]);
         assert!(turned[1] < 0.0);
         assert_eq!(
             Motion {
                 shift: [0.0, 2.0, 0.0],
-                rotation_rad: 0.0
+                ..Motion::default()
             }
             .apply([0.0; 3]),
             [0.0, -2.0, 0.0]

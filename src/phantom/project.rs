@@ -295,6 +295,7 @@ mod tests {
         let motion = Motion {
             shift: [2.4, -1.7, 2.0],
             rotation_rad: 0.05,
+            ..Motion::default()
         };
         let moved = Projector::new(&phantom.moved(&motion), rows, 12.0);
         let mut worst = 0f64;

@@ -18,6 +18,7 @@ mod frames;
 mod large;
 mod papers;
 mod placer;
+mod random_cell;
 mod series;
 mod truth;
 mod writers;
@@ -46,6 +47,8 @@ pub enum Preset {
     Null,
     /// A pristine and a stripped scan, shifted and turned about the axis.
     Rigid,
+    /// Two scans of a sample whose geometry, change, motion (also tilts) and light follow from the seed.
+    Random,
     /// One large scan, to measure memory and speed.
     Large,
 }
@@ -281,6 +284,7 @@ mod tests {
             Preset::Demo,
             Preset::Null,
             Preset::Rigid,
+            Preset::Random,
             Preset::Large,
         ] {
             let folder = tempfile::tempdir().unwrap();

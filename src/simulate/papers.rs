@@ -182,7 +182,7 @@ fn toml(series: &Series, truth: &Truth) -> String {
         let turned = series
             .scans
             .iter()
-            .any(|scan| scan.motion.rotation_rad != 0.0);
+            .any(|scan| scan.motion.rotation_rad != 0.0 || scan.motion.tilt_rad != [0.0; 2]);
         let method = if turned { "rigid" } else { "translation" };
         let _ = write!(text, "\n[align]\nmethod = \"{method}\"\n");
     }
@@ -218,6 +218,7 @@ fn title(preset: Preset) -> &'static str {
         Preset::Demo => "Simulated cell, demo",
         Preset::Null => "Simulated cell, nothing changed",
         Preset::Rigid => "Simulated cell, turned between the scans",
+        Preset::Random => "Simulated sample of random geometry",
         Preset::Large => "Simulated large scan",
     }
 }

@@ -2,6 +2,7 @@
 
 use super::cell::Cell;
 use super::detector::DetectorPlan;
+use super::random_cell::{self, RandomPair};
 use super::truth::Truth;
 use super::{Format, Options, Preset, Turn};
 use crate::config::Acquisition;
@@ -67,6 +68,7 @@ fn size(preset: Preset) -> ([usize; 3], usize, usize) {
         Preset::Sample => ([181, 64, 144], 10, 5),
         Preset::Demo => ([401, 160, 256], 20, 10),
         Preset::Null | Preset::Rigid => ([271, 96, 192], 20, 10),
+        Preset::Random => ([301, 48, 160], 20, 10),
         Preset::Large => ([3001, 336, 1024], 10, 10),
     }
 }
@@ -88,8 +90,12 @@ impl Series {
         let n_rows = within("rows", options.rows.unwrap_or(rows), 16, 65_535)?;
         let n_cols = within("cols", options.cols.unwrap_or(cols), 32, 65_535)?;
         let defaults = DetectorPlan::default();
+        let random = (options.preset == Preset::Random).then(|| RandomPair::new(options.seed));
         let detector = DetectorPlan {
-            photons: options.photons.unwrap_or(defaults.photons),
+            photons: options
+                .photons
+                .or(random.as_ref().map(|random| random.photons))
+                .unwrap_or(defaults.photons),
             noise: options.noise,
             artefacts: options.artefacts,
             ..defaults
@@ -110,6 +116,7 @@ impl Series {
         }
         let blur_px = options
             .blur_px
+            .or(random.as_ref().map(|random| random.blur_px))
             .unwrap_or(if options.preset == Preset::Large {
                 0.0
             } else {
@@ -136,8 +143,16 @@ impl Series {
         } else {
             n_cols
         };
-        let cell = (options.preset != Preset::Large)
-            .then(|| Cell::new([n_rows, slice_cols], options.seed, options.truncated));
+        let shape = [n_rows, slice_cols];
+        let upright = scans.iter().all(|scan| scan.motion.tilt_rad == [0.0; 2]);
+        let cell = match options.preset {
+            Preset::Large => None,
+            Preset::Random => {
+                let cell = random_cell::cell(shape, options.seed, options.truncated, upright);
+                Some(cell)
+            }
+            _ => Some(Cell::new(shape, options.seed, options.truncated)),
+        };
         Ok(Series {
             preset: options.preset,
             seed: options.seed,
@@ -287,8 +302,13 @@ fn scans(options: &Options, [n_rows, n_cols]: [usize; 2]) -> Result<Vec<ScanPlan
             ("pristine", Nxtomo, 0, still, 3.7),
             ("stripped", Nxtomo, 2, ([2.4, -1.7, 1.3], 0.3), 4.4),
         ],
+        Preset::Random => &[
+            ("before", Nxtomo, 0, still, 3.7),
+            ("after", Nxtomo, 2, still, 4.4),
+        ],
         Preset::Large => &[("large", Nxtomo, 0, still, 6.4)],
     };
+    let random = (options.preset == Preset::Random).then(|| RandomPair::new(options.seed).motion);
     let limit = [
         0.05 * n_cols as f64,
         0.05 * n_cols as f64,
@@ -306,11 +326,20 @@ fn scans(options: &Options, [n_rows, n_cols]: [usize; 2]) -> Result<Vec<ScanPlan
         let later = index > 0;
         // a small detector has small shifts and offsets
         let small = (n_cols as f64 / 144.0).min(n_rows as f64 / 64.0).min(1.0);
-        let shift = options
-            .shift_voxel
-            .filter(|_| later)
-            .unwrap_or(shift.map(|voxels| voxels * small));
-        let turn = options.rotation_deg.filter(|_| later).unwrap_or(turn);
+        let own = random.filter(|_| later).unwrap_or(Motion {
+            shift: shift.map(|voxels| voxels * small),
+            rotation_rad: turn.to_radians(),
+            ..Motion::default()
+        });
+        let motion = Motion {
+            shift: options.shift_voxel.filter(|_| later).unwrap_or(own.shift),
+            rotation_rad: options
+                .rotation_deg
+                .filter(|_| later)
+                .map_or(own.rotation_rad, f64::to_radians),
+            ..own
+        };
+        let shift = motion.shift;
         if shift
             .iter()
             .zip(limit)
@@ -321,10 +350,10 @@ fn scans(options: &Options, [n_rows, n_cols]: [usize; 2]) -> Result<Vec<ScanPlan
             );
             return Err(Error::config("shift", format!("{shift:?}"), rule));
         }
-        if !turn.is_finite() {
+        if !motion.rotation_rad.is_finite() {
             return Err(Error::config(
                 "rotation",
-                turn,
+                motion.rotation_rad.to_degrees(),
                 "must be an angle in degrees",
             ));
         }
@@ -339,10 +368,7 @@ fn scans(options: &Options, [n_rows, n_cols]: [usize; 2]) -> Result<Vec<ScanPlan
             file,
             format,
             stage,
-            motion: Motion {
-                shift,
-                rotation_rad: turn.to_radians(),
-            },
+            motion,
             axis_px: middle + offset * small,
             // the large scan gets its speed from an upright axis
             slope_px_per_row: if options.preset == Preset::Large {

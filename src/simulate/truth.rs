@@ -167,7 +167,10 @@ impl ScanTruth {
         ScanTruth {
             name: plan.name.clone(),
             shift_voxel: plan.motion.shift,
-            rotation_deg: [0.0, 0.0, rounded(plan.motion.rotation_rad.to_degrees())],
+            rotation_deg: {
+                let [rx, ry] = plan.motion.tilt_rad;
+                [rx, ry, plan.motion.rotation_rad].map(|angle| rounded(angle.to_degrees()))
+            },
             increase_grains: plus.objects.len(),
             decrease_grains: minus.objects.len(),
             grains: grains

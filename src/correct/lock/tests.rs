@@ -176,7 +176,7 @@ impl Study {
         let [x, y] = self.shifts[index];
         let motion = Motion {
             shift: [x, y, 0.0],
-            rotation_rad: 0.0,
+            ..Motion::default()
         };
         let mut ideal = PhantomScan::half_turn(
             self.sample(index > 0).moved(&motion),
@@ -245,7 +245,7 @@ impl Study {
         let motion = InPlaneMotion {
             shift_x_px: x,
             shift_y_px: y,
-            rotation_rad: 0.0,
+            ..Motion::default()
         };
         let config = ReconstructConfig {
             method: ReconstructMethod::Fbp,
