@@ -240,6 +240,10 @@ pub struct DifferenceRecord {
     pub increase_sum_err: f64,
     /// Uncertainty of the sums.
     pub decrease_sum_err: f64,
+    /// The parts of the uncertainty of the increase.
+    pub increase_err_parts: SumErrorParts,
+    /// The same of the decrease.
+    pub decrease_err_parts: SumErrorParts,
     /// Of the sums, what nowhere exceeds twice the threshold: change, rings or streaks. The uncertainty holds it.
     pub increase_doubtful_sum: f64,
     /// The same of the decrease.
@@ -287,6 +291,39 @@ pub struct NullRecord {
 pub struct NoiseRecord {
     /// First and last (not included) slice of each group, in the order of the volume.
     pub groups: Vec<[usize; 2]>,
+}
+
+/// What makes up the error of a sum of change, in the unit of the sum; the parts are independent of one another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SumErrorParts {
+    /// Noise of the projections, correlated as the reconstruction makes it.
+    pub noise: f64,
+    /// What unchanged material scatters by beyond that, and is off zero by: rings, streaks, too few angles, drift.
+    pub structure: f64,
+    /// Change that hardly exceeds the threshold anywhere and may be none.
+    pub doubtful: f64,
+    /// Edges that do not meet, and (of a height) change that stands in the next slice.
+    pub alignment: f64,
+    /// Gain and offset of the grey values.
+    pub matching: f64,
+}
+
+impl SumErrorParts {
+    /// One standard deviation.
+    #[must_use]
+    pub fn combined(&self) -> f64 {
+        let SumErrorParts {
+            noise,
+            structure,
+            doubtful,
+            alignment,
+            matching,
+        } = *self;
+        [structure, doubtful, alignment, matching]
+            .into_iter()
+            .fold(noise, f64::hypot)
+    }
 }
 
 /// Masses of a difference.
@@ -341,6 +378,43 @@ pub struct PerHeightRow {
     pub net_ug: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net_ug_err: Option<f64>,
+    #[serde(default)]
+    pub increase_noise_err: f64,
+    #[serde(default)]
+    pub increase_structure_err: f64,
+    #[serde(default)]
+    pub increase_doubtful_err: f64,
+    #[serde(default)]
+    pub increase_alignment_err: f64,
+    #[serde(default)]
+    pub increase_matching_err: f64,
+    #[serde(default)]
+    pub decrease_noise_err: f64,
+    #[serde(default)]
+    pub decrease_structure_err: f64,
+    #[serde(default)]
+    pub decrease_doubtful_err: f64,
+    #[serde(default)]
+    pub decrease_alignment_err: f64,
+    #[serde(default)]
+    pub decrease_matching_err: f64,
+}
+
+impl PerHeightRow {
+    /// Fills in the parts of the errors of increase and decrease.
+    pub fn set_parts(&mut self, parts: &[SumErrorParts; 2]) {
+        let [up, down] = parts;
+        self.increase_noise_err = up.noise;
+        self.increase_structure_err = up.structure;
+        self.increase_doubtful_err = up.doubtful;
+        self.increase_alignment_err = up.alignment;
+        self.increase_matching_err = up.matching;
+        self.decrease_noise_err = down.noise;
+        self.decrease_structure_err = down.structure;
+        self.decrease_doubtful_err = down.doubtful;
+        self.decrease_alignment_err = down.alignment;
+        self.decrease_matching_err = down.matching;
+    }
 }
 
 /// One row of `grains.csv`; bounds are inclusive.

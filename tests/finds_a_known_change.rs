@@ -233,7 +233,9 @@ fn every_promised_file_is_there_with_its_columns() {
         "z, height_um, increase_voxels, decrease_voxels, increase_um3, decrease_um3, increase_sum_per_cm, \
          decrease_sum_per_cm, net_sum_per_cm, increase_sum_err, decrease_sum_err, increase_grains, decrease_grains, \
          increase_mean_grain_um3, decrease_mean_grain_um3, noise_per_cm, threshold_per_cm, increase_ug, decrease_ug, \
-         net_ug, net_ug_err"
+         net_ug, net_ug_err, increase_noise_err, increase_structure_err, increase_doubtful_err, \
+         increase_alignment_err, increase_matching_err, decrease_noise_err, decrease_structure_err, \
+         decrease_doubtful_err, decrease_alignment_err, decrease_matching_err"
     );
     assert_eq!(per_height["z"].len(), 64, "one row per slice");
     let (names, grains) = table(&out.join("differences/stripped/grains.csv"));

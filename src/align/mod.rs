@@ -53,7 +53,11 @@ const HEIGHTS: usize = 8;
 const HEIGHT_SLICES: usize = 6;
 /// Error \[pilot voxel\] from which on a level is not taken if a coarser one knows better.
 const UNSURE: f64 = 0.05;
-/// Share of the gradient of a height that both volumes must have for its shift to count.
+/// Share of the gradient round the axis that both volumes must have for it to fix the turn.
+const SURE_SIGNAL: f64 = 0.5;
+/// Error \[pilot voxel\] from which on a shift counts as hardly known.
+const UNSURE_AXIS: f64 = 0.5;
+/// Share of the gradient of a height that both volumes must have for its shift to count; of the whole, for a shift that is hardly known.
 const LEAST_SIGNAL: f64 = 0.3;
 /// Error of a shift that a height does not fix \[pilot voxel\].
 const UNKNOWN: f64 = 1e3;
@@ -216,6 +220,10 @@ struct Found {
     /// Height \[pilot voxel\] and correction `[x, y, z]` with its errors.
     heights: Vec<(f64, [f64; 3], [f64; 3])>,
     sees_z: bool,
+    /// Axes along which nothing was moved, as nothing fixes the shift.
+    left_alone: [bool; 3],
+    /// The outermost shifts that were searched, and their distance from the next ones inwards `[x, y, z]` \[pilot voxel\].
+    limit: [[f64; 2]; 3],
     reach: f64,
     /// What interpolation leaves \[pilot voxel\].
     floor: f64,
@@ -246,16 +254,22 @@ fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Fou
 
     let mut start = start;
     // where nothing fixes the turn (a rotationally symmetric sample), a random one would only blur
-    let turn_unknown =
-        rigid && search::drop_without_turn(&coarsest, &texture, &start, free) < LEAST_DROP;
+    let turn_unknown = rigid
+        && search::drop_without_turn(&coarsest, &texture, &start, free) < LEAST_DROP
+        && !fixes_turn(&coarsest, &start, free);
     if turn_unknown {
         free.turn = false;
         start = search::coarse(&coarsest, &texture, None, config.search, free);
     }
     let tilts = rigid && config.max_tilt_deg > 0.0 && frame.shape[0] >= LEAST_FOR_TILT;
     let (refined, finest) = descend(&level, &factors, coarsest, start, free, tilts)?;
-    let (refined, tilt_beyond) = believed_tilt(&finest, refined, free, config.max_tilt_deg)?;
+    let (mut refined, tilt_beyond) = believed_tilt(&finest, refined, free, config.max_tilt_deg)?;
+    let left_alone = leave_alone(&mut refined);
     let range = search::search_range(&texture.frame, config.search);
+    let limit = [0, 1, 2].map(|a| {
+        let step = texture.frame.factor[a];
+        [f64::from(range[a]) * step, step]
+    });
     let errors = [
         refined.errors[0],
         refined.errors[1],
@@ -275,6 +289,8 @@ fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Fou
         tilt_beyond,
         heights: heights(&finest, &refined),
         sees_z: finest.frame.sees_z(),
+        left_alone,
+        limit,
         reach: finest.frame.reach(),
         floor: FLOOR * finest.frame.factor.into_iter().fold(1.0, f64::max),
         refined,
@@ -347,6 +363,22 @@ fn believed_tilt(
     let upright = RigidMotion::upright(refined.motion.shift, turn);
     let again = refine(finest, &upright, free, STEPS)?;
     Some((again, beyond.then_some(angle)))
+}
+
+/// Whether what goes round the axis is texture that both volumes have, however little beside a wall that does not change with the turn.
+fn fixes_turn(level: &Level, start: &RigidMotion, free: Free) -> bool {
+    refine(level, start, free, STEPS)
+        .is_some_and(|refined| refined.reliability[3] > SURE_SIGNAL && refined.errors[3] < UNSURE)
+}
+
+/// Takes back the shift along every axis that nothing fixes: a random one would move the sample off itself.
+fn leave_alone(refined: &mut Refined) -> [bool; 3] {
+    let unknown =
+        [0, 1, 2].map(|a| refined.errors[a] > UNSURE_AXIS && refined.reliability[a] < LEAST_SIGNAL);
+    for a in (0..3).filter(|&a| unknown[a]) {
+        refined.motion.shift[a] = 0.0;
+    }
+    unknown
 }
 
 /// What a few more steps with a free turn make of a translation.
@@ -459,29 +491,31 @@ fn fill(record: &mut AlignmentRecord, found: &Found, pair: &PilotPair, config: &
         .iter()
         .map(|(_, _, errors)| errors.map(|error| error.min(sides[2]) * binning))
         .collect();
-    record.warnings = warnings(found, sides, config, binning);
+    record.warnings = warnings(found, config, binning);
 }
 
-fn warnings(found: &Found, sides: [f64; 3], config: &AlignConfig, binning: f64) -> Vec<String> {
+fn warnings(found: &Found, config: &AlignConfig, binning: f64) -> Vec<String> {
     let mut out = Vec::new();
     let names = ["x", "y", "z"];
-    for axis in 0..3 {
-        let limit = config.search * sides[axis];
+    for (axis, name) in names.into_iter().enumerate() {
+        // nearest to the outermost shift of the search: a better one may lie beyond
+        let [limit, step] = found.limit[axis];
         let shift = found.motion.shift[axis].abs();
-        if shift > 1.0 && shift > limit - 1.0 {
+        if shift > limit - 0.5 * step {
             out.push(format!(
                 "alignment: the shift along {} ({:.1} voxels) is at the limit of the search; raise align.search (now {})",
-                names[axis],
+                name,
                 found.motion.shift[axis] * binning,
                 config.search
             ));
         }
         let error = found.refined.errors[axis] * binning;
-        if (axis < 2 || found.sees_z) && found.refined.errors[axis] > 0.5 {
+        if (axis < 2 || found.sees_z) && found.refined.errors[axis] > UNSURE_AXIS {
             out.push(format!(
-                "alignment: the volumes hardly fix the shift along {} (uncertainty {}): little structure changes along it",
-                names[axis],
-                if error.is_finite() { format!("{error:.1} voxels") } else { "unknown".into() }
+                "alignment: the volumes hardly fix the shift along {} (uncertainty {}): little structure changes along it{}",
+                name,
+                if error.is_finite() { format!("{error:.1} voxels") } else { "unknown".into() },
+                if found.left_alone[axis] { "; it was left at 0, give align.shift if it moved" } else { "" }
             ));
         }
     }

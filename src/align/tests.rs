@@ -526,6 +526,79 @@ fn several_levels_lead_to_the_finest() {
 }
 
 #[test]
+fn what_nothing_fixes_is_left_alone_and_said() {
+    let noise = |seed| noisy(Array3::zeros(SHAPE), 1.0, seed);
+    let cylinder = |seed, shift: f64| {
+        let [n_z, n_y, n_x] = SHAPE;
+        let volume = Array3::from_shape_fn((n_z, n_y, n_x), |(_, y, x)| {
+            let r = (x as f64 - 27.5 - shift).hypot(y as f64 - 27.5);
+            1.0 / (1.0 + ((r - 20.0) / 0.7).exp()) as f32
+        });
+        noisy(volume, 0.05, seed)
+    };
+    let cases = [
+        ("noise", [noise(1), noise(2)], 0.0, [true; 3]),
+        (
+            "cylinder",
+            [cylinder(3, 0.0), cylinder(4, 1.3)],
+            1.3,
+            [false, false, true],
+        ),
+    ];
+    for (name, [reference, target], shift, unknown) in cases {
+        let pair = PilotPair {
+            reference,
+            target,
+            binning: 1,
+            radius: 27.0,
+        };
+        for method in [AlignMethod::Translation, AlignMethod::Rigid] {
+            let found = register(&pair, &config(method)).unwrap();
+            assert!(found.confidence < 0.3, "{name}: {found:?}");
+            let said = |word: &str| found.warnings.iter().any(|text| text.contains(word));
+            assert!(said("low confidence"), "{name}: {found:?}");
+            for (axis, unknown) in unknown.into_iter().enumerate() {
+                let letter = ["x", "y", "z"][axis];
+                assert_eq!(
+                    said(&format!("hardly fix the shift along {letter}")),
+                    unknown,
+                    "{name}: {found:?}"
+                );
+                if unknown {
+                    assert_eq!(found.shift_voxel[axis], 0.0, "{name}: {found:?}");
+                }
+            }
+            assert!(
+                (found.shift_voxel[0] - shift).abs() < 0.05,
+                "{name}: {found:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_the_outermost_shift_of_the_search_is_at_its_limit() {
+    // 18 slices and a quarter of them: up to 5 slices are searched
+    let (first, other) = (sample(31), sample(31));
+    let cut = |volume: Array3<f32>| volume.slice(ndarray::s![7..25, .., ..]).to_owned();
+    for (z, at_limit) in [(-3.0, false), (4.2, false), (4.9, true)] {
+        let pair = pair_of(&first, &other, &moved([1.3, -0.6, z], 0.0), 0.2);
+        let pair = PilotPair {
+            reference: cut(pair.reference),
+            target: cut(pair.target),
+            ..pair
+        };
+        let record = register(&pair, &config(AlignMethod::Translation)).unwrap();
+        assert!(worst(&record, [1.3, -0.6, z]) < 0.1, "{record:?}");
+        let said = record
+            .warnings
+            .iter()
+            .any(|text| text.contains("limit of the search"));
+        assert_eq!(said, at_limit, "{z}: {:?}", record.warnings);
+    }
+}
+
+#[test]
 fn what_is_given_is_not_searched() {
     let shift = [0.5, -1.0, 2.0];
     let pair = pair_of(&sample(15), &sample(15), &moved(shift, 0.0), 0.01);

@@ -29,7 +29,7 @@ pub struct DifferenceConfig {
     /// Change counts beyond this \[1/cm\] (1/px where the pixel size is unknown); given: `sigma` is not used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub absolute: Option<f64>,
-    /// Sums take in so many voxels around those beyond the threshold.
+    /// Sums take in so many voxels around those of grains; 0: the voxels beyond the threshold, those too few for a grain too.
     pub grow: usize,
     /// 6, 18 or 26 neighbours join a grain.
     pub connectivity: u8,
@@ -55,7 +55,7 @@ impl Default for DifferenceConfig {
             sigma: 5.0,
             fdr: None,
             absolute: None,
-            grow: 1,
+            grow: 2,
             connectivity: 26,
             min_grain_voxels: 8,
             radius: 0.95,

@@ -4,20 +4,26 @@
 //! a sum over the voxels beyond it is too small, the more so the smaller the grain. So the sum is taken over every voxel that is
 //! at most `grow` voxels (along each axis) from one beyond the threshold. Outside of the grain these hold noise of mean
 //! zero, which costs some precision and no bias. A voxel below the threshold that is near both an increase and a decrease is shared by
-//! halves: to go by its own sign would add its noise to both sums. A voxel beyond the threshold without a neighbour of its kind in its
-//! slice is noise more often than not, and is in no sum.
+//! halves: to go by its own sign would add its noise to both sums.
 //!
-//! What stays within [`DOUBTFUL`] times the threshold all around may be a grain, a piece of a ring or a streak: noise that the
-//! projections do not show as noise. It is in the sum, and stands beside it as what the sum could be wrong by.
+//! What is too small for a grain is noise more often than not, and beyond a threshold noise always adds: with it the sums would grow with the volume
+//! that was looked at. So a voxel beyond the threshold counts only if it hangs together with `difference.min_grain_voxels` others, of which as many as
+//! are within [`LOOK`] slices are seen.
+//!
+//! What stays within [`DOUBTFUL`] times the threshold all around and is thin may be a grain, a piece of a ring or a streak, or of a face that is met imperfectly: noise
+//! that the projections do not show as noise. It is in the sum, and stands beside it as what the sum could be wrong by. Rings and streaks are as wide as a bad column or a ray, one or
+//! two pixels and their blur, and faces as high as the blur: what holds [`THICK`] voxels in a slice both ways and goes on in the slices above and below is none of these.
 
 use std::collections::VecDeque;
 
 use rayon::prelude::*;
 
-use super::grains::Run;
+use super::grains::{Labeller, Run};
 use super::measure::{Measured, Side};
 use super::noise::Profile;
 use super::region::Region;
+use crate::config::DifferenceConfig;
+use crate::error::Result;
 
 const INCREASE: u8 = 1;
 const DECREASE: u8 = 2;
@@ -31,24 +37,38 @@ const DOUBTFUL: f64 = 2.0;
 /// A sure voxel speaks for those that are so many voxels away, beyond the growth.
 const SPEAKS_FOR: usize = 2;
 
+/// Side of the square beyond the threshold that no ring or streak fills \[voxel\], odd.
+const THICK: usize = 5;
+
 /// Bit of the voxels that lie around grains, beyond the growth: what they hold on average the grains hold too.
 const BESIDE: u8 = 1 << 6;
 /// Width of that shell \[voxel\].
 const SHELL: usize = 3;
+/// Bit of the voxels beyond the threshold that are too few for a grain: they say nothing about what lies around.
+const SPECK: u8 = 1 << 7;
+/// Slices on each side in which a component is followed to see whether it is a grain.
+const LOOK: usize = 3;
 
 /// Takes measured slices in order and gives them back with the sums over grown grains.
 pub(super) struct Grower<'a> {
     grow: usize,
+    connectivity: u8,
+    min_voxels: u64,
     region: &'a Region,
     profile: &'a Profile,
     window: VecDeque<Entry>,
+    /// Place in the window of the first slice whose grains are not known yet.
+    undecided: usize,
     /// Place in the window of the slice to be given next.
     next: usize,
 }
 
 struct Entry {
     measured: Measured,
+    /// Empty once it is given.
     slice: Vec<f32>,
+    /// What edges leave in each voxel; empty where that is nothing.
+    edges: Vec<f32>,
     /// In-plane part of the growth: bits per voxel.
     near: Vec<u8>,
 }
@@ -56,67 +76,134 @@ struct Entry {
 /// Bytes that the window holds, for slices of so many bytes of f32.
 pub(super) fn bytes(grow: usize, slice: u64) -> u64 {
     if grow == 0 {
-        0
-    } else {
-        (2 * grow as u64 + 2) * (slice + slice / 4)
+        return 0;
     }
+    let (grow, look) = (grow as u64, LOOK as u64);
+    (grow + look + 2) * 2 * slice + (2 * grow + 2) * slice / 4
 }
 
 impl<'a> Grower<'a> {
-    pub(super) fn new(grow: usize, region: &'a Region, profile: &'a Profile) -> Self {
+    pub(super) fn new(config: &DifferenceConfig, region: &'a Region, profile: &'a Profile) -> Self {
         Grower {
-            grow,
+            grow: config.grow,
+            connectivity: config.connectivity,
+            min_voxels: config.min_grain_voxels,
             region,
             profile,
             window: VecDeque::new(),
+            undecided: 0,
             next: 0,
         }
     }
 
-    /// Takes a slice `[y, x]` and returns those that are complete with it.
-    pub(super) fn push(&mut self, measured: Measured, slice: &[f32]) -> Vec<Measured> {
+    /// Takes a slice `[y, x]`, with what edges leave in it, and returns those that are complete with it.
+    ///
+    /// # Errors
+    /// More components than can be numbered.
+    pub(super) fn push(
+        &mut self,
+        measured: Measured,
+        slice: &[f32],
+        edges: Option<&[f32]>,
+    ) -> Result<Vec<Measured>> {
         if self.grow == 0 {
-            return vec![measured];
+            return Ok(vec![measured]);
         }
-        let width = slice.len() / self.region.height();
         self.window.push_back(Entry {
-            near: self.in_plane(&measured, width, slice.len()),
+            near: Vec::new(),
             slice: slice.to_vec(),
+            edges: edges.map(<[f32]>::to_vec).unwrap_or_default(),
             measured,
         });
-        let mut done = Vec::new();
-        while self.window.len() > self.next + self.grow {
-            done.push(self.take(width));
+        while self.undecided + LOOK < self.window.len() {
+            self.decide()?;
         }
-        done
+        let mut done = Vec::new();
+        while self.next + self.grow < self.undecided {
+            done.push(self.take());
+        }
+        Ok(done)
     }
 
     /// The slices that wait for others which do not exist.
-    pub(super) fn finish(&mut self) -> Vec<Measured> {
+    ///
+    /// # Errors
+    /// As [`Grower::push`].
+    pub(super) fn finish(&mut self) -> Result<Vec<Measured>> {
+        while self.undecided < self.window.len() {
+            self.decide()?;
+        }
         let mut done = Vec::new();
         while self.next < self.window.len() {
-            let width = self.window[0].slice.len() / self.region.height();
-            done.push(self.take(width));
+            done.push(self.take());
         }
-        done
+        Ok(done)
     }
 
-    fn in_plane(&self, measured: &Measured, width: usize, len: usize) -> Vec<u8> {
-        let mut near = vec![0u8; len];
-        let bit_of = |sign: i8| if sign > 0 { INCREASE } else { DECREASE };
-        for run in &measured.runs {
-            let row = run.y as usize * width;
-            near[row + run.x0 as usize..row + run.x1 as usize].fill(bit_of(run.sign) << CORE);
+    /// Finds which runs of the next undecided slice belong to grains, and marks what is near them.
+    fn decide(&mut self) -> Result<()> {
+        let at = self.undecided;
+        let (kept, components) = self.kept(at)?;
+        self.window[at].measured.components = Some(components);
+        let width = self.window[at].slice.len() / self.region.height();
+        let near = self.in_plane(at, &kept, width);
+        self.window[at].near = near;
+        self.undecided += 1;
+        Ok(())
+    }
+
+    /// Whether each run of a slice of the window hangs together with enough voxels, and how many components those make.
+    fn kept(&self, at: usize) -> Result<(Vec<bool>, u64)> {
+        let around = at.saturating_sub(LOOK)..(at + LOOK + 1).min(self.window.len());
+        let mut labeller = Labeller::new(self.connectivity, 1, 0);
+        let mut names = Vec::new();
+        for place in around {
+            let labelled =
+                labeller.push(&self.window[place].measured.runs, self.region.height())?;
+            if place == at {
+                names = labelled.iter().map(|run| run.component).collect();
+            }
         }
-        for run in &measured.runs {
+        let found = labeller.finish();
+        let size = |name: u32| {
+            let label = found.label_of[name as usize] as usize;
+            (label, found.grains[label - 1].voxels)
+        };
+        let sizes: Vec<(usize, u64)> = names.into_iter().map(size).collect();
+        let kept = sizes.iter().map(|(_, voxels)| *voxels >= self.min_voxels);
+        let kept: Vec<bool> = kept.collect();
+        let mut labels: Vec<usize> = sizes
+            .iter()
+            .zip(&kept)
+            .filter(|(_, kept)| **kept)
+            .map(|((label, _), _)| *label)
+            .collect();
+        labels.sort_unstable();
+        labels.dedup();
+        Ok((kept, labels.len() as u64))
+    }
+
+    fn in_plane(&self, at: usize, kept: &[bool], width: usize) -> Vec<u8> {
+        let Entry {
+            measured, slice, ..
+        } = &self.window[at];
+        let mut near = vec![0u8; slice.len()];
+        let bit_of = |sign: i8| if sign > 0 { INCREASE } else { DECREASE };
+        for (run, kept) in measured.runs.iter().zip(kept) {
+            let row = run.y as usize * width;
+            near[row + run.x0 as usize..row + run.x1 as usize].fill(if *kept {
+                bit_of(run.sign) << CORE
+            } else {
+                SPECK
+            });
+        }
+        for (run, _) in measured.runs.iter().zip(kept).filter(|(_, kept)| **kept) {
             let bit = bit_of(run.sign);
             let y = run.y as usize;
-            if run.x1 - run.x0 == 1 && alone(&near, width, [y, run.x0 as usize], bit << CORE) {
-                continue;
-            }
             mark(&mut near, width, y, run, self.grow, bit);
             mark(&mut near, width, y, run, self.grow + SHELL, BESIDE);
-            if f64::from(run.peak.abs()) > DOUBTFUL * measured.threshold {
+            let high = f64::from(run.peak.abs()) > DOUBTFUL * measured.threshold;
+            if high || self.is_thick(at, run, &near, width, bit << CORE) {
                 mark(
                     &mut near,
                     width,
@@ -130,24 +217,51 @@ impl<'a> Grower<'a> {
         near
     }
 
-    fn take(&mut self, width: usize) -> Measured {
-        let around =
-            self.next.saturating_sub(self.grow)..(self.next + self.grow + 1).min(self.window.len());
+    /// Whether a run has a voxel in the middle of a square beyond the threshold, itself beyond it in the slices above and below too.
+    fn is_thick(&self, at: usize, run: &Run, near: &[u8], width: usize, core: u8) -> bool {
+        let half = THICK / 2;
+        let y = run.y as usize;
+        let (first, last) = (
+            run.x0 as usize + half,
+            (run.x1 as usize).saturating_sub(half),
+        );
+        if y < half || y + half >= self.region.height() {
+            return false;
+        }
+        let beside = [at.checked_sub(1), Some(at + 1)]
+            .map(|place| place.and_then(|place| self.window.get(place)));
+        (first..last).any(|x| {
+            let filled = (y - half..=y + half).all(|row| {
+                near[row * width + x - half..=row * width + x + half]
+                    .iter()
+                    .all(|bits| bits & core != 0)
+            });
+            // the ends of the measured slices hide what goes on there
+            filled
+                && beside
+                    .iter()
+                    .flatten()
+                    .all(|entry| holds(&entry.measured.runs, run, x as u32))
+        })
+    }
+
+    fn take(&mut self) -> Measured {
+        let here = self.next;
+        let around = here.saturating_sub(self.grow)..(here + self.grow + 1).min(self.window.len());
         let near: Vec<&[u8]> = self
             .window
             .range(around)
             .map(|entry| entry.near.as_slice())
             .collect();
-        let Entry {
-            slice,
-            near: near_here,
-            ..
-        } = &self.window[self.next];
+        let entry = &self.window[here];
+        let width = entry.slice.len() / self.region.height();
         let rows: Vec<([Side; 2], [f64; 2])> = (0..self.region.height())
             .into_par_iter()
-            .map(|y| self.row(y, width, slice, near_here, &near))
+            .map(|y| self.row(y, width, entry, &near))
             .collect();
-        let measured = &mut self.window[self.next].measured;
+        let entry = &mut self.window[here];
+        (entry.slice, entry.edges) = (Vec::new(), Vec::new());
+        let measured = &mut entry.measured;
         for (side, kept) in measured.sides.iter_mut().enumerate() {
             let voxels = kept.voxels;
             *kept = Side {
@@ -158,6 +272,7 @@ impl<'a> Grower<'a> {
                 kept.summed += row[side].summed;
                 kept.sum += row[side].sum;
                 kept.squares += row[side].squares;
+                kept.edges += row[side].edges;
                 kept.doubtful += row[side].doubtful;
             }
         }
@@ -166,22 +281,24 @@ impl<'a> Grower<'a> {
             .fold([0.0; 2], |[n, s], (_, [count, sum])| [n + count, s + sum]);
         measured.beside = if count > 0.0 { sum / count } else { 0.0 };
         let measured = measured.clone();
-        if self.next == self.grow {
-            self.window.pop_front();
-        } else {
-            self.next += 1;
-        }
+        self.next += 1;
+        let past = self
+            .next
+            .saturating_sub(self.grow)
+            .min(self.undecided.saturating_sub(LOOK));
+        self.window.drain(..past);
+        self.next -= past;
+        self.undecided -= past;
         measured
     }
 
-    fn row(
-        &self,
-        y: usize,
-        width: usize,
-        slice: &[f32],
-        near_here: &[u8],
-        near: &[&[u8]],
-    ) -> ([Side; 2], [f64; 2]) {
+    fn row(&self, y: usize, width: usize, entry: &Entry, near: &[&[u8]]) -> ([Side; 2], [f64; 2]) {
+        let Entry {
+            slice,
+            edges,
+            near: near_here,
+            ..
+        } = entry;
         let mut sides = [Side::default(); 2];
         let mut beside = [0.0; 2];
         for x in self.region.row(y) {
@@ -193,7 +310,7 @@ impl<'a> Grower<'a> {
                 continue;
             }
             if bits == 0 {
-                if near_here[at] & BESIDE != 0 {
+                if around & BESIDE != 0 && near_here[at] & SPECK == 0 {
                     beside = [beside[0] + 1.0, beside[1] + value];
                 }
                 continue;
@@ -219,6 +336,9 @@ impl<'a> Grower<'a> {
                         side.doubtful += sign * share * value;
                     }
                     side.squares += share * share * p * p;
+                    if let Some(edge) = edges.get(at) {
+                        side.edges += (share * f64::from(*edge)).powi(2);
+                    }
                 }
             }
         }
@@ -237,11 +357,11 @@ fn mark(near: &mut [u8], width: usize, y: usize, run: &Run, by: usize, bit: u8) 
     }
 }
 
-/// Whether none of the eight neighbours of a voxel has `core` among its bits.
-fn alone(near: &[u8], width: usize, [y, x]: [usize; 2], core: u8) -> bool {
-    let height = near.len() / width;
-    let rows = y.saturating_sub(1)..(y + 2).min(height);
-    let columns = x.saturating_sub(1)..(x + 2).min(width);
-    rows.flat_map(|v| columns.clone().map(move |u| (v, u)))
-        .all(|(v, u)| (v, u) == (y, x) || near[v * width + u] & core == 0)
+/// Whether runs, sorted by row and column, hold column `x` of the row of `like` with its sign.
+fn holds(runs: &[Run], like: &Run, x: u32) -> bool {
+    let after = runs.partition_point(|run| (run.y, run.x0) <= (like.y, x));
+    after
+        .checked_sub(1)
+        .map(|before| &runs[before])
+        .is_some_and(|run| run.y == like.y && x < run.x1 && run.sign == like.sign)
 }

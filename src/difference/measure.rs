@@ -31,12 +31,14 @@ pub(super) struct Measure<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Side {
     pub(super) voxels: u64,
-    /// Voxels that are in the sum: these, or those around them too.
+    /// Voxels that are in the sum: these, or those of grains and around them.
     pub(super) summed: u64,
     /// Sum of their change, positive on both sides.
     pub(super) sum: f64,
     /// Sum of their p(r)^2: times s(z)^2 the variance of the sum of independent voxels.
     pub(super) squares: f64,
+    /// Sum of the squares of what edges of the reference leave in them.
+    pub(super) edges: f64,
     /// The part of the sum that may be no change at all ([`super::grow`]).
     pub(super) doubtful: f64,
     /// Variance from voxels that may as well have stayed below the threshold.
@@ -64,6 +66,8 @@ pub(super) struct Measured {
     /// Voxels expected beyond the threshold on each side by noise alone.
     pub(super) expected: f64,
     pub(super) runs: Vec<Run>,
+    /// Grains among them, where specks were told from grains.
+    pub(super) components: Option<u64>,
     pub(super) histogram: ChangeHistogram,
 }
 
@@ -102,6 +106,7 @@ impl Measure<'_> {
             beside: 0.0,
             expected: 0.0,
             runs: Vec::new(),
+            components: None,
             histogram,
         };
         let width = slice.len() / self.region.height();
@@ -160,7 +165,13 @@ impl Measure<'_> {
                 continue;
             }
             let sign = if value > 0.0 { 1i8 } else { -1 };
-            self.count(value, threshold, p, found);
+            self.count(
+                value,
+                threshold,
+                p,
+                edges.map_or(0.0, |edges| edges[x]),
+                found,
+            );
             match &mut open {
                 Some(run) if run.sign == sign => {
                     run.x1 += 1;
@@ -187,13 +198,14 @@ impl Measure<'_> {
         found.total += total;
     }
 
-    fn count(&self, value: f32, threshold: f32, p: f32, found: &mut Measured) {
+    fn count(&self, value: f32, threshold: f32, p: f32, at_edge: f32, found: &mut Measured) {
         let side = &mut found.sides[usize::from(value < 0.0)];
         let (size, p, threshold) = (f64::from(value.abs()), f64::from(p), f64::from(threshold));
         side.voxels += 1;
         side.summed += 1;
         side.sum += size;
         side.squares += p * p;
+        side.edges += f64::from(at_edge).powi(2);
         // a voxel at the edge of its grain is in or out by chance: variance T^2 q (1 - q), q being the chance to be in;
         // doubled for the voxels of the same kind that are out and not seen here
         let off = (size - threshold) / (found.sigma * p);

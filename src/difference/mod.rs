@@ -11,8 +11,8 @@
 //!
 //! Measured are voxels within `difference.radius` (and the radius that both scans cover), without `difference.skip_slices` at
 //! both ends of the slices that both scans cover. The difference is written wherever both scans are valid and is 0 elsewhere; NaN stays NaN,
-//! is counted, and is never a change. Sums are over the voxels beyond the threshold and `difference.grow` voxels around
-//! them. Nothing depends on the height of the slabs.
+//! is counted, and is never a change. Sums are over the voxels of grains and `difference.grow` voxels around
+//! them ([`grow`]), with an error in parts ([`per_height`]). Nothing depends on the height of the slabs.
 
 mod discovery;
 mod edges;
@@ -76,6 +76,8 @@ pub struct Context<'a> {
     pub mass: Option<&'a MassConfig>,
     /// Charge passed between the two scans \[mAh/cm2\].
     pub charge_mah_cm2: Option<f64>,
+    /// One standard deviation of the shift along z between the two \[voxel\]; 0 where there was nothing to align.
+    pub shift_err_z: f64,
     /// Half differences of even and odd projections of both scans, where they were reconstructed.
     pub halves: Option<Halves<'a>>,
     /// Format of the difference and the labels.
@@ -203,7 +205,7 @@ pub fn run(
     let mut scratch = Scratch::new(folder)?;
     let null = measure_null(&inputs, &measure, context)?;
     let mut tally = Tally::new(config, &measured, &model);
-    let mut grower = Grower::new(config.grow, &measured, &model.profile);
+    let mut grower = Grower::new(config, &measured, &model.profile);
     let stage = context
         .progress
         .stage("difference", shape[0] as u64, "slices");
@@ -220,8 +222,9 @@ pub fn run(
             })
             .collect();
         for found in slices {
-            let slice = slab.difference.index_axis(ndarray::Axis(0), found.z - z0);
-            for found in grower.push(found, contiguous(&slice)) {
+            let index = found.z - z0;
+            let slice = slab.difference.index_axis(ndarray::Axis(0), index);
+            for found in grower.push(found, contiguous(&slice), slab.gradient(index))? {
                 tally.add(found, &mut scratch, &model)?;
             }
         }
@@ -229,7 +232,7 @@ pub fn run(
         stage.inc(slab.difference.dim().0 as u64);
         Ok(())
     })?;
-    for found in grower.finish() {
+    for found in grower.finish()? {
         tally.add(found, &mut scratch, &model)?;
     }
     writer.finish()?;
@@ -297,11 +300,8 @@ impl Tally {
 
     fn add(&mut self, slice: Measured, scratch: &mut Scratch, model: &NoiseModel) -> Result<()> {
         scratch.push(self.labeller.push(&slice.runs, self.rows)?)?;
-        self.heights.push(Height::of(
-            &slice,
-            self.labeller.touched,
-            &model.correlation,
-        ));
+        self.heights
+            .push(Height::of(&slice, self.labeller.touched, model));
         self.not_finite += slice.not_finite;
         self.histogram.merge(slice.histogram);
         Ok(())

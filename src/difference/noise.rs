@@ -173,6 +173,8 @@ pub(super) struct NoiseModel {
     halves: Option<NoiseSource>,
     /// Median of s(z) from unchanged voxels over that from the halves.
     pub(super) excess: Option<f64>,
+    /// Variance of sums by the noise of the projections alone, relative to independent voxels of noise `sigma`.
+    projections: Option<Correlation>,
 }
 
 impl NoiseModel {
@@ -190,6 +192,11 @@ impl NoiseModel {
             }
         };
         NoiseModel {
+            projections: Some(Correlation::default().larger(
+                0.0,
+                &halves.correlation,
+                halves.sigma / sigma,
+            )),
             excess: Some(self.sigma / halves.sigma),
             // what is common to even and odd projections shows here only
             tails: self.tails,
@@ -198,6 +205,27 @@ impl NoiseModel {
             halves: Some(source),
             ..halves
         }
+    }
+
+    /// Variance of the sum over patches of `area` voxels that go through `height` slices, relative to independent voxels: all of it, and the part of the
+    /// projections' noise (all of it, where that is not known apart).
+    pub(super) fn variance_of_sums(&self, area: f64, height: f64) -> [f64; 2] {
+        let of = |c: &Correlation| c.of_area(area) * c.of_height(height);
+        let all = of(&self.correlation);
+        [
+            all,
+            self.projections.as_ref().map_or(all, |c| of(c).min(all)),
+        ]
+    }
+
+    /// Factor on the variance of sums that go through `height` adjacent slices: of all, and of the projections' noise.
+    pub(super) fn along_z(&self, height: f64) -> [f64; 2] {
+        let all = self.correlation.of_height(height);
+        let noise = self
+            .projections
+            .as_ref()
+            .map_or(all, |c| c.of_height(height));
+        [all, noise.min(all)]
     }
 
     /// s(z) from the halves of the scans.
@@ -418,6 +446,7 @@ impl<'a> NoiseSample<'a> {
             along_z: self.along_z,
             halves: None,
             excess: None,
+            projections: None,
         }
     }
 }

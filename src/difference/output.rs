@@ -24,6 +24,9 @@ const TABLES: [&str; 4] = [
     "difference.json",
 ];
 
+/// Shifts up to here move a profile by as much as its slope says \[voxel\].
+const LINEAR: f64 = 1.0;
+
 /// Refuses a folder that holds a difference already, before any work is done for it.
 ///
 /// # Errors
@@ -85,7 +88,7 @@ pub(super) fn write(
         &inputs.matched,
         inputs.voxel_size_um,
         scale.as_ref(),
-        results.edge.along_z,
+        results.edge.along_z.hypot(context.shift_err_z.min(LINEAR)),
     );
     let grains = grain_rows(results.grains, inputs.voxel_size_um, scale.as_ref());
     partial::write_file(
@@ -105,7 +108,7 @@ pub(super) fn write(
     let totals = per_height::totals(
         results.heights,
         results.grains,
-        &results.model.correlation,
+        results.model,
         &inputs.matched,
     );
     let mut record = record(context, results, &totals);
@@ -114,7 +117,7 @@ pub(super) fn write(
             mass,
             scale,
             totals.sums,
-            totals.errs,
+            totals.errs.map(|parts| parts.combined()),
             context.charge_mah_cm2,
         ));
     }
@@ -221,8 +224,10 @@ fn record(context: &Context<'_>, results: &Results<'_>, totals: &Totals) -> Diff
         expected_by_noise: heights.iter().map(|height| height.expected).sum(),
         increase_sum: totals.sums[0],
         decrease_sum: totals.sums[1],
-        increase_sum_err: totals.errs[0],
-        decrease_sum_err: totals.errs[1],
+        increase_sum_err: totals.errs[0].combined(),
+        decrease_sum_err: totals.errs[1].combined(),
+        increase_err_parts: totals.errs[0],
+        decrease_err_parts: totals.errs[1],
         increase_doubtful_sum: totals.doubtful[0],
         decrease_doubtful_sum: totals.doubtful[1],
         total_sum: totals.all,

@@ -1,30 +1,29 @@
 //! `per_height.csv` and the totals, with their errors.
 //!
-//! The error of the sum over the N voxels of a slice that are beyond the threshold, or around one that is
-//! ([`super::grow`]), has these parts:
+//! The error of the sum over N voxels, those of grains and around them ([`super::grow`]), has these parts ([`SumErrorParts`]), which are independent of one
+//! another; each is given by itself in the table and in the record:
 //!
-//! - the noise of the voxels, `c(A) s(z)^2 sum p^2`, with the correlation factor c of patches as large as the grains of the
-//!   slice on average ([`super::noise`]);
-//! - what unchanged material is off zero by, in every voxel of the sum, over the slice or around its grains, whichever is more: streaks,
-//!   drift, faces that are met imperfectly and material whose grey value follows another gain are alike over many voxels, so it is added
-//!   up, over the heights too;
-//! - what hardly exceeds the threshold anywhere ([`super::grow`]): rings and streaks are added up, over the heights too;
-//! - the chance by which voxels at the edge of a grain are counted or not ([`super::measure`]), where the sum is not
-//!   grown: at the edge of a grown grain there is nothing to be lost;
-//! - what is left of misalignment: edges stand off by u voxels ([`super::edges`]), which moves a profile S(z) along z by as
-//!   much: `u |dS/dz|`. It moves change from one slice to the next, so it is not in the totals;
-//! - the errors of the matched gain and offset, common to all voxels: in proportion to the sum and to its voxels.
+//! - **noise** of the projections: `c(A) s(z)^2 sum p^2`, with the correlation factor c of patches as large as the grains of the
+//!   slice on average, from even against odd projections ([`super::noise`]); where the sum is not grown also the chance by which voxels at the
+//!   edge of a grain are counted or not ([`super::measure`]);
+//! - **structure** of unchanged material: what its sums over patches of that size scatter by beyond the noise (rings, streaks, too few angles),
+//!   and what it is off zero by, over the slice or around its grains, whichever is more: drift, faces that are met imperfectly and material whose
+//!   grey value follows another gain are alike over many voxels, so that is added up over the voxels and over the heights too;
+//! - **doubtful** change: what hardly exceeds the threshold anywhere ([`super::grow`]); pieces of rings and streaks are added up, over the heights too;
+//! - **alignment**: unchanged edges in the sum stand off by u voxels ([`super::edges`]), `c(A) sum (u gradient)^2`; and along z the profile S(z) of the change
+//!   itself moves by as much, or by what the alignment does not know of z: `u |dS/dz|`. The latter moves change from one slice to the next, so it is not in the totals;
+//! - **match** of the grey values: gain and offset, common to all voxels: in proportion to the sum and to its voxels.
 //!
-//! Totals add the variances of the slices, times the factor for sums over as many slices as a grain is high. Two things are
-//! not in the error bars: grains that stay below the threshold altogether (and, with `difference.grow = 0`, what the
+//! Totals add the variances of noise, structure and alignment over the slices, times the factor for sums over as many slices as a grain is high.
+//! Two things are not in the error bars: grains that stay below the threshold altogether (and, with `difference.grow = 0`, what the
 //! blurred rims of the others hold below it), a bias towards smaller sums; and artefacts beyond twice the threshold.
 
 use super::grains::Grain;
 use super::mass::MassScale;
 use super::match_intensity::Match;
 use super::measure::Measured;
-use super::noise::Correlation;
-use crate::record::PerHeightRow;
+use super::noise::NoiseModel;
+use crate::record::{PerHeightRow, SumErrorParts};
 
 /// One slice without its runs.
 #[derive(Debug, Clone)]
@@ -39,8 +38,8 @@ pub(super) struct Height {
     /// Voxels that are in the sums.
     pub(super) summed: [u64; 2],
     pub(super) sums: [f64; 2],
-    /// From noise alone.
-    pub(super) errs: [f64; 2],
+    /// Variances of the sums: noise of the projections, what unchanged material scatters by beyond it, residue of edges.
+    pub(super) variances: [[f64; 3]; 2],
     /// What of the sums may be no change at all.
     pub(super) doubtful: [f64; 2],
     pub(super) measured: u64,
@@ -59,20 +58,13 @@ impl Height {
         off * self.summed[side] as f64
     }
 
-    /// What adds up over the heights: the offset, and what may be no change.
-    fn systematic(&self, side: usize) -> f64 {
-        self.offset(side).hypot(self.doubtful[side])
-    }
-
-    /// `components`: grains that the slice cuts, of both signs.
-    pub(super) fn of(measured: &Measured, components: u64, correlation: &Correlation) -> Height {
+    /// `components`: what the slice cuts that hangs together, of both signs, where grains are not known by themselves.
+    pub(super) fn of(measured: &Measured, components: u64, model: &NoiseModel) -> Height {
         let beyond = measured.sides[0].summed + measured.sides[1].summed;
-        let area = beyond as f64 / components.max(1) as f64;
-        let factor = correlation.of_area(area);
-        let err = |side: usize| {
-            let side = &measured.sides[side];
-            (factor * measured.sigma.powi(2) * side.squares + side.edge).sqrt()
-        };
+        let grains = measured.components.unwrap_or(components);
+        let area = beyond as f64 / grains.max(1) as f64;
+        let [all, noise] = model.variance_of_sums(area, 1.0);
+        let square = measured.sigma.powi(2);
         Height {
             z: measured.z,
             sigma: measured.sigma,
@@ -82,20 +74,36 @@ impl Height {
             voxels: measured.sides.map(|side| side.voxels),
             summed: measured.sides.map(|side| side.summed),
             sums: measured.sides.map(|side| side.sum),
-            errs: [err(0), err(1)],
+            variances: measured.sides.map(|side| {
+                [
+                    noise * square * side.squares + side.edge,
+                    (all - noise) * square * side.squares,
+                    all * side.edges,
+                ]
+            }),
             doubtful: measured.sides.map(|side| side.doubtful),
             measured: measured.voxels,
             total: measured.total,
             expected: measured.expected,
         }
     }
+
+    /// The parts of the error of a sum; `moved`: what a shift along z moves into the slice or out of it.
+    fn parts(&self, side: usize, moved: f64, matched: &Match) -> SumErrorParts {
+        let [noise, structure, edges] = self.variances[side].map(f64::sqrt);
+        SumErrorParts {
+            noise,
+            structure: structure.hypot(self.offset(side)),
+            doubtful: self.doubtful[side].abs(),
+            alignment: edges.hypot(moved),
+            matching: matching(self.sums[side], self.summed[side], matched),
+        }
+    }
 }
 
-/// Error of a sum over `voxels`: that from noise, and those of the grey values that were matched.
-fn with_match(noise_err: f64, sum: f64, voxels: u64, matched: &Match) -> f64 {
-    noise_err
-        .hypot(matched.gain_err * sum)
-        .hypot(matched.offset_err * voxels as f64)
+/// Error by the grey values that were matched of a sum over `voxels`.
+fn matching(sum: f64, voxels: u64, matched: &Match) -> f64 {
+    (matched.gain_err * sum).hypot(matched.offset_err * voxels as f64)
 }
 
 /// The table, one row per slice of the volume; slices that were not measured have no noise (NaN) and zeros.
@@ -129,6 +137,7 @@ pub(super) fn rows(
             let after = heights[(index + 1).min(heights.len() - 1)].sums[side];
             residue * (after - before).abs() / 2.0
         };
+        let parts = [0, 1].map(|side| height.parts(side, moved(side), matched));
         let row = &mut rows[height.z];
         row.increase_voxels = height.voxels[0];
         row.decrease_voxels = height.voxels[1];
@@ -137,18 +146,9 @@ pub(super) fn rows(
         row.increase_sum_per_cm = height.sums[0];
         row.decrease_sum_per_cm = height.sums[1];
         row.net_sum_per_cm = height.sums[0] - height.sums[1];
-        row.increase_sum_err = with_match(
-            height.errs[0].hypot(moved(0)).hypot(height.systematic(0)),
-            height.sums[0],
-            height.summed[0],
-            matched,
-        );
-        row.decrease_sum_err = with_match(
-            height.errs[1].hypot(moved(1)).hypot(height.systematic(1)),
-            height.sums[1],
-            height.summed[1],
-            matched,
-        );
+        row.increase_sum_err = parts[0].combined();
+        row.decrease_sum_err = parts[1].combined();
+        row.set_parts(&parts);
         row.noise_per_cm = height.sigma;
         row.threshold_per_cm = height.threshold;
     }
@@ -183,7 +183,7 @@ pub(super) fn rows(
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Totals {
     pub(super) sums: [f64; 2],
-    pub(super) errs: [f64; 2],
+    pub(super) errs: [SumErrorParts; 2],
     pub(super) doubtful: [f64; 2],
     pub(super) all: f64,
     pub(super) all_err: f64,
@@ -193,56 +193,45 @@ pub(super) struct Totals {
 pub(super) fn totals(
     heights: &[Height],
     grains: &[Grain],
-    correlation: &Correlation,
+    model: &NoiseModel,
     matched: &Match,
 ) -> Totals {
     let voxels: u64 = grains.iter().map(|grain| grain.voxels).sum();
     let extent = |grain: &Grain| f64::from(grain.high[0] - grain.low[0] + 1) * grain.voxels as f64;
     let mean_height = grains.iter().map(extent).sum::<f64>() / voxels.max(1) as f64;
-    let along_z = correlation.of_height(mean_height);
-    let sum = |side: usize| heights.iter().map(|height| height.sums[side]).sum::<f64>();
-    let doubtful = |side: usize| {
-        heights
-            .iter()
-            .map(|height| height.doubtful[side])
-            .sum::<f64>()
-    };
-    let err = |side: usize| {
-        let noise = (along_z
-            * heights
-                .iter()
-                .map(|height| height.errs[side].powi(2))
-                .sum::<f64>())
-        .sqrt();
-        let offset: f64 = heights.iter().map(|height| height.offset(side)).sum();
-        with_match(
-            noise.hypot(offset).hypot(doubtful(side)),
-            sum(side),
-            heights.iter().map(|height| height.summed[side]).sum(),
-            matched,
-        )
+    let along_z = model.along_z(mean_height);
+    let add = |of: &dyn Fn(&Height) -> f64| heights.iter().map(of).sum::<f64>();
+    let sum = |side: usize| add(&|height| height.sums[side]);
+    let doubtful = |side: usize| add(&|height| height.doubtful[side]);
+    let errs = |side: usize| {
+        let variance = |part: usize| add(&|height| height.variances[side][part]);
+        let noise = along_z[1] * variance(0);
+        let all = along_z[0] * (variance(0) + variance(1));
+        let offset = add(&|height| height.offset(side));
+        SumErrorParts {
+            noise: noise.sqrt(),
+            structure: (all - noise).max(0.0).sqrt().hypot(offset),
+            doubtful: doubtful(side).abs(),
+            alignment: (along_z[0] * variance(2)).sqrt(),
+            matching: matching(
+                sum(side),
+                heights.iter().map(|height| height.summed[side]).sum(),
+                matched,
+            ),
+        }
     };
     // the whole slice is larger than any square on which c was measured: the last one is taken on
-    let noise: f64 = heights
-        .iter()
-        .map(|height| {
-            height.sigma.powi(2)
-                * height.measured as f64
-                * correlation.of_area(height.measured as f64)
-        })
-        .sum();
-    let all = heights.iter().map(|height| height.total).sum();
-    let noise = (noise * correlation.of_height(heights.len() as f64)).sqrt();
+    let noise = add(&|height| {
+        let area = height.measured as f64;
+        height.sigma.powi(2) * area * model.variance_of_sums(area, heights.len() as f64)[0]
+    });
+    let all = add(&|height| height.total);
+    let measured = heights.iter().map(|height| height.measured).sum();
     Totals {
         sums: [sum(0), sum(1)],
-        errs: [err(0), err(1)],
+        errs: [errs(0), errs(1)],
         doubtful: [doubtful(0), doubtful(1)],
         all,
-        all_err: with_match(
-            noise,
-            all,
-            heights.iter().map(|height| height.measured).sum(),
-            matched,
-        ),
+        all_err: noise.sqrt().hypot(matching(all, measured, matched)),
     }
 }

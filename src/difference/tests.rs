@@ -139,6 +139,7 @@ fn difference_in(
         config: &unused,
         mass: None,
         charge_mah_cm2: None,
+        shift_err_z: 0.0,
         halves: halves.and_then(all_slices),
         format: VolumeFormat::Npy,
         slab: 7,
@@ -375,7 +376,7 @@ fn pulls_of_the_sums_per_height_are_near_a_unit_normal() {
             });
         }
         let found = difference(&reference, &target, |_, config, _| {
-            config.match_intensity = false
+            (config.match_intensity, config.grow) = (false, 1);
         })
         .unwrap();
         let pulls = pulls(&found, &change, |row, side| {
@@ -721,6 +722,7 @@ fn difference_speed() {
         config: &config,
         mass: None,
         charge_mah_cm2: None,
+        shift_err_z: 0.0,
         halves: None,
         format: VolumeFormat::Zarr,
         slab: 16,

@@ -99,6 +99,7 @@ pub fn difference(
         config: &config.difference,
         mass: config.mass.as_ref(),
         charge_mah_cm2: None,
+        shift_err_z: alignment.shift_err_voxel[2],
         halves: None,
         format: config.run.format,
         slab,

@@ -80,7 +80,12 @@ impl Axis {
                 .collect();
         }
         let (low, high) = (self.from.min(self.to), self.from.max(self.to));
-        let step = nice_step((high - low) / about.max(1) as f64);
+        let mut step = nice_step((high - low) / about.max(1) as f64);
+        let inside = |step: f64| (high / step + 1e-9).floor() - (low / step - 1e-9).ceil() + 1.0;
+        // one mark alone tells no scale
+        while high > low && inside(step) < 2.0 {
+            step = nice_step(0.4 * step);
+        }
         let unit = 10f64.powi(self.exponent);
         let decimals = (-(step / unit).log10().floor()).clamp(0.0, 9.0) as usize;
         let first = (low / step - 1e-9).ceil() as i64;
@@ -268,6 +273,8 @@ mod tests {
             ["10⁰", "10¹", "10²", "10³", "10⁴"]
         );
         assert_eq!(texts(&Axis::new(-1.0, 1.0, ""), 2), ["\u{2212}1", "0", "1"]);
+        // steps of 2 would leave the zero alone
+        assert_eq!(texts(&Axis::new(-1.1, 1.1, ""), 2), ["\u{2212}1", "0", "1"]);
     }
 
     #[test]

@@ -329,6 +329,16 @@ pub(super) fn totals(c: &Change) -> String {
             with_error(r.decrease_sum, r.decrease_sum_err),
         ],
         vec![
+            "parts of these errors, increase; decrease: noise of the projections, structure of unchanged material, doubtful change, alignment, grey values".into(),
+            [&r.increase_err_parts, &r.decrease_err_parts]
+                .map(|p| {
+                    [p.noise, p.structure, p.doubtful, p.alignment, p.matching]
+                        .map(number)
+                        .join(", ")
+                })
+                .join("; "),
+        ],
+        vec![
             format!("sum over every voxel measured [{unit}]"),
             with_error(r.total_sum, r.total_sum_err),
         ],

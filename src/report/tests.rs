@@ -171,6 +171,7 @@ fn write_run(folder: &Path, n: usize, format: VolumeFormat) {
             config: &DifferenceConfig::default(),
             mass: Some(&mass),
             charge_mah_cm2: Some(0.25 * k as f64),
+            shift_err_z: 0.0,
             halves: None,
             format,
             slab: 8,

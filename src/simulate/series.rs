@@ -327,10 +327,14 @@ fn scans(options: &Options, [n_rows, n_cols]: [usize; 2]) -> Result<Vec<ScanPlan
         // a small detector has small shifts and offsets
         let small = (n_cols as f64 / 144.0).min(n_rows as f64 / 64.0).min(1.0);
         let own = random.filter(|_| later).unwrap_or(Motion {
-            shift: shift.map(|voxels| voxels * small),
+            shift,
             rotation_rad: turn.to_radians(),
             ..Motion::default()
         });
+        let own = Motion {
+            shift: own.shift.map(|voxels| voxels * small),
+            ..own
+        };
         let motion = Motion {
             shift: options.shift_voxel.filter(|_| later).unwrap_or(own.shift),
             rotation_rad: options

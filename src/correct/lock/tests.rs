@@ -245,7 +245,7 @@ impl Study {
         let motion = InPlaneMotion {
             shift_x_px: x,
             shift_y_px: y,
-            ..Motion::default()
+            rotation_rad: 0.0,
         };
         let config = ReconstructConfig {
             method: ReconstructMethod::Fbp,

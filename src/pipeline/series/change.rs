@@ -63,6 +63,7 @@ impl SeriesRun<'_> {
             config: &self.config.difference,
             mass: self.config.mass.as_ref(),
             charge_mah_cm2: self.config.scan[scan_plan.index].charge_mah_cm2,
+            shift_err_z: alignment.shift_err_voxel[2],
             format: self.config.run.format,
             slab,
             valid_radius: target.valid_radius.min(other.valid_radius),
