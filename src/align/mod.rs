@@ -53,8 +53,6 @@ const HEIGHTS: usize = 8;
 const HEIGHT_SLICES: usize = 6;
 /// Error \[pilot voxel\] from which on a level is not taken if a coarser one knows better.
 const UNSURE: f64 = 0.05;
-/// Share of the gradient round the axis that both volumes must have for it to fix the turn.
-const SURE_SIGNAL: f64 = 0.5;
 /// Error \[pilot voxel\] from which on a shift counts as hardly known.
 const UNSURE_AXIS: f64 = 0.5;
 /// Share of the gradient of a height that both volumes must have for its shift to count; of the whole, for a shift that is hardly known.
@@ -254,9 +252,8 @@ fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Fou
 
     let mut start = start;
     // where nothing fixes the turn (a rotationally symmetric sample), a random one would only blur
-    let turn_unknown = rigid
-        && search::drop_without_turn(&coarsest, &texture, &start, free) < LEAST_DROP
-        && !fixes_turn(&coarsest, &start, free);
+    let turn_unknown =
+        rigid && search::drop_without_turn(&coarsest, &texture, &start, free) < LEAST_DROP;
     if turn_unknown {
         free.turn = false;
         start = search::coarse(&coarsest, &texture, None, config.search, free);
@@ -363,12 +360,6 @@ fn believed_tilt(
     let upright = RigidMotion::upright(refined.motion.shift, turn);
     let again = refine(finest, &upright, free, STEPS)?;
     Some((again, beyond.then_some(angle)))
-}
-
-/// Whether what goes round the axis is texture that both volumes have, however little beside a wall that does not change with the turn.
-fn fixes_turn(level: &Level, start: &RigidMotion, free: Free) -> bool {
-    refine(level, start, free, STEPS)
-        .is_some_and(|refined| refined.reliability[3] > SURE_SIGNAL && refined.errors[3] < UNSURE)
 }
 
 /// Takes back the shift along every axis that nothing fixes: a random one would move the sample off itself.
