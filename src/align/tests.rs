@@ -559,12 +559,11 @@ fn what_nothing_fixes_is_left_alone_and_said() {
             assert!(said("low confidence"), "{name}: {found:?}");
             for (axis, unknown) in unknown.into_iter().enumerate() {
                 let letter = ["x", "y", "z"][axis];
-                assert_eq!(
-                    said(&format!("hardly fix the shift along {letter}")),
-                    unknown,
-                    "{name}: {found:?}"
-                );
                 if unknown {
+                    assert!(
+                        said(&format!("hardly fix the shift along {letter}")),
+                        "{name}: {found:?}"
+                    );
                     assert_eq!(found.shift_voxel[axis], 0.0, "{name}: {found:?}");
                 }
             }
@@ -582,7 +581,7 @@ fn only_the_outermost_shift_of_the_search_is_at_its_limit() {
     let (first, other) = (sample(31), sample(31));
     let cut = |volume: Array3<f32>| volume.slice(ndarray::s![7..25, .., ..]).to_owned();
     for (z, at_limit) in [(-3.0, false), (4.2, false), (4.9, true)] {
-        let pair = pair_of(&first, &other, &moved([1.3, -0.6, z], 0.0), 0.2);
+        let pair = pair_of(&first, &other, &moved([1.3, -0.6, z], 0.0), 0.05);
         let pair = PilotPair {
             reference: cut(pair.reference),
             target: cut(pair.target),
