@@ -12,7 +12,7 @@
 //! Measured are voxels within `difference.radius` (and the radius that both scans cover), without `difference.skip_slices` at
 //! both ends of the slices that both scans cover. The difference is written wherever both scans are valid and is 0 elsewhere; NaN stays NaN,
 //! is counted, and is never a change. Sums are over the voxels of grains and `difference.grow` voxels around
-//! them ([`grow`]), with an error in parts ([`per_height`]). Nothing depends on the height of the slabs.
+//! them (`grow`), with an error in parts (`per_height`). Nothing depends on the height of the slabs.
 
 mod discovery;
 mod edges;
