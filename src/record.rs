@@ -244,7 +244,8 @@ pub struct DifferenceRecord {
     pub increase_err_parts: SumErrorParts,
     /// The same of the decrease.
     pub decrease_err_parts: SumErrorParts,
-    /// Of the sums, what nowhere exceeds twice the threshold: change, rings or streaks. The uncertainty holds it.
+    /// Of the sums, what nowhere exceeds twice the threshold: change, rings or streaks. The uncertainty holds as much of it as may
+    /// be none.
     pub increase_doubtful_sum: f64,
     /// The same of the decrease.
     pub decrease_doubtful_sum: f64,

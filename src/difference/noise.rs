@@ -32,6 +32,10 @@ const COLUMN: usize = 4;
 const LEAST_VOXELS: u64 = 200;
 /// Blocks with a voxel beyond this many sigma have changed.
 const CHANGED: f64 = 4.0;
+/// A voxel beyond this many sigma is change. What overshoots and undershoots up to so many voxels [`AROUND`] it is no noise either.
+const SURE: f64 = 10.0;
+/// Half width of the cube around sure change that the tails are not judged by \[voxel\].
+const AROUND: usize = 4;
 
 /// p(r), looked up by the squared radius.
 #[derive(Debug, Clone, PartialEq)]
@@ -349,9 +353,6 @@ impl<'a> NoiseSample<'a> {
                 continue;
             }
             self.sigmas.push(found.sigma);
-            self.count += found.count;
-            self.beyond[0] += found.beyond[0];
-            self.beyond[1] += found.beyond[1];
             let step = (self.region.voxels_per_slice() / (RINGS * KEPT)).max(1);
             for (y, x, value) in self.region.voxels(slice).step_by(step) {
                 let ring = (self.region.radius_squared(y, x) / largest * RINGS as f64) as usize;
@@ -368,6 +369,7 @@ impl<'a> NoiseSample<'a> {
                 );
             }
         }
+        self.count_tails(slices, &spreads, width);
         let mut known: Vec<f64> = spreads
             .iter()
             .map(|found| found.sigma)
@@ -390,6 +392,37 @@ impl<'a> NoiseSample<'a> {
                         group.iter().map(|slice| slice[block]).sum::<Option<f32>>()
                     }));
                 }
+            }
+        }
+    }
+
+    /// Counts the voxels beyond 3 sigma on each side, away from what surely changed.
+    fn count_tails(&mut self, slices: &[Vec<f32>], spreads: &[Spread], width: usize) {
+        let off = |value: f32, found: &Spread| (f64::from(value) - found.center) / found.sigma;
+        let mut changed = vec![Vec::new(); slices.len()];
+        for (z, (slice, found)) in slices.iter().zip(spreads).enumerate() {
+            let sure = |&(_, _, value): &(usize, usize, f32)| off(value, found).abs() > SURE;
+            for (y, x, _) in self.region.voxels(slice).filter(sure) {
+                for near in
+                    &mut changed[z.saturating_sub(AROUND)..(z + AROUND + 1).min(slices.len())]
+                {
+                    near.resize(slice.len(), false);
+                    mark(near, width, y, x);
+                }
+            }
+        }
+        for ((slice, found), near) in slices.iter().zip(spreads).zip(&changed) {
+            if found.sigma <= 0.0 {
+                continue;
+            }
+            for (y, x, value) in self.region.voxels(slice) {
+                let relative = off(value, found);
+                if relative.is_nan() || near.get(y * width + x) == Some(&true) {
+                    continue;
+                }
+                self.count += 1;
+                self.beyond[0] += u64::from(relative < -3.0);
+                self.beyond[1] += u64::from(relative > 3.0);
             }
         }
     }
@@ -448,6 +481,16 @@ impl<'a> NoiseSample<'a> {
             excess: None,
             projections: None,
         }
+    }
+}
+
+/// Sets what is at most [`AROUND`] from `(y, x)`, along each axis.
+fn mark(near: &mut [bool], width: usize, y: usize, x: usize) {
+    let rows = y.saturating_sub(AROUND)..(y + AROUND + 1).min(near.len() / width);
+    for row in rows {
+        let columns =
+            row * width + x.saturating_sub(AROUND)..row * width + (x + AROUND + 1).min(width);
+        near[columns].fill(true);
     }
 }
 
@@ -526,6 +569,38 @@ mod tests {
         }
         assert!((found.correlation.of_height(4.0) - 1.0).abs() < 0.15);
         assert!((found.tails - 1.0).abs() < 0.3);
+    }
+
+    #[test]
+    fn the_rims_of_change_are_no_tails_and_streaks_are() {
+        let n = 128;
+        let plain = noise(11, 8, n);
+        let expected = model(&plain, n).tails;
+        // balls of 30 sigma, of both signs, that overshoot by 4 sigma three voxels further out
+        let mut changed = plain.clone();
+        for slice in &mut changed[2..6] {
+            for (k, sign) in [(0, 1.0), (1, -1.0), (2, 1.0), (3, -1.0)] {
+                let (y0, x0) = (40 + 48 * (k / 2), 40 + 48 * (k % 2));
+                for (y, x) in (y0 - 5..=y0 + 5).flat_map(|y| (x0 - 5..=x0 + 5).map(move |x| (y, x)))
+                {
+                    let far = y.abs_diff(y0).max(x.abs_diff(x0));
+                    slice[y * n + x] += sign * [30.0, 30.0, 30.0, 0.0, 0.0, -4.0][far];
+                }
+            }
+        }
+        let found = model(&changed, n).tails;
+        assert!((found / expected - 1.0).abs() < 0.1, "{found} {expected}");
+        // lines of 4 sigma, of both signs: 0.4 % of the voxels, against 0.13 % that noise has on each side
+        let mut streaks = plain;
+        for slice in &mut streaks {
+            for (y, sign) in [(60, 4.0), (70, -4.0)] {
+                slice[y * n + 32..y * n + 96]
+                    .iter_mut()
+                    .for_each(|value| *value += sign);
+            }
+        }
+        let found = model(&streaks, n).tails;
+        assert!(found > 3.0 * expected, "{found} {expected}");
     }
 
     #[test]

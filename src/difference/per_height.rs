@@ -9,7 +9,9 @@
 //! - **structure** of unchanged material: what its sums over patches of that size scatter by beyond the noise (rings, streaks, too few angles),
 //!   and what it is off zero by, over the slice or around its grains, whichever is more: drift, faces that are met imperfectly and material whose
 //!   grey value follows another gain are alike over many voxels, so that is added up over the voxels and over the heights too;
-//! - **doubtful** change: what hardly exceeds the threshold anywhere ([`super::grow`]); pieces of rings and streaks are added up, over the heights too;
+//! - **doubtful** change: what hardly exceeds the threshold anywhere ([`super::grow`]), as far as it may be none. Pieces of rings and streaks come
+//!   as increase and as decrease alike, so of what is doubtful on one side no more is taken for them than is doubtful on the other, its scatter by
+//!   whole grains, and one grain ([`doubtful_shares`]); added up, over the heights too;
 //! - **alignment**: unchanged edges in the sum stand off by u voxels ([`super::edges`]), `c(A) sum (u gradient)^2`; and along z the profile S(z) of the change
 //!   itself moves by as much, or by what the alignment does not know of z: `u |dS/dz|`. The latter moves change from one slice to the next, so it is not in the totals;
 //! - **match** of the grey values: gain and offset, common to all voxels: in proportion to the sum and to its voxels.
@@ -88,17 +90,38 @@ impl Height {
         }
     }
 
-    /// The parts of the error of a sum; `moved`: what a shift along z moves into the slice or out of it.
-    fn parts(&self, side: usize, moved: f64, matched: &Match) -> SumErrorParts {
+    /// The parts of the error of a sum; `moved`: what a shift along z moves into the slice or out of it, `doubt`: share of what is doubtful
+    /// that may be no change.
+    fn parts(&self, side: usize, moved: f64, doubt: f64, matched: &Match) -> SumErrorParts {
         let [noise, structure, edges] = self.variances[side].map(f64::sqrt);
         SumErrorParts {
             noise,
             structure: structure.hypot(self.offset(side)),
-            doubtful: self.doubtful[side].abs(),
+            doubtful: doubt * self.doubtful[side].abs(),
             alignment: edges.hypot(moved),
             matching: matching(self.sums[side], self.summed[side], matched),
         }
     }
+}
+
+/// Share of the doubtful sums of increase and decrease that may be no change at all.
+fn doubtful_shares(heights: &[Height], grains: &[Grain]) -> [f64; 2] {
+    let add = |of: &dyn Fn(&Height) -> f64| heights.iter().map(of).sum::<f64>().abs();
+    let doubtful = [0, 1].map(|side| add(&|height| height.doubtful[side]));
+    [0, 1].map(|side| {
+        let own = grains
+            .iter()
+            .filter(|grain| usize::from(grain.sign < 0) == side);
+        let mean = add(&|height| height.sums[side]) / own.count().max(1) as f64;
+        doubtful_share(doubtful[side], doubtful[1 - side], mean)
+    })
+}
+
+/// Share of a doubtful sum D that may be artefacts, which come on both sides alike, where the other side holds E, by grains of mean sum g:
+/// `(E + sqrt(E g) + g) / D`, at most 1.
+fn doubtful_share(own: f64, other: f64, grain: f64) -> f64 {
+    let most = other + (other * grain).sqrt() + grain;
+    if own > most { most / own } else { 1.0 }
 }
 
 /// Error by the grey values that were matched of a sum over `voxels`.
@@ -131,13 +154,14 @@ pub(super) fn rows(
             ..PerHeightRow::default()
         })
         .collect();
+    let doubt = doubtful_shares(heights, grains);
     for (index, height) in heights.iter().enumerate() {
         let moved = |side: usize| {
             let before = heights[index.saturating_sub(1)].sums[side];
             let after = heights[(index + 1).min(heights.len() - 1)].sums[side];
             residue * (after - before).abs() / 2.0
         };
-        let parts = [0, 1].map(|side| height.parts(side, moved(side), matched));
+        let parts = [0, 1].map(|side| height.parts(side, moved(side), doubt[side], matched));
         let row = &mut rows[height.z];
         row.increase_voxels = height.voxels[0];
         row.decrease_voxels = height.voxels[1];
@@ -203,6 +227,7 @@ pub(super) fn totals(
     let add = |of: &dyn Fn(&Height) -> f64| heights.iter().map(of).sum::<f64>();
     let sum = |side: usize| add(&|height| height.sums[side]);
     let doubtful = |side: usize| add(&|height| height.doubtful[side]);
+    let doubt = doubtful_shares(heights, grains);
     let errs = |side: usize| {
         let variance = |part: usize| add(&|height| height.variances[side][part]);
         let noise = along_z[1] * variance(0);
@@ -211,7 +236,7 @@ pub(super) fn totals(
         SumErrorParts {
             noise: noise.sqrt(),
             structure: (all - noise).max(0.0).sqrt().hypot(offset),
-            doubtful: doubtful(side).abs(),
+            doubtful: doubt[side] * doubtful(side).abs(),
             alignment: (along_z[0] * variance(2)).sqrt(),
             matching: matching(
                 sum(side),
@@ -233,5 +258,22 @@ pub(super) fn totals(
         doubtful: [doubtful(0), doubtful(1)],
         all,
         all_err: noise.sqrt().hypot(matching(all, measured, matched)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::doubtful_share;
+
+    #[test]
+    fn what_has_no_counterpart_is_doubted_by_one_grain() {
+        // twenty faint grains on one side only: one of them may be none
+        assert_eq!(doubtful_share(20.0, 0.0, 1.0), 1.0 / 20.0);
+        // sixteen of a hundred have a counterpart, within the scatter of a count of sixteen
+        assert_eq!(doubtful_share(100.0, 16.0, 1.0), (16.0 + 4.0 + 1.0) / 100.0);
+        // rings: as much on either side
+        assert_eq!(doubtful_share(20.0, 19.0, 1.0), 1.0);
+        assert_eq!(doubtful_share(1.0, 0.0, 3.0), 1.0);
+        assert_eq!(doubtful_share(0.0, 5.0, 1.0), 1.0);
     }
 }
