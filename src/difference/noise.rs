@@ -580,7 +580,7 @@ mod tests {
         let mut changed = plain.clone();
         for slice in &mut changed[2..6] {
             for (k, sign) in [(0, 1.0), (1, -1.0), (2, 1.0), (3, -1.0)] {
-                let (y0, x0) = (40 + 48 * (k / 2), 40 + 48 * (k % 2));
+                let (y0, x0) = (40 + 48 * (k / 2_usize), 40 + 48 * (k % 2_usize));
                 for (y, x) in (y0 - 5..=y0 + 5).flat_map(|y| (x0 - 5..=x0 + 5).map(move |x| (y, x)))
                 {
                     let far = y.abs_diff(y0).max(x.abs_diff(x0));

@@ -71,7 +71,7 @@ impl Moving {
     fn of(job: &SliceJob) -> Option<Moving> {
         let support = job.support?;
         let moves = job.rays.iter().any(|ray| ray.offset_px != 0.0);
-        moves.then(|| Moving {
+        (moves && support.follows(job.n_cols)).then(|| Moving {
             support,
             offsets_px: job.rays.iter().map(|ray| ray.offset_px).collect(),
         })

@@ -11,6 +11,8 @@
 //! in the row and the same for every row, so a difference of two scans with the same R sees the change alone.
 //!
 //! The disc is part of the sample: where the sample moves ([`super::geometry::Ray::offset_px`]), within a scan or from one scan to the next, it goes along.
+//! A disc that ends at the very edge of the field does not: rows that fall more steeply than any disc that reaches beyond it show a wall there,
+//! and the edge of the disc would be moved into the field, where the sample has none.
 //!
 //! R is found in the rows ([`Rows`]). Where only the outer, even part of the sample is passed, p^2 = 4 f^2 (R^2 - t^2): a
 //! straight line in t^2, whose slope gives the density f there and whose height then R. Everything farther in
@@ -42,6 +44,8 @@ const SAID: f64 = 0.1;
 const PASSES: f64 = 0.25;
 /// The chord is at least this much longer than the seen part, so that no row ends with a step.
 const LEAST: f64 = 1.02;
+/// Up to this ratio of its radius to the seen part a disc is no longer than [`LEAST`] made it, for another axis than that it was found with.
+const AT_THE_EDGE: f64 = 1.03;
 /// A radius beyond so many times the seen one is not believed: rows then fall by less than 1 % over their outermost tenth, as
 /// much as flat fields are wrong by.
 const MOST: f64 = 3.2;
@@ -65,6 +69,13 @@ impl Support {
                 (1..=gap).map(move |j| share(self.radius_px as f32, seen, j as f32))
             })
             .collect()
+    }
+
+    /// Whether the disc goes along with a sample that moves: not where it ends at the edge of the field.
+    #[must_use]
+    pub fn follows(&self, n_cols: usize) -> bool {
+        let [right, left] = self.seen_px(n_cols, 0.0);
+        self.radius_px > AT_THE_EDGE * right.max(left)
     }
 
     /// Length of the periodic row that holds the disc, with room so that its far side is not felt from behind \[px\].

@@ -426,3 +426,27 @@ fn the_disc_follows_a_sample_that_has_moved() {
         }
     }
 }
+
+#[test]
+fn a_disc_that_ends_at_the_edge_of_the_field_stays() {
+    let angles = half_turn(31);
+    let motion = InPlaneMotion {
+        shift_x_px: 5.0,
+        ..InPlaneMotion::default()
+    };
+    let moved_by = |shift_px: f64, wide: f64| {
+        let job = SliceJob {
+            support: Some(Support {
+                axis_px: MIDDLE + shift_px,
+                radius_px: wide * (MIDDLE + shift_px.abs()),
+            }),
+            rays: rays(&angles, motion),
+            ..job(COLS, &angles)
+        };
+        FilterPlan::new(&job).unwrap().moving.is_some()
+    };
+    for axis in [-7.0, 0.0, 7.0] {
+        // 1.02: what rows that fall too steeply for any disc are given
+        assert!(!moved_by(axis, 1.02) && moved_by(axis, 1.1), "{axis}");
+    }
+}
