@@ -48,7 +48,13 @@ impl OutputFolder {
             ));
         }
         // a run that is still going on looks like one that was broken off
-        let lock = File::create(&lock_path).map_err(Error::io("write", &lock_path))?;
+        // opened as it is: a run that is refused below touches nothing
+        let lock = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(Error::io("write", &lock_path))?;
         if lock.try_lock().is_err() {
             return Err(Error::input(
                 path,
