@@ -17,8 +17,8 @@
 //!   frequencies that are half aliased by the detector: on a phantom with sharp edges the error grows by 2 %.
 //! - **Extension**: a sample that is wider than the detector goes on as a disc ([`super::support`]). Where nothing is known of
 //!   its width, the edge values roll off to 0 as half a cosine over half the width of the detector, so that no step makes a
-//!   rim: Ohnesorge et al., Med. Phys. 27 (2000) 39. Both are linear in the row and the same for every row, so differences of truncated
-//!   scans stay right.
+//!   rim: Ohnesorge et al., Med. Phys. 27 (2000) 39. Both are linear in the row and the same for every row of a view, so differences of
+//!   truncated scans stay right.
 
 use std::f64::consts::PI;
 

@@ -8,7 +8,7 @@
 //! p(t) = a sqrt((R^2 - t^2) / (R^2 - T^2)),   T < t < R
 //!
 //! the water cylinder of Hsieh et al., Med. Phys. 31 (2004) 2385, but with one radius for the whole scan: the extension stays linear
-//! in the row and the same for every row, so a difference of two scans with the same R sees the change alone.
+//! in the row and the same for every row of a view, so a difference of two scans with the same R sees the change alone.
 //!
 //! The disc is part of the sample: where the sample moves ([`super::geometry::Ray::offset_px`]), within a scan or from one scan to the next, it goes along.
 //! A disc that ends at the very edge of the field does not: rows that fall more steeply than any disc that reaches beyond it show a wall there,
@@ -62,13 +62,16 @@ impl Support {
     /// shows the disc `offset_px` to the right of the axis.
     #[must_use]
     pub fn shares(&self, n_cols: usize, gap: usize, offset_px: f64) -> Vec<f32> {
-        self.seen_px(n_cols, offset_px)
-            .into_iter()
-            .flat_map(|seen| {
-                let seen = seen as f32;
-                (1..=gap).map(move |j| share(self.radius_px as f32, seen, j as f32))
-            })
-            .collect()
+        let mut shares = vec![0.0; 2 * gap];
+        for (side, seen) in self.seen_px(n_cols, offset_px).into_iter().enumerate() {
+            // behind the end of the chord there is nothing
+            let chord = self.radius_px.max(LEAST * seen.max(1.0)) - seen;
+            let reach = gap.min(chord.ceil() as usize);
+            for (j, value) in shares[side * gap..][..reach].iter_mut().enumerate() {
+                *value = share(self.radius_px as f32, seen as f32, (j + 1) as f32);
+            }
+        }
+        shares
     }
 
     /// Whether the disc goes along with a sample that moves: not where it ends at the edge of the field.
