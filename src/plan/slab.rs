@@ -68,7 +68,9 @@ impl SlabNeed {
         let most = rows.clamp(1, MOST_SLAB_ROWS);
         // whole groups of sixteen keep the interleaved kernels full; slices go in pairs through the Fourier method and to the smaller scales of a
         // volume, so that one without its partner is held
-        let suits = |rows: &usize| rows % 16 == 0 || (*rows < 16 && rows % 2 == 0) || *rows == 1;
+        let suits = |rows: &usize| {
+            rows.is_multiple_of(16) || (*rows < 16 && rows.is_multiple_of(2)) || *rows == 1
+        };
         let heights = std::iter::once(most).chain((1..most).rev().filter(suits));
         for rows in heights {
             if peak(rows) <= cap {
@@ -322,6 +324,7 @@ mod tests {
         for cap in [200u64 << 20, 512 << 20, 3 << 30, 64 << 30] {
             let slab = need.slab_under(cap, 1000, "x", scratch).unwrap();
             assert!(slab.peak_bytes <= cap, "{slab:?} under {cap}");
+            assert!(slab.rows == 1 || slab.rows.is_multiple_of(2), "{slab:?}");
             assert_eq!(
                 slab.peak_bytes,
                 held(BASE_BYTES + (10 << 20) + slab.rows as u64 * (38 << 20))
