@@ -38,12 +38,16 @@ fn simulate(folder: &Path, seed: u64, more: &[&str]) -> (Truth, ScanTruth) {
 }
 
 fn run(folder: &Path, name: &str, more: &[&str]) -> PathBuf {
-    let (series, out) = (folder.join("series.toml"), folder.join(name));
-    let mut args = vec!["run", text(&series), "--output", text(&out)];
+    let out = folder.join(name);
+    run_series(&folder.join("series.toml"), &out, more);
+    out.join("differences/after")
+}
+
+fn run_series(series: &Path, out: &Path, more: &[&str]) {
+    let mut args = vec!["run", text(series), "--output", text(out)];
     args.extend(["--device", "cpu", "--format", "npy", "-q"]);
     args.extend_from_slice(more);
     succeeds(args);
-    out.join("differences/after")
 }
 
 /// A column of `per_height.csv`.
@@ -227,23 +231,15 @@ fn sums_and_masses_are_true_within_three_percent_and_their_errors() {
     std::fs::write(scratch.path().join("wrong.toml"), wrong).unwrap();
     let out = scratch.path().join("wrong");
     let other = scratch.path().join("wrong.toml");
-    succeeds([
-        "run",
-        text(&other),
-        "--output",
-        text(&out),
-        "--device",
-        "cpu",
-        "--format",
-        "npy",
-        "-q",
+    let errors = [
         "--set",
         "mass.mass_attenuation_rel_err=0.01",
         "--set",
         "mass.charge_rel_err=0.01",
         EVEN[0],
         EVEN[1],
-    ]);
+    ];
+    run_series(&other, &out, &errors);
     let mass = &json(&out.join("differences/after/difference.json"))["mass"];
     let (ratio, ratio_err) = (
         mass["ratio"].as_f64().unwrap(),
@@ -254,7 +250,7 @@ fn sums_and_masses_are_true_within_three_percent_and_their_errors() {
     assert!(truth.electrode_area_cm2 > 0.0);
 }
 
-/// Share of the voxels beyond the threshold that lie away from every grain, and how many lie at grains; `None` without any.
+/// Share of the voxels beyond the threshold that lie away from every grain, and how many lie at grains.
 ///
 /// A grain's own voxels are those within 1.5 of its mean radius and 5 voxels, which its longest axis and its blur stay within.
 fn false_share(
@@ -348,17 +344,7 @@ fn nothing_is_discovered_where_nothing_changed_whatever_the_rule() {
     }
     let (plan, out) = (scratch.path().join("null.toml"), scratch.path().join("out"));
     std::fs::write(&plan, series).unwrap();
-    let run = [
-        "--device",
-        "cpu",
-        "--format",
-        "npy",
-        "-q",
-        "--set",
-        "difference.fdr=0.05",
-    ];
-    let start = ["run", text(&plan), "--output", text(&out)];
-    succeeds(start.iter().chain(&run));
+    run_series(&plan, &out, &["--set", "difference.fdr=0.05"]);
     let record = json(&out.join("differences/odd/difference.json"));
     let count = |record: &Value, key: &str| record[key].as_f64().unwrap();
     let beyond =

@@ -15,6 +15,7 @@
 //! two pixels and their blur, and faces as high as the blur: what holds [`THICK`] voxels in a slice both ways and goes on in the slices above and below is none of these.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -200,15 +201,18 @@ impl<'a> Grower<'a> {
         for (run, _) in measured.runs.iter().zip(kept).filter(|(_, kept)| **kept) {
             let bit = bit_of(run.sign);
             let y = run.y as usize;
-            mark(&mut near, width, y, run, self.grow, bit);
-            mark(&mut near, width, y, run, self.grow + SHELL, BESIDE);
+            let columns = run.x0 as usize..run.x1 as usize;
+            let mut around =
+                |by: usize, bit: u8| mark(&mut near, width, y, columns.clone(), by, bit);
+            around(self.grow, bit);
+            around(self.grow + SHELL, BESIDE);
             let high = f64::from(run.peak.abs()) > DOUBTFUL * measured.threshold;
             if high || self.is_thick(at, run, &near, width, bit << CORE) {
                 mark(
                     &mut near,
                     width,
                     y,
-                    run,
+                    columns,
                     self.grow + SPEAKS_FOR,
                     bit << SURE,
                 );
@@ -346,10 +350,17 @@ impl<'a> Grower<'a> {
     }
 }
 
-/// Sets `bit` in the voxels of a slice that are at most `by` from `run` in row `y`, along each axis.
-fn mark(near: &mut [u8], width: usize, y: usize, run: &Run, by: usize, bit: u8) {
+/// Sets `bit` in the voxels of a slice that are at most `by` from `columns` of row `y`, along each axis.
+pub(super) fn mark(
+    near: &mut [u8],
+    width: usize,
+    y: usize,
+    columns: Range<usize>,
+    by: usize,
+    bit: u8,
+) {
     let rows = y.saturating_sub(by)..(y + by + 1).min(near.len() / width);
-    let columns = (run.x0 as usize).saturating_sub(by)..(run.x1 as usize + by).min(width);
+    let columns = columns.start.saturating_sub(by)..(columns.end + by).min(width);
     for row in rows {
         near[row * width + columns.start..row * width + columns.end]
             .iter_mut()

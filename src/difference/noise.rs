@@ -14,6 +14,7 @@
 
 use serde::Serialize;
 
+use super::grow::mark;
 use super::region::Region;
 use super::spread::{Spread, spread};
 use crate::config::NoiseSource;
@@ -214,21 +215,17 @@ impl NoiseModel {
     /// Variance of the sum over patches of `area` voxels that go through `height` slices, relative to independent voxels: all of it, and the part of the
     /// projections' noise (all of it, where that is not known apart).
     pub(super) fn variance_of_sums(&self, area: f64, height: f64) -> [f64; 2] {
-        let of = |c: &Correlation| c.of_area(area) * c.of_height(height);
-        let all = of(&self.correlation);
-        [
-            all,
-            self.projections.as_ref().map_or(all, |c| of(c).min(all)),
-        ]
+        self.all_and_noise(|c| c.of_area(area) * c.of_height(height))
     }
 
     /// Factor on the variance of sums that go through `height` adjacent slices: of all, and of the projections' noise.
     pub(super) fn along_z(&self, height: f64) -> [f64; 2] {
-        let all = self.correlation.of_height(height);
-        let noise = self
-            .projections
-            .as_ref()
-            .map_or(all, |c| c.of_height(height));
+        self.all_and_noise(|c| c.of_height(height))
+    }
+
+    fn all_and_noise(&self, of: impl Fn(&Correlation) -> f64) -> [f64; 2] {
+        let all = of(&self.correlation);
+        let noise = self.projections.as_ref().map_or(all, of);
         [all, noise.min(all)]
     }
 
@@ -406,8 +403,8 @@ impl<'a> NoiseSample<'a> {
                 for near in
                     &mut changed[z.saturating_sub(AROUND)..(z + AROUND + 1).min(slices.len())]
                 {
-                    near.resize(slice.len(), false);
-                    mark(near, width, y, x);
+                    near.resize(slice.len(), 0);
+                    mark(near, width, y, x..x + 1, AROUND, 1);
                 }
             }
         }
@@ -417,7 +414,7 @@ impl<'a> NoiseSample<'a> {
             }
             for (y, x, value) in self.region.voxels(slice) {
                 let relative = off(value, found);
-                if relative.is_nan() || near.get(y * width + x) == Some(&true) {
+                if relative.is_nan() || near.get(y * width + x) == Some(&1) {
                     continue;
                 }
                 self.count += 1;
@@ -481,16 +478,6 @@ impl<'a> NoiseSample<'a> {
             excess: None,
             projections: None,
         }
-    }
-}
-
-/// Sets what is at most [`AROUND`] from `(y, x)`, along each axis.
-fn mark(near: &mut [bool], width: usize, y: usize, x: usize) {
-    let rows = y.saturating_sub(AROUND)..(y + AROUND + 1).min(near.len() / width);
-    for row in rows {
-        let columns =
-            row * width + x.saturating_sub(AROUND)..row * width + (x + AROUND + 1).min(width);
-        near[columns].fill(true);
     }
 }
 

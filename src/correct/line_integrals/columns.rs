@@ -73,9 +73,7 @@ impl CountSlab {
         });
         (edges.collect(), levelled.collect())
     }
-}
 
-impl CountSlab {
     /// How far a line integral of the kernels may be from that of the CPU where [`CountSlab::takes_columns`], but for samples that
     /// change places in a sort: column by column, once both are sorted.
     ///
@@ -360,7 +358,7 @@ fn tiles(params: &StripeParams) -> [u32; 3] {
     ]
 }
 
-/// Bytes that whole columns take on the GPU for `rows` rows at a time, at most, where `slab_rows` of them share buffers.
+/// Bytes that whole columns take on the GPU for steps of `rows` rows, at most, with or without stripe removal.
 #[must_use]
 pub fn column_bytes(stripes: bool, [n_angles, n_cols]: [usize; 2], rows: usize) -> u64 {
     let samples = (n_angles * n_cols) as u64;

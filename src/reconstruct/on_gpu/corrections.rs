@@ -69,13 +69,13 @@ impl GpuEngine {
         for index in 0..self.blocks.len() {
             self.upload_counts(slab, step, index)?;
             let params = slab.params(self.blocks[index].angles.clone(), step);
-            let (corrections, mut runner) = self.correcting()?;
+            let (corrections, _, mut runner) = self.correcting()?;
             runner.run("locked pixels", |batch| {
                 corrections.deviate(batch, &params, index)
             })?;
         }
         let params = slab.params(0..self.n_angles, step);
-        let (corrections, mut runner) = self.correcting()?;
+        let (corrections, _, mut runner) = self.correcting()?;
         corrections.slow_part(&params, |record| {
             runner.run("locked pixels", record).map(drop)
         })
@@ -86,20 +86,13 @@ impl GpuEngine {
         for index in 0..self.blocks.len() {
             self.upload_counts(slab, step, index)?;
             let params = slab.params(self.blocks[index].angles.clone(), step);
-            let Some(corrections) = &self.corrections else {
-                return Err(not_prepared());
-            };
-            let lines = &self.filter_buffers.line_integrals;
-            let mut runner = Runner {
-                gpu: &self.gpu,
-                timings: &mut self.timings,
-            };
+            let (corrections, lines, mut runner) = self.correcting()?;
             runner.run("transmission", |batch| {
                 corrections.take_block(batch, &params, index, lines)
             })?;
         }
         let params = slab.params(0..self.n_angles, step);
-        let (corrections, mut runner) = self.correcting()?;
+        let (corrections, _, mut runner) = self.correcting()?;
         corrections.treat_columns(&params, |record| runner.run("columns", record).map(drop))
     }
 
@@ -115,28 +108,22 @@ impl GpuEngine {
             self.upload_counts(slab, step, index)?;
         }
         let params = slab.params(self.blocks[index].angles.clone(), step);
-        let Some(corrections) = &self.corrections else {
-            return Err(not_prepared());
-        };
-        let line_integrals = &self.filter_buffers.line_integrals;
-        let mut runner = Runner {
-            gpu: &self.gpu,
-            timings: &mut self.timings,
-        };
+        let (corrections, lines, mut runner) = self.correcting()?;
         runner
             .run("corrections", |batch| {
-                corrections.launch(batch, &params, index, line_integrals)
+                corrections.launch(batch, &params, index, lines)
             })
             .map(drop)
     }
 
-    fn correcting(&mut self) -> Result<(&LineIntegrals, Runner<'_>)> {
+    /// The corrections, where the filter reads its line integrals, and what runs their kernels.
+    fn correcting(&mut self) -> Result<(&LineIntegrals, &wgpu::Buffer, Runner<'_>)> {
         let corrections = self.corrections.as_ref().ok_or_else(not_prepared)?;
         let runner = Runner {
             gpu: &self.gpu,
             timings: &mut self.timings,
         };
-        Ok((corrections, runner))
+        Ok((corrections, &self.filter_buffers.line_integrals, runner))
     }
 
     /// Rows of the detector that a step is made of, at most.

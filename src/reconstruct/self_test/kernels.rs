@@ -1,9 +1,9 @@
 //! The kernels of the corrections and of the Fourier method against their twins on small cases.
 
-use super::throughput::counts;
+use super::throughput::{counts, with_broad_stripe};
 use super::{Case, Check, worst};
 use crate::correct::line_integrals::{
-    CountSlab, LevelledColumn, LineIntegrals, LockedPixel, Placement, Taps, line_integrals_cpu,
+    CountSlab, LineIntegrals, Placement, Taps, line_integrals_cpu,
 };
 use crate::correct::stripe::on_gpu::{
     LOCAL as LOCAL_SORT, Sorter, StripeKernels, StripeParams, stripes_cpu,
@@ -117,19 +117,7 @@ fn line_integrals(gpu: &Gpu) -> Result<Check> {
 /// A broad stripe, and locked pixels, with a buffer for each row.
 fn locked_columns(gpu: &Gpu) -> Result<Check> {
     let (n_angles, n_rows, n_cols) = (70, 2, 131);
-    let mut slab = CountSlab {
-        most_broad: [2, 9],
-        edges: vec![edge(1, 40), edge(1, 49)],
-        levelled: (0..9)
-            .map(|k| LevelledColumn {
-                row: 1,
-                col: 40 + k,
-                left: 0,
-                share: (k as f32 + 0.5) / 9.0,
-            })
-            .collect(),
-        ..counts(n_cols, n_angles, n_rows)
-    };
+    let mut slab = with_broad_stripe(counts(n_cols, n_angles, n_rows), 1, 40..49);
     for ((angle, row, col), count) in slab.counts.indexed_iter_mut() {
         let broad = if row == 1 && (40..49).contains(&col) {
             250 + angle
@@ -155,15 +143,6 @@ fn locked_columns(gpu: &Gpu) -> Result<Check> {
     );
     check.passed &= found_touched == touched;
     Ok(check)
-}
-
-/// The step between the columns before and behind `col`.
-fn edge(row: u32, col: u32) -> LockedPixel {
-    LockedPixel {
-        at: [row, col, 1, 0],
-        columns: [col - 1, col - 2, col, col + 1],
-        weights: [-1.5, 0.5, 1.5, -0.5],
-    }
 }
 
 /// More angles than a workgroup sorts at once, many of them equal.

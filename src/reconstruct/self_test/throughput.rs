@@ -1,5 +1,6 @@
 //! How fast slabs of slices are made: by the clock of the GPU and from memory to memory.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 use super::Case;
 use crate::config::{GpuKernel, ReconstructMethod};
 use crate::correct::Guard;
-use crate::correct::line_integrals::{CountSlab, LockedPixel, ZingerRule};
+use crate::correct::line_integrals::{CountSlab, LevelledColumn, LockedPixel, ZingerRule};
 use crate::error::Result;
 use crate::gpu::{Gpu, Timing};
 use crate::reconstruct::on_gpu::GpuEngine;
@@ -244,6 +245,28 @@ impl std::fmt::Display for Whole {
             1e3 * self.seconds / self.made as f64,
             (n * n * n_angles) as f64 * self.made as f64 / self.seconds / 1e9
         )
+    }
+}
+
+/// The same with a broad stripe over `columns` of a row, which begins and ends with a step.
+pub(crate) fn with_broad_stripe(slab: CountSlab, row: u32, columns: Range<u32>) -> CountSlab {
+    // the step between the columns before and behind `col`
+    let edge = |col: u32| LockedPixel {
+        at: [row, col, 1, 0],
+        columns: [col - 1, col - 2, col, col + 1],
+        weights: [-1.5, 0.5, 1.5, -0.5],
+    };
+    let levelled = columns.clone().map(|col| LevelledColumn {
+        row,
+        col,
+        left: 0,
+        share: ((col - columns.start) as f32 + 0.5) / columns.len() as f32,
+    });
+    CountSlab {
+        most_broad: [2, columns.len()],
+        edges: vec![edge(columns.start), edge(columns.end)],
+        levelled: levelled.collect(),
+        ..slab
     }
 }
 

@@ -200,6 +200,12 @@ impl StripeKernels {
         }
     }
 
+    fn finder(&self) -> &Finder {
+        self.finder
+            .as_ref()
+            .expect("made for every method that seeks stripes")
+    }
+
     fn sort(
         &self,
         params: &StripeParams,
@@ -276,9 +282,7 @@ impl StripeKernels {
         touched: &wgpu::Buffer,
         run: &mut Submit<'_>,
     ) -> Result<()> {
-        let Some(finder) = &self.finder else {
-            return Ok(());
-        };
+        let finder = self.finder();
         let params = params.of_large(large);
         run(&|batch| self.median(batch, &params, columns))?;
         run(&|batch| {
@@ -294,7 +298,7 @@ impl StripeKernels {
                 ],
                 [params.n_cols, params.n_rows, 1],
             )?;
-            self.detect(batch, &params, finder, touched)?;
+            self.detect(batch, &params, touched)?;
             batch.launch(
                 &finder.replace,
                 &params,
@@ -318,9 +322,7 @@ impl StripeKernels {
         touched: &wgpu::Buffer,
         run: &mut Submit<'_>,
     ) -> Result<()> {
-        let Some(finder) = &self.finder else {
-            return Ok(());
-        };
+        let finder = self.finder();
         let params = params.of_dead(dead);
         run(&|batch| {
             batch.launch(
@@ -340,7 +342,7 @@ impl StripeKernels {
                 ],
                 [params.n_rows, 1, 1],
             )?;
-            self.detect(batch, &params, finder, touched)?;
+            self.detect(batch, &params, touched)?;
             self.bridge(batch, &params, columns)
         })
     }
@@ -350,9 +352,9 @@ impl StripeKernels {
         &self,
         batch: &mut Batch<'_>,
         params: &StripeParams,
-        finder: &Finder,
         touched: &wgpu::Buffer,
     ) -> Result<()> {
+        let finder = self.finder();
         let rows = params.along_rows();
         self.sorter
             .launch(batch, &rows, &finder.sorted, &finder.order)?;
@@ -375,9 +377,7 @@ impl StripeKernels {
         params: &StripeParams,
         columns: &wgpu::Buffer,
     ) -> Result<()> {
-        let Some(finder) = &self.finder else {
-            return Ok(());
-        };
+        let finder = self.finder();
         let buffers = [(1, columns), (7, &finder.flags)];
         batch.launch(&finder.bridge, params, &buffers, samples(params))
     }

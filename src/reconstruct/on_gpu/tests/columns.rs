@@ -1,9 +1,9 @@
 //! Slices of counts whose transmission is kept on the GPU for all angles.
 
 use super::*;
-use crate::correct::line_integrals::{CountSlab, LevelledColumn, LockedPixel, line_integrals_cpu};
+use crate::correct::line_integrals::{CountSlab, line_integrals_cpu};
 use crate::correct::stripe::{Dead, Large, StripeRemoval};
-use crate::reconstruct::self_test::throughput::counts;
+use crate::reconstruct::self_test::throughput::{counts, with_broad_stripe};
 use crate::trace::{Lane, Trace};
 
 /// Counts of 9 rows with a large stripe, a broad one of the lock, and dead columns.
@@ -20,26 +20,11 @@ fn slab(case: &Case) -> CountSlab {
         size: 21,
         smooth: 10,
     };
-    let edge = |col: u32| LockedPixel {
-        at: [2, col, 1, 0],
-        columns: [col - 1, col - 2, col, col + 1],
-        weights: [-1.5, 0.5, 1.5, -0.5],
-    };
     let mut slab = CountSlab {
         locked: Vec::new(),
         most_locked: 0,
         stripe: Some(StripeRemoval::All(dead, large, 5)),
-        edges: vec![edge(30), edge(36)],
-        levelled: (0..6)
-            .map(|k| LevelledColumn {
-                row: 2,
-                col: 30 + k,
-                left: 0,
-                share: (k as f32 + 0.5) / 6.0,
-            })
-            .collect(),
-        most_broad: [2, 6],
-        ..counts(n_cols, n_angles, n_rows)
+        ..with_broad_stripe(counts(n_cols, n_angles, n_rows), 2, 30..36)
     };
     for ((angle, row, col), count) in slab.counts.indexed_iter_mut() {
         let value = 9_000 + (row * 31 + angle * 17 + col * 7) % 101 * 5;
