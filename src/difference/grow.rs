@@ -12,7 +12,8 @@
 //!
 //! What stays within [`DOUBTFUL`] times the threshold all around and is thin may be a grain, a piece of a ring or a streak, or of a face that is met imperfectly: noise
 //! that the projections do not show as noise. It is in the sum, and stands beside it as what the sum could be wrong by. Rings and streaks are as wide as a bad column or a ray, one or
-//! two pixels and their blur, and faces as high as the blur: what holds [`THICK`] voxels in a slice both ways and goes on in the slices above and below is none of these.
+//! two pixels and their blur, and faces as high as the blur. No line covers all four corners of a square of [`THICK`] voxels: where each of them holds [`FILLED`] of the threshold
+//! on average, in the slices above and below too, the change is none of these. It is the mean that is asked, since in a faint grain every other voxel is below the threshold.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -38,8 +39,12 @@ const DOUBTFUL: f64 = 2.0;
 /// A sure voxel speaks for those that are so many voxels away, beyond the growth.
 const SPEAKS_FOR: usize = 2;
 
-/// Side of the square beyond the threshold that no ring or streak fills \[voxel\], odd.
+/// Side of the square whose corners no ring or streak covers \[voxel\], odd.
 const THICK: usize = 5;
+/// Side of such a corner \[voxel\].
+const CORNER: usize = 2;
+/// Mean change in each corner, in units of the threshold.
+const FILLED: f32 = 0.5;
 
 /// Bit of the voxels that lie around grains, beyond the growth: what they hold on average the grains hold too.
 const BESIDE: u8 = 1 << 6;
@@ -207,7 +212,7 @@ impl<'a> Grower<'a> {
             around(self.grow, bit);
             around(self.grow + SHELL, BESIDE);
             let high = f64::from(run.peak.abs()) > DOUBTFUL * measured.threshold;
-            if high || self.is_thick(at, run, &near, width, bit << CORE) {
+            if high || self.is_thick(at, run, width) {
                 mark(
                     &mut near,
                     width,
@@ -221,32 +226,41 @@ impl<'a> Grower<'a> {
         near
     }
 
-    /// Whether a run has a voxel in the middle of a square beyond the threshold, itself beyond it in the slices above and below too.
-    fn is_thick(&self, at: usize, run: &Run, near: &[u8], width: usize, core: u8) -> bool {
+    /// Whether a run has a voxel in the middle of a square whose corners are filled, in the slices above and below too.
+    fn is_thick(&self, at: usize, run: &Run, width: usize) -> bool {
         let half = THICK / 2;
         let y = run.y as usize;
-        let (first, last) = (
-            run.x0 as usize + half,
-            (run.x1 as usize).saturating_sub(half),
-        );
+        let inside = half..(width - half).max(half);
         if y < half || y + half >= self.region.height() {
             return false;
         }
-        let beside = [at.checked_sub(1), Some(at + 1)]
-            .map(|place| place.and_then(|place| self.window.get(place)));
-        (first..last).any(|x| {
-            let filled = (y - half..=y + half).all(|row| {
-                near[row * width + x - half..=row * width + x + half]
-                    .iter()
-                    .all(|bits| bits & core != 0)
-            });
-            // the ends of the measured slices hide what goes on there
-            filled
-                && beside
-                    .iter()
-                    .flatten()
-                    .all(|entry| holds(&entry.measured.runs, run, x as u32))
-        })
+        // the ends of the measured slices hide what goes on there
+        let slices = at.saturating_sub(1)..(at + 2).min(self.window.len());
+        (run.x0 as usize..run.x1 as usize)
+            .filter(|x| inside.contains(x))
+            .any(|x| {
+                self.window.range(slices.clone()).all(|entry| {
+                    [y - half, y + half + 1 - CORNER].iter().all(|top| {
+                        [x - half, x + half + 1 - CORNER].iter().all(|left| {
+                            self.corner(entry, width, *top, *left) * f32::from(run.sign) >= FILLED
+                        })
+                    })
+                })
+            })
+    }
+
+    /// Mean change of a corner in units of the threshold; NaN where it holds a voxel that is not finite.
+    fn corner(&self, entry: &Entry, width: usize, top: usize, left: usize) -> f32 {
+        let mut sum = 0.0;
+        for y in top..top + CORNER {
+            for x in left..left + CORNER {
+                let at = y * width + x;
+                let p = self.profile.at(self.region.radius_squared(y, x));
+                let edge = entry.edges.get(at).copied().unwrap_or(0.0);
+                sum += entry.slice[at] / entry.measured.level.at(p, edge);
+            }
+        }
+        sum / (CORNER * CORNER) as f32
     }
 
     fn take(&mut self) -> Measured {
@@ -366,13 +380,4 @@ pub(super) fn mark(
             .iter_mut()
             .for_each(|bits| *bits |= bit);
     }
-}
-
-/// Whether runs, sorted by row and column, hold column `x` of the row of `like` with its sign.
-fn holds(runs: &[Run], like: &Run, x: u32) -> bool {
-    let after = runs.partition_point(|run| (run.y, run.x0) <= (like.y, x));
-    after
-        .checked_sub(1)
-        .map(|before| &runs[before])
-        .is_some_and(|run| run.y == like.y && x < run.x1 && run.sign == like.sign)
 }

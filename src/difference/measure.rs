@@ -45,6 +45,34 @@ pub(super) struct Side {
     pub(super) edge: f64,
 }
 
+/// Threshold of the voxels of a slice.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Level {
+    /// Where p is 1 and nothing is left by edges.
+    base: f32,
+    /// 1 / s(z); 0 where there is no noise.
+    per_sigma: f32,
+    /// Changes below this are rounding of f32.
+    floor: f32,
+    /// Whether it goes with the noise of the voxel, or is the same everywhere.
+    follows: bool,
+}
+
+impl Level {
+    /// Of a voxel of noise p s(z) that edges of the reference leave `edge` in.
+    pub(super) fn at(&self, p: f32, edge: f32) -> f32 {
+        if !self.follows {
+            return self.base;
+        }
+        let p = if edge == 0.0 {
+            p
+        } else {
+            p.hypot(self.per_sigma * edge)
+        };
+        (self.base * p).max(self.floor)
+    }
+}
+
 /// One slice, measured.
 #[derive(Debug, Clone)]
 pub(super) struct Measured {
@@ -54,6 +82,8 @@ pub(super) struct Measured {
     pub(super) sigma: f64,
     /// Root mean square over the region.
     pub(super) threshold: f64,
+    /// That of each voxel.
+    pub(super) level: Level,
     /// Increase and decrease.
     pub(super) sides: [Side; 2],
     /// Finite voxels.
@@ -99,6 +129,16 @@ impl Measure<'_> {
             spread,
             sigma,
             threshold: base,
+            level: Level {
+                base: base as f32,
+                per_sigma: if sigma > 0.0 {
+                    (1.0 / sigma) as f32
+                } else {
+                    0.0
+                },
+                floor: self.floor as f32,
+                follows: !matches!(self.rule, Rule::Absolute(_)),
+            },
             sides: [Side::default(); 2],
             voxels: 0,
             not_finite: 0,
@@ -130,14 +170,6 @@ impl Measure<'_> {
 
     fn row(&self, y: usize, row: &[f32], edges: Option<&[f32]>, found: &mut Measured) {
         let flat = self.model.profile.is_flat();
-        let level = found.threshold as f32;
-        let follows = !matches!(self.rule, Rule::Absolute(_));
-        let floor = self.floor as f32;
-        let per_sigma = if found.sigma > 0.0 {
-            (1.0 / found.sigma) as f32
-        } else {
-            0.0
-        };
         let mut total = 0.0;
         let mut open: Option<Run> = None;
         for x in self.region.row(y) {
@@ -154,24 +186,14 @@ impl Measure<'_> {
             } else {
                 self.model.profile.at(self.region.radius_squared(y, x))
             };
-            let threshold = if follows {
-                let at_edge = edges.map_or(p, |edges| p.hypot(per_sigma * edges[x]));
-                (level * at_edge).max(floor)
-            } else {
-                level
-            };
+            let at_edge = edges.map_or(0.0, |edges| edges[x]);
+            let threshold = found.level.at(p, at_edge);
             if value.abs() <= threshold {
                 found.runs.extend(open.take());
                 continue;
             }
             let sign = if value > 0.0 { 1i8 } else { -1 };
-            self.count(
-                value,
-                threshold,
-                p,
-                edges.map_or(0.0, |edges| edges[x]),
-                found,
-            );
+            self.count(value, threshold, p, at_edge, found);
             match &mut open {
                 Some(run) if run.sign == sign => {
                     run.x1 += 1;

@@ -1,6 +1,8 @@
 //! Promises of the whole stage. Truth is put in by hand: noise of a known law, with the correlation that a ramp filter gives
 //! (neighbours compensate one another) and growing with the radius, and grains of a known change.
 
+mod faint;
+
 use std::ops::Range;
 
 use ndarray::Array3;

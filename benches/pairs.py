@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""Pairs of scans that share nothing with `tomodelta simulate`, run and scored: change found over true change, pulls, motion.
+
+    python benches/pairs.py                       every pair of the table in RESULTS
+    python benches/pairs.py grow photons=3000     one pair: both, new, grow, shrink or none, with any of SETTINGS
+
+The sample: spheres in a cylinder, with exact chords, averaged in transmission over 3 x 3 rays per pixel, so that edges are
+blurred as a detector blurs them. The detector: Poisson noise, flats, darks, pixels whose gain differs between flats and
+projections, zingers. The scans are NXtomo files, run by `target/release/tomodelta run` (TOMODELTA names another one).
+True sums are volumes of spheres, cut at the slices that both scans hold. Needs numpy and h5py.
+"""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import h5py
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PROGRAM = os.environ.get("TOMODELTA", str(ROOT / "target/release/tomodelta"))
+COLS, ROWS = 200, 48
+PIXEL_UM = 10.0
+PER_CM = 1e4 / PIXEL_UM  # of 1/px
+SETTINGS = {
+    "seed": 1,
+    "angles": 301,
+    "photons": 2e4,  # in the open beam, of the reference
+    "light": 1.0,  # of the target's scan, over the reference's
+    "drift": 0.0,  # of the light within the target's scan, not seen by its flats
+    "shift": (1.3, -0.8, 0.6),  # of the target's sample, voxels
+    "turn": 0.0,  # about z, degrees
+    "radius": 80.0,  # of the cylinder, px; above 100 it is wider than the detector
+    "axis": (101.3, 99.8),  # px
+    "wrong": 0.01,  # share of pixels with a gain wrong by 3 %
+    "zingers": 2e-5,  # of all samples
+    "backwards": 0,  # the target's angles run down
+    "set": "",  # of the config, KEY=VALUE,KEY=VALUE
+}
+TABLE = [
+    ("removed and new", "both", {}),
+    ("turned by 1.3 degrees, `rigid`", "both", {"turn": 1.3, "set": "align.method=rigid"}),
+    ("0.4 times the light in the second scan", "both", {"light": 0.4}),
+    ("10 % wrong gains, ten times the zingers", "both", {"wrong": 0.1, "zingers": 2e-4}),
+    ("121 projections", "both", {"angles": 121}),
+    ("light that falls by 3 %, angles backwards", "both", {"drift": -0.03, "backwards": 1}),
+    ("cylinder 1.2 times the detector", "both", {"radius": 120.0}),
+    ("the same, axis moved by 5 px", "both", {"radius": 120.0, "axis": (101.3, 96.3)}),
+    ("1500 photons, new spheres", "new", {"photons": 1500.0}),
+    ("grown by a quarter of the radius", "grow", {}),
+    ("shrunk to 0.7", "shrink", {}),
+    ("unchanged", "none", {}),
+    ("even detector, moved by 0.01 px", "both", {"wrong": 0.0, "shift": (0.01, 0.01, 0.0)}),
+    ("even detector, moved by 0.5 px", "both", {"wrong": 0.0, "shift": (0.5, 0.3, 0.0)}),
+    ("even detector, moved by 2 px", "both", {"wrong": 0.0, "shift": (1.7, -1.0, 0.4)}),
+]
+
+
+def place_spheres(random, radius):
+    """Centres from the middle of the volume, radii and contrasts [1/px] of spheres that do not touch, in any state."""
+    reach = min(radius, 0.5 * COLS) - 12.0
+    centres, radii = [], []
+    while len(radii) < 180:
+        r = random.uniform(1.5, 8.0)
+        distance, angle = reach * math.sqrt(random.uniform()), random.uniform(0, 2 * math.pi)
+        centre = np.array([distance * math.cos(angle), distance * math.sin(angle), random.uniform(-0.5, 0.5) * (ROWS - 1)])
+        if all(np.linalg.norm(centre - c) > 1.25 * (r + s) + 2 for c, s in zip(centres, radii)) or len(radii) == 0:
+            centres.append(centre)
+            radii.append(r)
+        elif random.uniform() < 1e-4:
+            break  # full
+    contrast = random.choice([-0.004, 0.004, 0.008], len(radii))
+    return np.array(centres), np.array(radii), contrast
+
+
+def states(kind, random, radii):
+    """Radii before and after. Fifteen spheres of each sign change, or as many as there are to grow and to shrink."""
+    before, after = radii.copy(), radii.copy()
+    changed = random.permutation(len(radii))
+    if kind in ("both", "new"):
+        before[changed[:15]] = 0.0
+    if kind == "both":
+        after[changed[15:30]] = 0.0
+    if kind == "grow":
+        after[changed[:15]] *= 1.25
+    if kind == "shrink":
+        after[changed[:15]] *= 0.7
+    return before, after
+
+
+def cut_volume(r, z, low, high):
+    """Of a sphere about height z, between two heights."""
+    a, b = np.clip(low - z, -r, r), np.clip(high - z, -r, r)
+    return math.pi * (r * r * (b - a) - (b**3 - a**3) / 3)
+
+
+def project(angles, axis, radius, centres, radii, contrast, middle):
+    """Transmission [angle, row, col]; `middle` is where the cylinder stands."""
+    columns = (np.arange(3 * COLS) - 1) / 3 - axis
+    rows = (np.arange(3 * ROWS) - 1) / 3 - 0.5 * (ROWS - 1)
+    out = np.empty((len(angles), ROWS, COLS), np.float32)
+    for number, angle in enumerate(angles):
+        cos, sin = math.cos(angle), math.sin(angle)
+        seen = columns - (middle[0] * cos - middle[1] * sin)
+        line = np.tile(0.012 * np.sqrt(np.maximum(radius**2 - seen**2, 0)), (3 * ROWS, 1))
+        for (x, y, z), r, value in zip(centres, radii, contrast):
+            t = x * cos - y * sin
+            i0, i1 = np.searchsorted(columns, (t - r, t + r))
+            j0, j1 = np.searchsorted(rows, (z - r, z + r))
+            square = r * r - (columns[i0:i1] - t) ** 2 - ((rows[j0:j1] - z) ** 2)[:, None]
+            line[j0:j1, i0:i1] += 2 * value * np.sqrt(np.maximum(square, 0))
+        out[number] = np.exp(-line).reshape(ROWS, 3, COLS, 3).mean(axis=(1, 3))
+    return out
+
+
+def write_scan(path, random, transmission, degrees, photons, drift, gain, wrong, zingers):
+    dark = 100.0
+    light = photons * (1 + drift * np.linspace(0, 1, len(degrees)))[:, None, None]
+    projections = random.poisson(light * transmission * gain * wrong) + dark + random.normal(0, 2, transmission.shape)
+    hit = random.uniform(size=transmission.shape) < zingers
+    projections[hit] += photons * random.uniform(0.3, 1.0, hit.sum())
+    flats = random.poisson(photons * gain, (20, ROWS, COLS)) + dark
+    darks = dark + random.normal(0, 2, (10, ROWS, COLS))
+    frames = np.clip(np.rint(np.concatenate([flats, darks, projections])), 0, 65535).astype(np.uint16)
+    with h5py.File(path, "w") as file:
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        entry["definition"] = "NXtomo"
+        detector = entry.create_group("instrument/detector")
+        entry["instrument"].attrs["NX_class"] = "NXinstrument"
+        detector.attrs["NX_class"] = "NXdetector"
+        detector.create_dataset("data", data=frames, chunks=(1, ROWS, COLS))
+        detector["image_key"] = np.r_[np.ones(20, int), np.full(10, 2), np.zeros(len(degrees), int)]
+        detector["x_pixel_size"] = PIXEL_UM
+        detector["x_pixel_size"].attrs["units"] = "um"
+        sample = entry.create_group("sample")
+        sample.attrs["NX_class"] = "NXsample"
+        sample["rotation_angle"] = np.r_[np.zeros(30), degrees]
+        sample["rotation_angle"].attrs["units"] = "degrees"
+
+
+def make_pair(folder, kind, given):
+    """Writes both scans and their series; returns the true sums of increase and decrease [1/cm]."""
+    random = np.random.default_rng(given["seed"])
+    centres, radii, contrast = place_spheres(random, given["radius"])
+    before, after = states(kind, random, radii)
+    gain = 1 + 0.05 * random.normal(size=(ROWS, COLS))
+    wrong = np.where(random.uniform(size=(ROWS, COLS)) < given["wrong"], 1.03, 1.0)
+    shift, turn = np.array(given["shift"]), math.radians(given["turn"])
+    rotation = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
+    degrees = np.linspace(0, 180, given["angles"])
+    for name, sizes, placed, middle, axis, light, drift, order in (
+        ("before", before, centres, np.zeros(3), given["axis"][0], 1.0, 0.0, 1),
+        ("after", after, centres @ rotation.T + shift, shift, given["axis"][1], given["light"], given["drift"],
+         -1 if given["backwards"] else 1),
+    ):
+        there = sizes > 0
+        seen = project(np.radians(degrees), axis, given["radius"], placed[there], sizes[there], contrast[there], middle)
+        write_scan(folder / f"{name}.nxs", random, seen[::order], degrees[::order], given["photons"] * light, drift, gain, wrong,
+                   given["zingers"])
+    (folder / "series.toml").write_text(
+        '[series]\nname = "pair"\noutput = "out"\nreference = "before"\n'
+        '[[scan]]\nname = "before"\npath = "before.nxs"\n[[scan]]\nname = "after"\npath = "after.nxs"\n'
+    )
+    low = max(0, math.ceil(-shift[2])) - 0.5 * (ROWS - 1) - 0.5
+    high = min(ROWS - 1, math.floor(ROWS - 1 - shift[2])) - 0.5 * (ROWS - 1) + 0.5
+    change = contrast * (cut_volume(after, centres[:, 2], low, high) - cut_volume(before, centres[:, 2], low, high)) * PER_CM
+    return change[change > 0].sum(), -change[change < 0].sum()
+
+
+def score(folder, truth, given):
+    """The cells of a row: change found over true change, pulls, shift found less true shift, turn found less true turn."""
+    out = folder / "out" / "differences" / "after"
+    found, motion = (json.loads((out / f"{name}.json").read_text()) for name in ("difference", "alignment"))
+    ratios, pulls = [], []
+    for sign, true in zip(("increase", "decrease"), truth):
+        total, error = found[f"{sign}_sum"], found[f"{sign}_sum_err"]
+        ratios.append(f"{total / true:.4f}" if true > 0 else f"none ({total:.3g})")
+        pulls.append(f"{(total - true) / error:.1f}" if error > 0 else "-")
+    off = ", ".join(f"{a - b:.3f}" for a, b in zip(motion["shift_voxel"], given["shift"]))
+    return f"{', '.join(ratios)} | {', '.join(pulls)} | {off} | {motion['rotation_deg'][2] - given['turn']:.3f}"
+
+
+def run_pair(label, kind, changes):
+    given = SETTINGS | changes
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        truth = make_pair(folder, kind, given)
+        settings = [word for pair in given["set"].split(",") if pair for word in ("--set", pair)]
+        done = subprocess.run([PROGRAM, "run", str(folder / "series.toml"), "--device", "cpu", "-q", *settings],
+                              capture_output=True, text=True)
+        if done.returncode:
+            print(f"| {label} | failed: {done.stderr.strip()} |", flush=True)
+            return
+        print(f"| {label} | {score(folder, truth, given)} |", flush=True)
+
+
+def read_settings(words):
+    given = {}
+    for word in words:
+        key, value = word.split("=", 1)
+        if key not in SETTINGS:
+            sys.exit(f"{key} is none of {', '.join(SETTINGS)}")
+        default = SETTINGS[key]
+        if isinstance(default, tuple):
+            given[key] = tuple(float(part) for part in value.split(","))
+        else:
+            given[key] = type(default)(value)
+    return given
+
+
+if __name__ == "__main__":
+    print("| pair | increase, decrease over truth | pulls | shift found - true, x y z [voxel] | turn [degrees] |")
+    print("|---|---|---|---|---|")
+    if len(sys.argv) > 1:
+        run_pair(" ".join(sys.argv[1:]), sys.argv[1], read_settings(sys.argv[2:]))
+    else:
+        for pair in TABLE:
+            run_pair(*pair)
