@@ -7,11 +7,14 @@
 //   detect    columns that stand out of the line through the sorted excesses (algorithm 4), with their neighbours
 //   bridge    flagged columns become straight lines between good ones
 //   replace   flagged columns become their smooth versions, others are divided by their factors
+//   sum_columns    a column over its angles, as transmission or as its logarithm (normalization, regularization)
+//   smooth_means   what the mean of a column lacks to the weighted mean of those around
+//   shift_columns  every column moves by that, as a whole
 //
 // Sums over a column are whole numbers of 64 bits, in units of 2^-41 of the largest sample or less: they do not depend on their order,
 // and the small difference of two of them is not lost. What is judged is the excess over 1, so that single precision resolves it.
-// Source: Vo, Atwood and Drakopoulos, Opt. Express 26 (2018) 28396; edges, and what happens to few or equal columns, as in
-// src/correct/stripe.
+// Source: Vo, Atwood and Drakopoulos, Opt. Express 26 (2018) 28396; of the means: src/correct/stripe/normalization.rs and
+// regularization.rs; edges, and what happens to few or equal columns, as in src/correct/stripe.
 
 struct StripeParams {
     n_rows: u32,           // of these columns
@@ -32,6 +35,8 @@ struct StripeParams {
     normalize: u32,        // 1: columns are divided by their factor
     first_counted: u32,    // rows of the step before this one were counted in another step
     min_transmission: f32,
+    reach: u32,            // columns on either side whose means are looked at
+    logarithm: u32,        // 1: means are those of the logarithm, and columns move by a factor
 }
 
 @group(0) @binding(0) var<uniform> params: StripeParams;
@@ -43,6 +48,9 @@ struct StripeParams {
 @group(0) @binding(6) var<storage, read_write> sorted: array<f32>;            // [row, col], the same, to be sorted
 @group(0) @binding(7) var<storage, read_write> flags: array<u32>;             // [row, col]
 @group(0) @binding(8) var<storage, read_write> touched: array<atomic<u32>>;   // the third: large stripes, the fourth: dead ones
+
+@group(0) @binding(9) var<storage, read_write> sums: array<vec4<f32>>;       // [row, col], see sum_columns
+@group(0) @binding(10) var<storage, read> weights: array<f32>;               // [distance], of the columns around; all have sum 1
 
 // places that the mantissa of the largest sample of a column is moved up: 65536 angles of 10 differences stay below 2^63
 const SHIFT: u32 = 18u;
@@ -365,5 +373,92 @@ fn replace(@builtin(global_invocation_id) id: vec3<u32>) {
     // a factor that is not positive means nothing
     if params.normalize == 1u && factor > 0.0 {
         columns[index] /= factor;
+    }
+}
+
+// what of a sample is summed
+fn term(value: f32) -> f32 {
+    if params.logarithm == 0u {
+        return value;
+    }
+    return select(0.0, log(max(value, 0x1p-126f)), value > 0.0);
+}
+
+// The sum in two parts, the second of which the first has no digits for; the sum of the magnitudes of all samples, and how many of
+// them have no logarithm.
+// x: column, y: row
+@compute @workgroup_size(256)
+fn sum_columns(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let column = (group.y * params.n_cols + group.x) * params.n_angles;
+    var peak = 0u;
+    for (var angle = thread; angle < params.n_angles; angle += 256u) {
+        peak = max(peak, bitcast<u32>(term(columns[column + angle])) & 0x7fffffffu);
+    }
+    let top = top_of(peak, thread);
+    var sum = vec2<u32>();
+    var others = vec2<f32>();
+    for (var angle = thread; angle < params.n_angles; angle += 256u) {
+        let value = columns[column + angle];
+        sum = plus(sum, fixed(term(value), top));
+        others += vec2(abs(value), select(1.0, 0.0, value > 0.0));
+    }
+    let all = total(vec4(sum, 0u, 0u), thread).xy;
+    others = sum_of(others, thread);
+    if thread == 0u {
+        let size = size_of(all);
+        // the first 24 digits of the upper half
+        let low = max(firstLeadingBit(max(size.y, 1u)), 23u) - 23u;
+        let first = (size.y >> low) << low;
+        let sign = select(1.0, -1.0, all.y >> 31u == 1u);
+        let unit = sign * bitcast<f32>(select(0u, (top - 41u) << 23u, top > 41u));
+        let rest = f32(size.y - first) * 4294967296.0 + f32(size.x);
+        sums[group.y * params.n_cols + group.x] = vec4(f32(first) * 4294967296.0 * unit, rest * unit, others);
+    }
+}
+
+// x: 256 columns, y: row
+@compute @workgroup_size(256)
+fn smooth_means(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let row = group.y * params.n_cols;
+    var magnitude = 0.0;
+    for (var col = thread; col < params.n_cols; col += 256u) {
+        magnitude += sums[row + col].z;
+    }
+    magnitude = sum_of(vec2(magnitude, 0.0), thread).x / (f32(params.n_cols) * f32(params.n_angles));
+    // a sample without logarithm counts as the mean magnitude
+    let instead = select(0.0, log(max(magnitude, 0x1p-126f)), magnitude > 0.0);
+    let col = 256u * group.x + thread;
+    if col >= params.n_cols {
+        return;
+    }
+    let own = sums[row + col];
+    let reach = i32(params.reach);
+    var lacking = 0.0;
+    for (var step = -reach; step <= reach; step += 1) {
+        let other = sums[row + reflected(i32(col) + step, i32(params.n_cols))];
+        var more = (other.x - own.x) + (other.y - own.y);
+        if params.logarithm == 1u {
+            more += instead * (other.w - own.w);
+        }
+        lacking += weights[abs(step)] * more;
+    }
+    lacking /= f32(params.n_angles);
+    factors[row + col] = lacking;
+    if params.logarithm == 1u {
+        factors[row + col] = exp(lacking);
+    }
+}
+
+// x: angle, y: column, z: row
+@compute @workgroup_size(256)
+fn shift_columns(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= params.n_angles {
+        return;
+    }
+    let col = id.z * params.n_cols + id.y;
+    if params.logarithm == 1u {
+        columns[col * params.n_angles + id.x] *= factors[col];
+    } else {
+        columns[col * params.n_angles + id.x] += factors[col];
     }
 }

@@ -5,19 +5,21 @@
 // Counts come as they were measured, 16 bits each, a frame after the other; a block holds the angles that are wanted and, on both
 // sides, as many more as a zinger is compared with.
 //   divide     transmission of one sample; a bad pixel takes the line between its nearest good columns, or a cubic
+//   level_lines  a line is scaled by a monitor and by the air beside the sample, before anything looks at it
 //   deviate    line integral of a locked pixel less what its neighbours say, with zingers taken out
 //   slow_part  running median of that over an eighth of the angles, of what a straight line leaves where turn is 1
 //   fit_line   that straight line, through the medians
-//   take_log   a zinger is replaced, a locked pixel loses its slow part; then -ln, not below the least transmission
+//   take_log   a zinger is replaced, a locked pixel loses its slow part, all take their factors; then -ln, not below the least
+//              transmission
 //   clean      only the zingers are replaced: what comes next looks at all angles (locked_columns.wgsl, sort_columns.wgsl)
 //   place_rows a line of a slice between detector rows, from the six around it
 // Where pixels are locked, all blocks are divided and deviate before the first takes its logarithm.
 // What was touched is counted in integers, so the counts do not depend on the order of the invocations; sums in fit_line have one order.
-// Source of the zinger rule: Vo et al., Opt. Express 29 (2021) 17849, section 3.2; of the guard and the lock: src/correct/zinger.rs
-// and src/correct/lock/mod.rs.
+// Source of the zinger rule: Vo et al., Opt. Express 29 (2021) 17849, section 3.2; of the guard, dark ones, the lock and the beam:
+// src/correct/zinger.rs, outliers.rs, lock/mod.rs and beam.rs.
 
 struct LineIntegralParams {
-    n_rows: u32,           // detector rows of this step
+    n_rows: u32,           // detector rows that are corrected in this step
     n_cols: u32,
     first_held: u32,       // first angle in `counts`, as a projection of the scan
     n_held: u32,
@@ -36,6 +38,16 @@ struct LineIntegralParams {
     first_counted: u32,    // rows before this one were counted in another step
     n_slices: u32,         // slices between rows; 0: rows are slices
     moving: u32,           // 1: every projection has rows of its own
+    zinger_kind: u32,      // 0: bright, 1: dark, 2: both
+    dark_limit: f32,       // 1 - threshold
+    monitored: u32,        // 1: every projection is scaled by the reading of a monitor
+    left_air: u32,         // columns of air left of the sample
+    left_air_end: u32,
+    right_air: u32,        // and right of it; none where the end is the begin
+    right_air_end: u32,
+    counts_lines: u32,     // 1: lines whose air is not believed are counted in this launch
+    has_factors: u32,      // 1: pixels have factors of a double flat field
+    n_kept: u32,           // rows before these whose line integrals the step before has left
 }
 
 // a pixel that the series lock corrects
@@ -48,7 +60,7 @@ struct LockedPixel {
 // the rows that a line of a slice is taken from
 struct Taps {
     weights: array<f32, 6>,
-    first: i32,            // the first of the six, within the rows of this step; rows beyond them repeat the outermost
+    first: i32,            // the first of the six, from the first kept row on; rows beyond all repeat the outermost
     unused: u32,
 }
 
@@ -59,8 +71,8 @@ struct Taps {
 @group(0) @binding(4) var<storage, read> good: array<u32>;                    // [row, col], nearest good columns: left | right << 16
 @group(0) @binding(5) var<storage, read> in_time: array<vec4<u32>>;           // [angle], group before, group after, weight of it
 @group(0) @binding(6) var<storage, read_write> transmission: array<f32>;      // [row, held angle, col]
-@group(0) @binding(7) var<storage, read_write> line_integrals: array<f32>;    // [row, wanted angle, col]
-@group(0) @binding(8) var<storage, read_write> touched: array<atomic<u32>>;   // raised to the least transmission; zingers
+@group(0) @binding(7) var<storage, read_write> line_integrals: array<f32>;    // [row, wanted angle, col], behind kept rows in take_log
+@group(0) @binding(8) var<storage, read_write> touched: array<atomic<u32>>;   // raised to the least transmission; zingers; the fifth: lines left
 @group(0) @binding(9) var<storage, read> locked: array<u32>;                  // [row, col], 1 + place in `pixels`, 0 elsewhere
 @group(0) @binding(10) var<storage, read> pixels: array<LockedPixel>;
 @group(0) @binding(11) var<storage, read_write> deviation: array<f32>;        // [pixel, angle]
@@ -68,6 +80,9 @@ struct Taps {
 @group(0) @binding(13) var<storage, read_write> straight: array<vec2<f32>>;   // [pixel], offset and slope
 @group(0) @binding(14) var<storage, read> taps: array<Taps>;                  // [slice], or [slice, angle]
 @group(0) @binding(15) var<storage, read> rows: array<f32>;                   // [row, wanted angle, col], line integrals
+
+@group(0) @binding(16) var<storage, read> beam: array<f32>;                   // [angle], by the monitor
+@group(0) @binding(17) var<storage, read> factors: array<f32>;                // [row, col], double flat field
 
 // a detector row without any good column is open beam
 const LOST: u32 = 0xffffffffu;
@@ -81,9 +96,12 @@ const ROUNDING: f32 = 1e-4;
 // samples beside a zinger that the same ray can have reached
 const TRACK: i32 = 4;
 
+// a mean of air is believed from the first to below the second
+const BELIEVED: vec2<f32> = vec2(0.5, 2.0);
+
 var<workgroup> n_raised: atomic<u32>;
 var<workgroup> n_zingers: atomic<u32>;
-// sums over the medians: of the values, and of the values times their distance from the middle
+// sums over the air at the left and at the right; sums over the medians: of the values, and of the values times their distance from the middle
 var<workgroup> sums: array<vec2<f32>, 256>;
 
 fn divided(row: u32, held: u32, col: u32) -> f32 {
@@ -153,6 +171,57 @@ fn divide(@builtin(global_invocation_id) id: vec3<u32>) {
     transmission[(id.z * params.n_held + id.y) * params.n_cols + id.x] = value;
 }
 
+fn is_believed(mean: f32, first: u32, end: u32) -> bool {
+    return end == first || (mean >= BELIEVED.x && mean < BELIEVED.y);
+}
+
+// x: held angle, y: row
+@compute @workgroup_size(256)
+fn level_lines(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let line = (group.y * params.n_held + group.x) * params.n_cols;
+    let angle = params.first_held + group.x;
+    var reading = 1.0;
+    if params.monitored == 1u {
+        reading = beam[angle];
+    }
+    var sum = vec2<f32>();
+    for (var col = params.left_air + thread; col < params.left_air_end; col += 256u) {
+        sum.x += transmission[line + col] * reading;
+    }
+    for (var col = params.right_air + thread; col < params.right_air_end; col += 256u) {
+        sum.y += transmission[line + col] * reading;
+    }
+    sums[thread] = sum;
+    for (var half = 128u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if thread < half {
+            sums[thread] += sums[thread + half];
+        }
+    }
+    workgroupBarrier();
+    let n = vec2(params.left_air_end - params.left_air, params.right_air_end - params.right_air);
+    let means = sums[0] / vec2<f32>(max(n, vec2(1u)));
+    let believed = is_believed(means.x, params.left_air, params.left_air_end)
+        && is_believed(means.y, params.right_air, params.right_air_end);
+    // the straight line through both means, at the middles of the two regions
+    let from_left = 0.5 * f32(params.left_air + params.left_air_end - 1u);
+    let from_right = 0.5 * f32(params.right_air + params.right_air_end - 1u);
+    let slope = (means.y - means.x) / (from_right - from_left);
+    for (var col = thread; col < params.n_cols; col += 256u) {
+        var value = transmission[line + col] * reading;
+        if believed && n.y > 0u {
+            value /= means.x + slope * (f32(col) - from_left);
+        } else if believed && n.x > 0u {
+            value *= 1.0 / means.x;
+        }
+        transmission[line + col] = value;
+    }
+    let wanted = angle >= params.first_wanted && angle < params.first_wanted + params.n_wanted;
+    if thread == 0u && !believed && wanted && params.counts_lines == 1u && group.y >= params.first_counted {
+        atomicAdd(&touched[4], 1u);
+    }
+}
+
 fn at(row: u32, angle: u32, col: u32) -> f32 {
     return transmission[(row * params.n_held + angle - params.first_held) * params.n_cols + col];
 }
@@ -172,6 +241,28 @@ fn neighbour_mean(row: u32, angle: u32, col: u32) -> f32 {
         + (at(row, angles.y, cols.x) + at(row, angles.y, cols.y));
     return (sides + (at(row, angle, cols.x) + at(row, angle, cols.y))
         + (at(row, angles.x, col) + at(row, angles.y, col))) * 0.125;
+}
+
+// mean of the fourth and fifth of the eight neighbours
+fn neighbour_median(row: u32, angle: u32, col: u32) -> f32 {
+    let angles = neighbours(angle, params.n_angles);
+    let cols = neighbours(col, params.n_cols);
+    var v = array<f32, 8>(
+        at(row, angles.x, cols.x), at(row, angles.x, col), at(row, angles.x, cols.y),
+        at(row, angle, cols.x), at(row, angle, cols.y),
+        at(row, angles.y, cols.x), at(row, angles.y, col), at(row, angles.y, cols.y),
+    );
+    var middle = 0.0;
+    for (var i = 0u; i < 8u; i += 1u) {
+        var rank = 0u;
+        for (var j = 0u; j < 8u; j += 1u) {
+            rank += select(0u, 1u, v[j] < v[i] || (v[j] == v[i] && j < i));
+        }
+        if rank == 3u || rank == 4u {
+            middle += v[i];
+        }
+    }
+    return 0.5 * middle;
 }
 
 // the largest at the two angles before and the two after, within what structure can have moved
@@ -244,6 +335,15 @@ fn has_both(angle: u32) -> bool {
 // the sample judged by the threshold and the guard
 fn judged(row: u32, angle: u32, col: u32) -> Cleaned {
     let value = at(row, angle, col);
+    if params.zinger_kind > 0u {
+        let median = neighbour_median(row, angle, col);
+        let bright = params.zinger_kind == 2u && value > median * params.zinger_limit;
+        let dark = value < median * params.dark_limit;
+        if median > 0.0 && (bright || dark) {
+            return Cleaned(median, true);
+        }
+        return Cleaned(value, false);
+    }
     let mean = neighbour_mean(row, angle, col);
     if !(mean > 0.0 && value > mean * params.zinger_limit) {
         return Cleaned(value, false);
@@ -423,13 +523,17 @@ fn take_log(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocat
         if pixel > 0u {
             value *= exp(slow[(pixel - 1u) * params.n_angles + angle]);
         }
+        if params.has_factors == 1u {
+            value *= factors[id.z * params.n_cols + id.x];
+        }
         if !(value >= params.min_transmission) {
             value = params.min_transmission;
             if counts_here {
                 atomicAdd(&n_raised, 1u);
             }
         }
-        line_integrals[(id.z * params.n_wanted + id.y) * params.n_cols + id.x] = -log(value);
+        let row = params.n_kept + id.z;
+        line_integrals[(row * params.n_wanted + id.y) * params.n_cols + id.x] = -log(value);
     }
     workgroupBarrier();
     if thread == 0u {
@@ -465,7 +569,7 @@ fn place_rows(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let line = select(id.z, id.z * params.n_angles + params.first_wanted + id.y, params.moving == 1u);
-    let last = i32(params.n_rows) - 1;
+    let last = i32(params.n_kept + params.n_rows) - 1;
     var sum = 0.0;
     for (var tap = 0; tap < 6; tap += 1) {
         let row = u32(clamp(taps[line].first + tap, 0, last));

@@ -5,6 +5,7 @@
 //   deviate_column  line integral of a pixel less what its neighbours say, or the step of the line integrals at the edge of a stripe
 //   level_columns   the columns of a broad stripe lose what lies on the straight line between the slow parts at its two edges
 //   treat_columns   a pixel loses its slow part
+//   scale_columns   every pixel takes its factor of the double flat field, as take_log in line_integrals.wgsl has it
 
 struct LockedColumnParams {
     n_cols: u32,
@@ -35,6 +36,7 @@ struct LevelledColumn {
 @group(0) @binding(3) var<storage, read_write> deviation: array<f32>;         // [pixel, angle]
 @group(0) @binding(4) var<storage, read> slow: array<f32>;                    // [pixel, angle]
 @group(0) @binding(5) var<storage, read> levelled: array<LevelledColumn>;
+@group(0) @binding(6) var<storage, read> factors: array<f32>;                 // [row of the step, col]
 
 fn index_of(row: u32, col: u32, angle: u32) -> u32 {
     return ((row - params.first_row) * params.n_cols + col) * params.n_angles + angle;
@@ -86,4 +88,14 @@ fn treat_columns(@builtin(global_invocation_id) id: vec3<u32>) {
     let index = params.first + id.y;
     let pixel = pixels[index];
     columns[index_of(pixel.at.x, pixel.at.y, id.x)] *= exp(slow[index * params.n_angles + id.x]);
+}
+
+// x: angle, y: column, z: row
+@compute @workgroup_size(256)
+fn scale_columns(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= params.n_angles {
+        return;
+    }
+    let factor = factors[(params.first_row + id.z) * params.n_cols + id.y];
+    columns[index_of(params.first_row + id.z, id.y, id.x)] *= factor;
 }

@@ -33,6 +33,8 @@ struct StripeParams {
     normalize: u32,        // 1: columns are divided by their factor
     first_counted: u32,    // rows of the step before this one were counted in another step
     min_transmission: f32,
+    reach: u32,            // columns on either side whose means are looked at
+    logarithm: u32,        // 1: means are those of the logarithm, and columns move by a factor
 }
 
 @group(0) @binding(0) var<uniform> params: StripeParams;

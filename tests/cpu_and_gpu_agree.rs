@@ -312,6 +312,8 @@ fn broad_stripes_and_stripe_removal_on_the_gpu_give_the_slices_and_the_counters_
         (StripeMethod::Sorting, 0.37),
         (StripeMethod::Large, 0.0),
         (StripeMethod::All, -1.6),
+        (StripeMethod::Normalization, 0.0),
+        (StripeMethod::Regularization, 0.37),
     ] {
         let run = |device: &Device, stripes: StripeMethod| {
             slices_without(stripes, &broad, device, moved(shift_z_px), 47.4)

@@ -87,6 +87,16 @@ fn line_integral_layout() -> Layout {
         first_counted,
         n_slices,
         moving,
+        zinger_kind,
+        dark_limit,
+        monitored,
+        left_air,
+        left_air_end,
+        right_air,
+        right_air_end,
+        counts_lines,
+        has_factors,
+        n_kept,
     })
 }
 
@@ -154,6 +164,8 @@ fn stripe_layout() -> Layout {
         normalize,
         first_counted,
         min_transmission,
+        reach,
+        logarithm,
     })
 }
 

@@ -15,12 +15,12 @@ use crate::scan::Scan;
 const BELIEVED: Range<f64> = 0.5..2.0;
 
 /// What every line is scaled by.
-#[derive(Debug, Clone)]
-pub(super) struct Beam {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beam {
     /// One factor per projection.
-    factors: Option<Vec<f32>>,
-    /// Columns of air: left and right, or one region.
-    air: Vec<Range<usize>>,
+    pub factors: Option<Vec<f32>>,
+    /// Columns of air: left and right, or one region; none where only a monitor is asked for.
+    pub air: Vec<Range<usize>>,
 }
 
 impl Beam {
@@ -93,7 +93,6 @@ impl Beam {
         if !means.iter().all(|mean| BELIEVED.contains(mean)) {
             return false;
         }
-        let middle = |range: &Range<usize>| 0.5 * (range.start + range.end - 1) as f64;
         match (&self.air[..], &means[..]) {
             ([left, right], [a, b]) => {
                 let (from, to) = (middle(left), middle(right));
@@ -110,6 +109,31 @@ impl Beam {
         }
         true
     }
+
+    /// How far a line that is scaled in f32 may be from one that is scaled in f64, as a share of its samples.
+    ///
+    /// A mean of n samples is a sum of n / 256 of them, eight levels of a tree and a quotient; the line through two means is off by no
+    /// more than its steepest part makes of that; scaling takes two quotients more, of 2.5 units each on a GPU.
+    #[must_use]
+    pub fn tolerance(&self, n_cols: usize) -> f32 {
+        let widest = self.air.iter().map(ExactSizeIterator::len).max();
+        let mean = (widest.unwrap_or(0) / 256 + 8) as f32;
+        let beyond = match &self.air[..] {
+            [left, right] => {
+                let (from, to) = (middle(left), middle(right));
+                let share = |col: f64| ((col - from) / (to - from)).abs();
+                let ends = [0.0, n_cols as f64].map(|col| share(col) + (1.0 - share(col)).abs());
+                ends[0].max(ends[1]) as f32
+            }
+            _ => 1.0,
+        };
+        (mean * beyond + 8.0) * f32::EPSILON
+    }
+}
+
+/// The middle of columns of air.
+pub(super) fn middle(range: &Range<usize>) -> f64 {
+    0.5 * (range.start + range.end - 1) as f64
 }
 
 /// Factor of each projection.

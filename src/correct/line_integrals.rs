@@ -1,7 +1,8 @@
 //! The corrections on the GPU: parameters, what goes up; the CPU twins in `twin`, the launches in `kernels`.
 //!
-//! Counts of 8 or 16 bits, flat and dark fields in any mode, bad pixels, zingers with or without guard, the series lock, stripe
-//! removal by sorting and minus-log run there; what else is chosen keeps a scan on the CPU, and [`off_device`] says why. Integer
+//! Counts of 8 or 16 bits, flat and dark fields in any mode, bad pixels, drift of the beam, zingers of sinograms, the series lock, the
+//! double flat field, most ways to remove stripes and minus-log run there; what else is chosen keeps a scan on the CPU, and
+//! [`off_device`] says why. Integer
 //! counts are finite, so a sample has no value only where its pixel is bad or locked out: which columns stand in for it is
 //! known before any projection is read.
 //!
@@ -19,10 +20,11 @@ use ndarray::{Array3, s};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::beam::middle;
 use super::lock::{self, Verdict};
 use super::stripe::StripeRemoval;
-use super::{CorrectedScan, CorrectionCounts, Guard};
-use crate::config::{BeamDrift, CorrectConfig, OutlierKind, PhaseMethod, ZingerDomain};
+use super::{Beam, CorrectedScan, CorrectionCounts, Guard};
+use crate::config::{CorrectConfig, OutlierKind, PhaseMethod, ZingerDomain};
 use crate::error::{Error, Result};
 use crate::scan::{PixelType, Scan};
 
@@ -39,7 +41,7 @@ const LOST: u32 = u32::MAX;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 pub struct LineIntegralParams {
-    /// Detector rows of this step.
+    /// Detector rows that are corrected in this step.
     pub n_rows: u32,
     /// Detector columns.
     pub n_cols: u32,
@@ -77,6 +79,26 @@ pub struct LineIntegralParams {
     pub n_slices: u32,
     /// 1: every projection has rows of its own.
     pub moving: u32,
+    /// 0: zingers are bright, 1: dark, 2: both.
+    pub zinger_kind: u32,
+    /// 1 - threshold.
+    pub dark_limit: f32,
+    /// 1: every projection is scaled by the reading of a monitor.
+    pub monitored: u32,
+    /// Columns of air at the left: the first.
+    pub left_air: u32,
+    /// One behind the last; the first where there is none.
+    pub left_air_end: u32,
+    /// The same at the right.
+    pub right_air: u32,
+    /// One behind the last.
+    pub right_air_end: u32,
+    /// 1: lines whose air is not believed are counted in this launch.
+    pub counts_lines: u32,
+    /// 1: pixels have factors of a double flat field.
+    pub has_factors: u32,
+    /// Rows before these whose line integrals the step before has left.
+    pub n_kept: u32,
 }
 
 /// The rows that a line of a slice is taken from.
@@ -159,13 +181,14 @@ pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
         floor_counts: _,
         min_transmission: _,
         without_flats: _,
-        double_flat,
+        // measured on the CPU over the whole scan, applied on the GPU
+        double_flat: _,
         zinger,
         // found on the CPU over the whole series, applied on the GPU
         lock: _,
         spots: _,
         stripe,
-        beam,
+        beam: _,
         phase,
     } = config;
     let on_cpu =
@@ -173,17 +196,8 @@ pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
     if StripeRemoval::from_config(stripe).is_some_and(|removal| !removal.runs_on_gpu()) {
         return on_cpu("correct.stripe.method", json!(stripe.method));
     }
-    if *double_flat > 0.0 {
-        return on_cpu("correct.double_flat", json!(double_flat));
-    }
-    if zinger.enabled && zinger.kind != OutlierKind::Bright {
-        return on_cpu("correct.zinger.kind", json!(zinger.kind));
-    }
     if zinger.enabled && zinger.domain != ZingerDomain::Sinogram {
         return on_cpu("correct.zinger.domain", json!(zinger.domain));
-    }
-    if beam.drift != BeamDrift::None {
-        return on_cpu("correct.beam.drift", json!(beam.drift));
     }
     if phase.method != PhaseMethod::None {
         return on_cpu("correct.phase.method", json!(phase.method));
@@ -210,6 +224,8 @@ pub struct CountSlab {
     pub in_time: Vec<[u32; 4]>,
     /// Groups of open beams.
     pub n_groups: usize,
+    /// What every line is scaled by before anything looks at it.
+    pub beam: Option<Beam>,
     /// Which samples are zingers.
     pub zinger: Option<ZingerRule>,
     /// Whether narrow gaps are bridged by a cubic, as in a locked series.
@@ -224,6 +240,8 @@ pub struct CountSlab {
     pub levelled: Vec<LevelledColumn>,
     /// The most edges, and the most of these columns, in any row of the detector.
     pub most_broad: [usize; 2],
+    /// `[row, col]`, what the double flat field multiplies transmission by, behind the lock; empty where there is none.
+    pub factors: Vec<f32>,
     /// How stripes are removed.
     pub stripe: Option<StripeRemoval>,
     /// Least transmission.
@@ -243,12 +261,39 @@ pub struct Step {
     pub rows: Range<usize>,
     /// The first of these rows that no slice before is made of.
     pub first_counted: usize,
+    /// As many of these rows are left on the GPU by the step before.
+    pub kept: usize,
+}
+
+impl Step {
+    /// Rows that are corrected in this step.
+    #[must_use]
+    pub fn new_rows(&self) -> Range<usize> {
+        self.rows.start + self.kept..self.rows.end
+    }
+
+    /// The same behind `before`, of whose rows the last `most` are still there.
+    #[must_use]
+    pub fn after(self, before: &Step, most: usize) -> Step {
+        let shared = before
+            .rows
+            .end
+            .min(self.rows.end)
+            .saturating_sub(self.rows.start);
+        let there = before.rows.start <= self.rows.start && shared <= most;
+        Step {
+            kept: if there { shared } else { 0 },
+            ..self
+        }
+    }
 }
 
 /// Which samples are zingers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ZingerRule {
-    /// Relative excess over the mean of the neighbours.
+    /// Bright ones are compared with the mean of their neighbours, others with the median.
+    pub kind: OutlierKind,
+    /// Relative distance from the mean or median of the neighbours.
     pub threshold: f32,
     /// Distance of the neighbours \[px\].
     pub size: usize,
@@ -275,6 +320,8 @@ pub struct Touched {
     pub large_stripes: u64,
     /// Columns taken as dead or fluctuating, over all rows.
     pub dead_stripes: u64,
+    /// Lines left as they are because their air is far from open beam.
+    pub beam_left: u64,
 }
 
 impl std::ops::AddAssign for Touched {
@@ -283,6 +330,7 @@ impl std::ops::AddAssign for Touched {
         self.zingers += other.zingers;
         self.large_stripes += other.large_stripes;
         self.dead_stripes += other.dead_stripes;
+        self.beam_left += other.beam_left;
     }
 }
 
@@ -293,11 +341,13 @@ impl std::ops::AddAssign<Touched> for CorrectionCounts {
             zingers,
             large_stripes,
             dead_stripes,
+            beam_left,
         } = touched;
         self.clipped += clipped;
         self.zingers += zingers;
         self.large_stripes += large_stripes;
         self.dead_stripes += dead_stripes;
+        self.beam_left += beam_left;
     }
 }
 
@@ -312,7 +362,8 @@ impl CorrectedScan {
     /// [`Touched`].
     ///
     /// # Errors
-    /// Those of the reader; [`Error::Shape`] for rows that the detector does not have.
+    /// Those of the reader; [`Error::Shape`] for rows that the detector does not have. A double flat field reads the whole scan
+    /// the first time.
     pub fn count_slab(
         &self,
         rows: Range<usize>,
@@ -350,6 +401,11 @@ impl CorrectedScan {
             .filter(|row| n_cols > 0 && good[row * n_cols] == LOST)
             .count();
         let (edges, levelled) = self.broad_stripes(&rows);
+        let sharp_mean = self.sharp_mean()?;
+        let factors = sharp_mean.map(|map| {
+            let of_rows = map.slice(s![rows.clone(), ..]);
+            of_rows.iter().map(|mean| mean.exp()).collect()
+        });
         let slab = CountSlab {
             counts,
             good,
@@ -360,13 +416,10 @@ impl CorrectedScan {
                 [2 * stripes, columns]
             }),
             stripe: self.stripe,
+            beam: self.beam.clone(),
+            factors: factors.unwrap_or_default(),
             zinger: self
-                .zinger
-                .map(|(threshold, size, guard)| ZingerRule {
-                    threshold,
-                    size,
-                    guard,
-                })
+                .zinger_of_sinograms()
                 .filter(|&ZingerRule { size, .. }| size > 0 && n_cols > size && n_angles > size),
             cubic: self.lock.is_some(),
             locked: self.locked_pixels(&rows),
@@ -384,6 +437,22 @@ impl CorrectedScan {
             ..self.pixels_touched(counted..rows.end)
         };
         Ok((slab, known))
+    }
+
+    fn zinger_of_sinograms(&self) -> Option<ZingerRule> {
+        let bright = self.zinger.map(|(threshold, size, guard)| ZingerRule {
+            kind: OutlierKind::Bright,
+            threshold,
+            size,
+            guard,
+        });
+        let other = self.outliers.of_sinograms();
+        bright.or(other.map(|(kind, threshold, size)| ZingerRule {
+            kind,
+            threshold,
+            size,
+            guard: None,
+        }))
     }
 
     /// Edges and columns of the broad stripes of `rows`.
@@ -493,7 +562,15 @@ impl CountSlab {
             first_counted: counted.clamp(of.start, of.end) - of.start,
             rows: of,
             slices,
+            kept: 0,
         }
+    }
+
+    /// No two slices in a row share more rows; 0 where slices stand on rows.
+    #[must_use]
+    pub fn most_kept(&self) -> usize {
+        let placement = self.placement.as_ref();
+        placement.map_or(0, |placement| placement.most_rows(1))
     }
 
     /// The most rows that so many slices of any slab of the scan are made of.
@@ -523,8 +600,14 @@ impl CountSlab {
     pub fn params(&self, wanted: Range<usize>, step: &Step) -> LineIntegralParams {
         let (n_angles, _, n_cols) = self.counts.dim();
         let held = self.held(&wanted);
+        let air = |side: usize| -> [u32; 2] {
+            let air = self.beam.as_ref().and_then(|beam| beam.air.get(side));
+            air.map_or([0; 2], |air| [air.start as u32, air.end as u32])
+        };
+        let ([left_air, left_air_end], [right_air, right_air_end]) = (air(0), air(1));
+        let by_monitor = |beam: &Beam| beam.factors.is_some();
         LineIntegralParams {
-            n_rows: step.rows.len() as u32,
+            n_rows: step.new_rows().len() as u32,
             n_cols: n_cols as u32,
             first_held: held.start as u32,
             n_held: held.len() as u32,
@@ -543,9 +626,23 @@ impl CountSlab {
             first_locked: 0,
             width: lock::median_width(n_angles) as u32,
             turn: 0,
-            first_counted: step.first_counted as u32,
+            first_counted: step.first_counted.saturating_sub(step.kept) as u32,
             n_slices: self.placement.as_ref().map_or(0, |_| step.slices.len()) as u32,
             moving: u32::from(self.placement.as_ref().is_some_and(Placement::is_moving)),
+            zinger_kind: self.zinger.map_or(0, |rule| match rule.kind {
+                OutlierKind::Bright => 0,
+                OutlierKind::Dark => 1,
+                OutlierKind::Both => 2,
+            }),
+            dark_limit: self.zinger.map_or(0.0, |rule| 1.0 - rule.threshold),
+            monitored: u32::from(self.beam.as_ref().is_some_and(by_monitor)),
+            left_air,
+            left_air_end,
+            right_air,
+            right_air_end,
+            counts_lines: 1,
+            has_factors: u32::from(!self.factors.is_empty()),
+            n_kept: step.kept as u32,
         }
     }
 
@@ -565,9 +662,27 @@ impl CountSlab {
     }
 
     /// How far any line integral of the kernels may be from that of the CPU: [`tolerance`], or [`locked_tolerance`] in a locked
-    /// series.
+    /// series, and what drift of the beam and a double flat field add.
     #[must_use]
     pub fn tolerance(&self) -> f32 {
+        let n_cols = self.counts.len_of(ndarray::Axis(2));
+        let beam = self
+            .beam
+            .as_ref()
+            .map_or(0.0, |beam| beam.tolerance(n_cols));
+        // a zinger or a bad pixel stands between samples as far off, a locked one has four neighbours
+        let most = |pixel: &LockedPixel| pixel.weights.map(f32::abs).iter().sum::<f32>();
+        let neighbours = self.locked.iter().map(most).fold(2.0, f32::max);
+        let factor = if self.factors.is_empty() {
+            0.0
+        } else {
+            f32::EPSILON
+        };
+        self.tolerance_before() + (1.0 + neighbours) * beam + factor
+    }
+
+    /// The same without beam and double flat field.
+    fn tolerance_before(&self) -> f32 {
         // a bad pixel has weights of at most these in all, each of three quotients
         let cubic = [-1.0 / 6.0, 2.0 / 3.0, 2.0 / 3.0, -1.0 / 6.0];
         let of = |weights: &[f32; 4]| locked_tolerance(self.min_transmission, weights);

@@ -152,7 +152,7 @@ use crate::config::{
 use crate::error::{Error, Result};
 use crate::scan::{Scan, Shifts, SinogramSource, Sinograms, reused};
 use bad_pixels::{fill_line, fill_lost_lines};
-use beam::Beam;
+pub use beam::Beam;
 pub use family::{Touched, out_of_family};
 use flat_dark::FlatDark;
 use lock::{PixelMap, Verdict};

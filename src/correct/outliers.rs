@@ -50,6 +50,12 @@ impl Outliers {
         }
     }
 
+    /// Kind, threshold and distance of the rule for sinograms.
+    pub(super) fn of_sinograms(&self) -> Option<(OutlierKind, f32, usize)> {
+        self.sinogram
+            .map(|rule| (rule.kind, rule.threshold, rule.size))
+    }
+
     /// Detector rows held above and below a slab for the projections.
     pub(super) fn halo(&self) -> usize {
         self.projection.map_or(0, |rule| 2 * rule.size)

@@ -132,7 +132,15 @@ fn copy_parts(
 impl Batch<'_> {
     /// Copies the first `bytes` of `from` (a multiple of four) to the begin of `to`.
     pub fn copy_within_gpu(&mut self, from: &wgpu::Buffer, to: &wgpu::Buffer, bytes: u64) {
-        self.encoder.copy_buffer_to_buffer(from, 0, to, 0, bytes);
+        self.copy_part((from, 0), (to, 0), bytes);
+    }
+
+    /// Copies `bytes` from a place in one buffer to a place in another, all multiples of four; nothing where there are none.
+    pub fn copy_part(&mut self, from: (&wgpu::Buffer, u64), to: (&wgpu::Buffer, u64), bytes: u64) {
+        if bytes > 0 {
+            self.encoder
+                .copy_buffer_to_buffer(from.0, from.1, to.0, to.1, bytes);
+        }
     }
 
     /// Copies the first `bytes` of `from` to the begin of `to`.

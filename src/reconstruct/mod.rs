@@ -32,6 +32,7 @@ use ndarray::{ArrayView3, ArrayViewMut3};
 
 use crate::config::{ReconstructConfig, ReconstructMethod};
 use crate::correct::line_integrals::{CountSlab, Touched};
+use crate::correct::stripe::StripeRemoval;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use fbp::CpuFbp;
@@ -268,10 +269,10 @@ impl Reconstructor {
         }
     }
 
-    /// Host memory that corrections of whole columns take beside, with or without stripe removal, where counts are corrected on a
+    /// Host memory that corrections of whole columns take beside, with this stripe removal, where counts are corrected on a
     /// GPU that has no memory of its own \[bytes\].
     #[must_use]
-    pub fn column_bytes(&self, stripes: bool) -> u64 {
+    pub fn column_bytes(&self, stripes: Option<&StripeRemoval>) -> u64 {
         match &self.engine {
             Engine::Fbp(_) | Engine::Fourier(_) => 0,
             Engine::Gpu(engine) => engine.column_bytes(stripes),

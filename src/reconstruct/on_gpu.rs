@@ -26,7 +26,7 @@ use super::fourier::Fourier;
 use super::ramp_filter::{LOCAL, RampFilter, RampFilterBuffers, RampFilterParams, multipliers};
 use super::{Grid, SliceJob, check};
 use crate::config::ReconstructMethod;
-use crate::correct::line_integrals::{CountSlab, LineIntegrals, Touched, check_slab};
+use crate::correct::line_integrals::{CountSlab, LineIntegrals, Step, Touched, check_slab};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Readback, Timing};
 use cut::{Cut, shares_memory};
@@ -69,6 +69,13 @@ enum Input<'a> {
     /// `[row, angle, col]`
     LineIntegrals(ArrayView3<'a, f32>),
     Counts(&'a CountSlab),
+}
+
+/// What the slices of a step are made from.
+enum Part<'a> {
+    /// `[row, angle, col]`
+    LineIntegrals(ArrayView3<'a, f32>),
+    Counts(&'a CountSlab, Step),
 }
 
 /// A block of angles with what the filter is told of them.
@@ -276,10 +283,24 @@ impl GpuEngine {
             out.shape(),
         )?;
         let mut running: Option<Range<usize>> = None;
+        let mut step_before: Option<Step> = None;
         for (turn, first) in (0..n_rows).step_by(self.rows_at_once()).enumerate() {
             let rows = first..(first + self.rows_at_once()).min(n_rows);
             let from = of_input.start + rows.start..of_input.start + rows.end;
-            self.start(turn % 2, input, from, &axis_px[rows.clone()])?;
+            let part = match input {
+                Input::LineIntegrals(sinograms) => {
+                    Part::LineIntegrals(sinograms.slice_move(s![from, .., ..]))
+                }
+                Input::Counts(slab) => {
+                    let step = match &step_before {
+                        Some(before) => slab.step(from).after(before, slab.most_kept()),
+                        None => slab.step(from),
+                    };
+                    step_before = Some(step.clone());
+                    Part::Counts(slab, step)
+                }
+            };
+            self.start(turn % 2, &part, &axis_px[rows.clone()])?;
             if let Some(before) = running.replace(rows) {
                 self.finish((turn + 1) % 2, out.slice_mut(s![before, .., ..]))?;
             }
@@ -291,14 +312,8 @@ impl GpuEngine {
         Ok(())
     }
 
-    /// Submits everything for these rows of the slab; their slices end in the readbacks `side`.
-    fn start(
-        &mut self,
-        side: usize,
-        input: Input<'_>,
-        rows: Range<usize>,
-        axis_px: &[f64],
-    ) -> Result<()> {
+    /// Submits everything for this part of the slab; its slices end in the readbacks `side`.
+    fn start(&mut self, side: usize, part: &Part<'_>, axis_px: &[f64]) -> Result<()> {
         let gpu = Arc::clone(&self.gpu);
         let packs = axis_px.len().div_ceil(4);
         match &self.back {
@@ -313,16 +328,14 @@ impl GpuEngine {
             }
             Back::Fourier(back) => back.set_axes(&gpu, axis_px)?,
         }
-        let on_gpu = match input {
-            Input::Counts(slab) => self.look_ahead(slab, &slab.step(rows.clone()))?,
-            Input::LineIntegrals(_) => false,
+        let on_gpu = match part {
+            Part::Counts(slab, step) => self.look_ahead(slab, step)?,
+            Part::LineIntegrals(_) => false,
         };
         for index in 0..self.blocks.len() {
-            match input {
-                Input::Counts(slab) => {
-                    self.correct(slab, &slab.step(rows.clone()), index, on_gpu)?;
-                }
-                Input::LineIntegrals(sinograms) => self.hand_over(sinograms, &rows, index)?,
+            match part {
+                Part::Counts(slab, step) => self.correct(slab, step, index, on_gpu)?,
+                Part::LineIntegrals(sinograms) => self.hand_over(sinograms, index)?,
             }
             self.add_block(index, packs)?;
         }
@@ -351,18 +364,13 @@ impl GpuEngine {
     }
 
     /// Uploads line integrals of a block to where the filter reads them.
-    fn hand_over(
-        &mut self,
-        sinograms: ArrayView3<'_, f32>,
-        rows: &Range<usize>,
-        index: usize,
-    ) -> Result<()> {
+    fn hand_over(&mut self, sinograms: &ArrayView3<'_, f32>, index: usize) -> Result<()> {
         let mut runner = Runner {
             gpu: &self.gpu,
             timings: &mut self.timings,
         };
         let angles = self.blocks[index].angles.clone();
-        let block = sinograms.slice(s![rows.clone(), angles, ..]);
+        let block = sinograms.slice(s![.., angles, ..]);
         let owned;
         let parts = if block
             .outer_iter()

@@ -12,6 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use super::kernels::{Lock, chunks};
 use super::{CountSlab, LineIntegralParams, LockedPixel, Step, locked_tolerance};
 use crate::correct::lock;
+use crate::correct::stripe::StripeRemoval;
 use crate::correct::stripe::on_gpu::{SORT_SOURCE, StripeKernels, StripeParams};
 use crate::error::Result;
 use crate::gpu::{Batch, Gpu, Kernel, Submit};
@@ -80,16 +81,20 @@ impl CountSlab {
     /// The step at the edge of a broad stripe is a sum of line integrals with its weights, and takes one more exponential; a locked
     /// pixel may have levelled neighbours. A sorted column, and a median over sorted columns, is no farther off than
     /// the worst sample; a factor and its quotient are off by 2.5 units each, a straight line by two roundings, and twice
-    /// that is what -ln may make of them.
+    /// that is what -ln may make of them. Regularization takes a difference of means of logarithms. Normalization adds a difference of
+    /// means of transmission: for it this holds of transmission, not of line integrals.
     #[must_use]
     pub fn columns_tolerance(&self) -> f32 {
         let of = |edge: &LockedPixel| locked_tolerance(self.min_transmission, &edge.weights);
         let levelled = self.edges.iter().map(of).fold(0.0, f32::max);
-        let stripes = match self.stripe {
-            Some(_) => 16.0 * f32::EPSILON,
-            None => 0.0,
-        };
-        2.0 * (self.tolerance() + levelled) + stripes
+        let rounded = 16.0 * f32::EPSILON;
+        let before = self.tolerance() + levelled;
+        match self.stripe {
+            None => 2.0 * before,
+            Some(StripeRemoval::Normalization(_)) => 3.0 * before + rounded,
+            Some(StripeRemoval::Regularization(_)) => 3.0 * before + 2.0_f32.powi(-20) + rounded,
+            Some(_) => 2.0 * before + rounded,
+        }
     }
 }
 
@@ -122,6 +127,8 @@ pub(super) struct WholeColumns {
     parts: Vec<Part>,
     broad: Option<Broad>,
     pixels: Option<Pixels>,
+    /// Where there is a double flat field.
+    scale_columns: Option<Kernel>,
     stripes: Option<StripeKernels>,
 }
 
@@ -178,6 +185,10 @@ impl WholeColumns {
                     lock: lock(most)?,
                 }),
             },
+            scale_columns: match slab.factors.is_empty() {
+                true => None,
+                false => Some(Kernel::new(gpu, LOCKED_COLUMNS_SOURCE, "scale_columns")?),
+            },
             stripes: match slab.stripe {
                 None => None,
                 Some(removal) => {
@@ -191,10 +202,10 @@ impl WholeColumns {
     /// Hands over what the lock says of the rows of a step.
     pub(super) fn set_rows(&mut self, gpu: &Gpu, slab: &CountSlab, step: &Step) -> Result<()> {
         if let Some(pixels) = &mut self.pixels {
-            pixels.lock.set(gpu, slab.locked_of(&step.rows).0)?;
+            pixels.lock.set(gpu, slab.locked_of(&step.new_rows()).0)?;
         }
         if let Some(broad) = &mut self.broad {
-            let (edges, levelled) = slab.broad_of(&step.rows);
+            let (edges, levelled) = slab.broad_of(&step.new_rows());
             broad.edges.set(gpu, edges)?;
             gpu.write(&broad.columns, 0, &levelled)?;
             broad.levelled = levelled;
@@ -226,7 +237,7 @@ impl WholeColumns {
         Ok(())
     }
 
-    /// Line integrals `[row, wanted angle, col]` of a block from the columns.
+    /// Line integrals `[row, wanted angle, col]` of a block from the columns, behind those of rows that were kept.
     pub(super) fn write(
         &self,
         batch: &mut Batch<'_>,
@@ -235,17 +246,22 @@ impl WholeColumns {
         touched: &wgpu::Buffer,
     ) -> Result<()> {
         for (rows, columns) in self.parts(params.n_rows as usize) {
-            let params = stripe_params(params, &rows);
+            let params = StripeParams {
+                first_row: params.n_kept + rows.start as u32,
+                first_counted: params.n_kept + params.first_counted,
+                ..stripe_params(params, &rows)
+            };
             let buffers = [(1, lines), (2, columns), (5, touched)];
             batch.launch(&self.write_lines, &params, &buffers, tiles(&params))?;
         }
         Ok(())
     }
 
-    /// The lock and the stripe removal, on the columns of all angles; `run` submits what each batch takes.
+    /// The lock, the double flat field and the stripe removal, on the columns of all angles; `run` submits what each batch takes.
     pub(super) fn treat(
         &self,
         params: &LineIntegralParams,
+        factors: &wgpu::Buffer,
         touched: &wgpu::Buffer,
         mut run: impl FnMut(&dyn Fn(&mut Batch<'_>) -> Result<()>) -> Result<()>,
     ) -> Result<()> {
@@ -278,6 +294,18 @@ impl WholeColumns {
                 let within = pixels.lock.of_rows(&rows);
                 let params = locked_params(params, &rows);
                 locked_part(&pixels.treat_columns, &params, within, &buffers, &mut run)?;
+            }
+        }
+        if let Some(scale_columns) = &self.scale_columns {
+            for (rows, columns) in self.parts(n_rows) {
+                let n = [
+                    params.n_angles.div_ceil(256),
+                    params.n_cols,
+                    rows.len() as u32,
+                ];
+                let buffers = [(1, columns), (6, factors)];
+                let params = locked_params(params, &rows);
+                run(&|batch| batch.launch(scale_columns, &params, &buffers, n))?;
             }
         }
         if let Some(stripes) = &self.stripes {
@@ -358,17 +386,17 @@ fn tiles(params: &StripeParams) -> [u32; 3] {
     ]
 }
 
-/// Bytes that whole columns take on the GPU for steps of `rows` rows, at most, with or without stripe removal.
+/// Bytes that whole columns take on the GPU for steps of `rows` rows, at most, with this stripe removal.
 #[must_use]
-pub fn column_bytes(stripes: bool, [n_angles, n_cols]: [usize; 2], rows: usize) -> u64 {
+pub fn column_bytes(
+    stripes: Option<&StripeRemoval>,
+    [n_angles, n_cols]: [usize; 2],
+    rows: usize,
+) -> u64 {
     let samples = (n_angles * n_cols) as u64;
     let one_buffer = (rows as u64 * samples).min((BUFFER_BYTES / 4).max(samples));
-    let beside = if stripes {
-        StripeKernels::bytes(one_buffer)
-    } else {
-        0
-    };
-    4 * rows as u64 * samples + beside
+    let images = stripes.map_or(0, StripeRemoval::images_on_gpu) as u64;
+    4 * (rows as u64 * samples + images * one_buffer)
 }
 
 #[cfg(test)]
@@ -384,9 +412,13 @@ mod tests {
         // 6.1 million samples with 102 looks each
         assert_eq!(rows_at_once(2048, 3001, 51, large, 1_000_000_000), 3);
         assert_eq!(rows_at_once(2048, 3001, 51, 1, 1), 1);
-        assert_eq!(column_bytes(false, [3001, 2048], 4), 4 * 4 * 3001 * 2048);
-        assert_eq!(column_bytes(true, [3001, 2048], 4), 3 * 4 * 4 * 3001 * 2048);
-        let twenty = column_bytes(true, [3001, 2048], 20);
+        let plane = 4 * 3001 * 2048;
+        assert_eq!(column_bytes(None, [3001, 2048], 4), 4 * plane);
+        let means = StripeRemoval::Normalization(15.0);
+        assert_eq!(column_bytes(Some(&means), [3001, 2048], 4), 4 * plane);
+        let sorting = StripeRemoval::Sorting(21);
+        assert_eq!(column_bytes(Some(&sorting), [3001, 2048], 4), 3 * 4 * plane);
+        let twenty = column_bytes(Some(&sorting), [3001, 2048], 20);
         assert_eq!(twenty, 4 * 20 * 3001 * 2048 + 2 * (256 << 20));
     }
 }

@@ -19,6 +19,7 @@ const MOST_GROUPS: usize = 65_535;
 pub struct LineIntegrals {
     divide: Kernel,
     take_log: Kernel,
+    beam: Option<Level>,
     lock: Option<Lock>,
     whole: Option<Whole>,
     placing: Option<Placing>,
@@ -34,6 +35,15 @@ pub struct LineIntegrals {
     places: wgpu::Buffer,
     /// `[pixel, angle]` where no pixel is locked.
     none: wgpu::Buffer,
+    /// `[row, col]` of a double flat field.
+    factors: wgpu::Buffer,
+}
+
+/// What drift of the beam takes beside.
+struct Level {
+    level_lines: Kernel,
+    /// `[angle]`
+    readings: wgpu::Buffer,
 }
 
 /// What corrections of whole columns take beside.
@@ -67,6 +77,8 @@ struct Placing {
     taps: wgpu::Buffer,
     /// `[row, wanted angle, col]`, line integrals.
     rows: wgpu::Buffer,
+    /// The last of these rows of each block, which the next step shares; they end where the buffer does.
+    kept: Vec<wgpu::Buffer>,
 }
 
 impl Lock {
@@ -193,9 +205,21 @@ impl LineIntegrals {
             open_beams: gpu.storage::<f32>("open beams", slab.n_groups * plane)?,
             good: gpu.storage::<u32>("good columns", plane)?,
             in_time: gpu.storage_from("open beams in time", &slab.in_time)?,
-            touched: gpu.storage::<u32>("touched", 4)?,
+            touched: gpu.storage::<u32>("touched", 5)?,
             places: gpu.storage::<u32>("places of locked pixels", plane)?,
             none: gpu.storage::<f32>("no slow part", 1)?,
+            factors: gpu.storage::<f32>(
+                "double flat field",
+                if slab.factors.is_empty() { 1 } else { plane },
+            )?,
+            beam: match &slab.beam {
+                None => None,
+                Some(beam) => Some(Level {
+                    level_lines: Kernel::new(gpu, SOURCE, "level_lines")?,
+                    readings: gpu
+                        .storage_from("beam", beam.factors.as_deref().unwrap_or(&[1.0]))?,
+                }),
+            },
             lock: match most {
                 0 => None,
                 _ => Some(Lock::new(
@@ -218,7 +242,12 @@ impl LineIntegrals {
                 Some(placement) => {
                     let lines = if placement.is_moving() { n_angles } else { 1 };
                     let wanted = blocks.iter().map(ExactSizeIterator::len).max();
+                    let kept = blocks.iter().map(|block| {
+                        let lines = slab.most_kept().min(rows) * block.len();
+                        gpu.storage::<f32>("rows of the next step", lines * n_cols)
+                    });
                     Some(Placing {
+                        kept: kept.collect::<Result<_>>()?,
                         place_rows: Kernel::new(gpu, SOURCE, "place_rows")?,
                         taps: gpu.storage::<Taps>("taps", slices * lines)?,
                         rows: gpu.storage::<f32>("rows", wanted.unwrap_or(0) * plane)?,
@@ -260,7 +289,7 @@ impl LineIntegrals {
     /// # Errors
     /// [`crate::Error::Gpu`] for a lost device.
     pub fn reset(&self, gpu: &Gpu) -> Result<()> {
-        gpu.write(&self.touched, 0, &[0u32; 4])
+        gpu.write(&self.touched, 0, &[0u32; 5])
     }
 
     /// Bytes of the counts of a block, at most.
@@ -279,13 +308,14 @@ impl LineIntegrals {
     /// # Errors
     /// [`crate::Error::Gpu`] for a lost device.
     pub fn set_rows(&mut self, gpu: &Gpu, slab: &CountSlab, step: &Step) -> Result<bool> {
-        let rows = &step.rows;
+        let rows = &step.new_rows();
         if let Some(placing) = &self.placing {
             gpu.write(&placing.taps, 0, &slab.taps(step))?;
         }
         gpu.write(&self.dark, 0, &slab.rows_of(&slab.dark, rows))?;
         gpu.write(&self.open_beams, 0, &slab.rows_of(&slab.open_beams, rows))?;
         gpu.write(&self.good, 0, &slab.rows_of(&slab.good, rows))?;
+        gpu.write(&self.factors, 0, &slab.rows_of(&slab.factors, rows))?;
         if let Some(whole) = &mut self.whole {
             whole.columns.set_rows(gpu, slab, step)?;
             return Ok(false);
@@ -342,7 +372,10 @@ impl LineIntegrals {
         run: impl FnMut(&dyn Fn(&mut Batch<'_>) -> Result<()>) -> Result<()>,
     ) -> Result<()> {
         match &self.whole {
-            Some(whole) => whole.columns.treat(params, &self.touched, run),
+            Some(whole) => {
+                let columns = &whole.columns;
+                columns.treat(params, &self.factors, &self.touched, run)
+            }
             None => Ok(()),
         }
     }
@@ -352,7 +385,7 @@ impl LineIntegrals {
         self.placing.as_ref().map_or(lines, |placing| &placing.rows)
     }
 
-    /// From the counts of block `index` to transmission.
+    /// From the counts of block `index` to transmission, drift of the beam taken off.
     fn divide(
         &self,
         batch: &mut Batch<'_>,
@@ -371,6 +404,19 @@ impl LineIntegrals {
                 (6, &self.transmission),
             ],
             [params.n_cols.div_ceil(256), params.n_held, params.n_rows],
+        )?;
+        let Some(beam) = &self.beam else {
+            return Ok(());
+        };
+        batch.launch(
+            &beam.level_lines,
+            params,
+            &[
+                (6, &self.transmission),
+                (8, &self.touched),
+                (16, &beam.readings),
+            ],
+            [params.n_held, params.n_rows, 1],
         )
     }
 
@@ -387,11 +433,16 @@ impl LineIntegrals {
         let Some(lock) = &self.lock else {
             return Ok(());
         };
-        self.divide(batch, params, index)?;
+        // its lines are counted when the logarithm is taken
+        let params = LineIntegralParams {
+            counts_lines: 0,
+            ..*params
+        };
+        self.divide(batch, &params, index)?;
         for pixels in chunks(0..lock.rows.len(), MOST_GROUPS) {
             let params = LineIntegralParams {
                 first_locked: pixels.start as u32,
-                ..*params
+                ..params
             };
             batch.launch(
                 &lock.deviate,
@@ -449,6 +500,7 @@ impl LineIntegrals {
                     (8, &self.touched),
                     (9, &self.places),
                     (12, slow),
+                    (17, &self.factors),
                 ],
                 [columns, params.n_wanted, params.n_rows],
             )?;
@@ -456,6 +508,19 @@ impl LineIntegrals {
         let Some(placing) = &self.placing else {
             return Ok(());
         };
+        let (kept, row_bytes) = (
+            &placing.kept[index],
+            4 * u64::from(params.n_wanted * params.n_cols),
+        );
+        let held = u64::from(params.n_kept) * row_bytes;
+        batch.copy_part((kept, kept.size() - held), (&placing.rows, 0), held);
+        let there = u64::from(params.n_kept + params.n_rows) * row_bytes;
+        let last = there.min(kept.size());
+        batch.copy_part(
+            (&placing.rows, there - last),
+            (kept, kept.size() - last),
+            last,
+        );
         batch.launch(
             &placing.place_rows,
             params,
@@ -485,7 +550,7 @@ impl LineIntegrals {
         let locked = self.set_rows(gpu, slab, &step)?;
         let upload = |kernels: &Self, index: usize| {
             let held = slab.held(&blocks[index]);
-            let counts = slab.counts.slice(s![held, step.rows.clone(), ..]);
+            let counts = slab.counts.slice(s![held, step.new_rows(), ..]);
             let mut counts: Vec<u16> = counts.iter().copied().collect();
             counts.resize(counts.len().next_multiple_of(2), 0);
             gpu.write(kernels.counts(index), 0, &counts)
@@ -542,6 +607,7 @@ impl LineIntegrals {
             zingers: u64::from(counted[1]),
             large_stripes: u64::from(counted[2]),
             dead_stripes: u64::from(counted[3]),
+            beam_left: u64::from(counted[4]),
         })
     }
 }

@@ -1,10 +1,10 @@
 use super::*;
-use crate::config::{FlatInTime, StripeMethod};
+use crate::config::{BeamConfig, BeamDrift, FlatInTime, StripeMethod};
 use crate::correct::goldens::worst;
 use crate::correct::lock::PixelMap;
 use crate::correct::tests::{noise, plain, scan};
 use crate::gpu::{Gpu, for_tests as gpu};
-use crate::scan::FrameGroup;
+use crate::scan::{FrameGroup, Monitor};
 
 /// Whole counts of 23 angles, 5 rows, 67 columns: uneven flats before and after, bad pixels alone, in a run and at both
 /// edges, a row without signal, zingers inside and at every edge, samples below the least transmission.
@@ -487,4 +487,108 @@ fn what_the_device_cannot_do_is_named() {
     let halves = scan(Array3::from_elem((2, 2, 2), 0.5), None, None);
     let reason = off_device(&halves, &config).unwrap();
     assert!(reason.contains("F32"), "{reason}");
+}
+
+#[test]
+fn beam_drift_dark_zingers_and_the_double_flat_field_are_those_of_the_cpu_however_the_angles_are_cut()
+ {
+    let monitored = || {
+        let mut scan = counted();
+        scan.monitor = Some(Monitor {
+            projections: (0..23).map(|k| 90.0 + f64::from(k * k % 7)).collect(),
+            flats: Some(vec![91.0, 94.0]),
+            source: "memory".into(),
+        });
+        scan
+    };
+    let beam = |drift: BeamDrift, air: &str| BeamConfig {
+        drift,
+        air: air.into(),
+        ..BeamConfig::default()
+    };
+    let none = BeamConfig::default();
+    for (beam, kind, double_flat, stripes) in [
+        (
+            beam(BeamDrift::Air, "4..20,50..60"),
+            OutlierKind::Bright,
+            0.0,
+            StripeMethod::None,
+        ),
+        (
+            beam(BeamDrift::Both, "40..64"),
+            OutlierKind::Both,
+            0.0,
+            StripeMethod::None,
+        ),
+        (
+            beam(BeamDrift::Monitor, ""),
+            OutlierKind::Dark,
+            3.0,
+            StripeMethod::None,
+        ),
+        (
+            beam(BeamDrift::Air, ""),
+            OutlierKind::Both,
+            2.0,
+            StripeMethod::Regularization,
+        ),
+        (none, OutlierKind::Dark, 0.0, StripeMethod::Normalization),
+    ] {
+        let what = format!("{beam:?} {kind:?} {double_flat} {stripes:?}");
+        let mut config = config(FlatInTime::Linear, 2);
+        (config.beam, config.double_flat) = (beam, double_flat);
+        (config.zinger.kind, config.stripe.method) = (kind, stripes);
+        let corrected = CorrectedScan::new(monitored(), &config).unwrap();
+        assert_eq!(corrected.off_device(), None, "{what}");
+        let (reference, counts) = corrected.slab(0..5).unwrap();
+        let reference = reference.as_slice().unwrap();
+        let (slab, known) = corrected.count_slab(0..5, 0).unwrap();
+        let tolerance = match slab.takes_columns() {
+            true => slab.columns_tolerance(),
+            false => slab.tolerance(),
+        };
+        let (by_twin, touched) = line_integrals_cpu(&slab);
+        let apart = |a: &[f32], b: &[f32]| match stripes {
+            StripeMethod::Normalization => {
+                let transmission = |lines: &[f32]| lines.iter().map(|v| (-v).exp()).collect();
+                let (a, b): (Vec<f32>, Vec<f32>) = (transmission(a), transmission(b));
+                worst(&a, &b)
+            }
+            _ => worst(a, b),
+        };
+        let off = apart(&by_twin, reference);
+        assert!(off <= tolerance, "{what}: twin {off} > {tolerance}");
+        let all = |touched: Touched| {
+            let mut counts = known.clone();
+            counts += touched;
+            counts
+        };
+        assert_eq!(all(touched), counts, "{what}");
+        let by_air = matches!(config.beam.drift, BeamDrift::Air | BeamDrift::Both);
+        assert!(
+            (counts.beam_left > 0) == by_air && counts.zingers > 0,
+            "{what} {counts:?}"
+        );
+        let Some(gpu) = gpu() else { return };
+        let mut first: Option<Vec<f32>> = None;
+        for angles in [23, 7] {
+            let (found, touched) = on_gpu(&gpu, &slab, angles);
+            let off = apart(&found, &by_twin).max(apart(&found, reference));
+            assert!(off <= tolerance, "{what} {angles}: {off} > {tolerance}");
+            assert_eq!(all(touched), counts, "{what} {angles}");
+            // the cut must not show
+            assert!(first.get_or_insert_with(|| found.clone()) == &found);
+        }
+        let mut plain = slab.clone();
+        (plain.beam, plain.factors) = (None, Vec::new());
+        plain.zinger = slab.zinger.map(|rule| ZingerRule {
+            threshold: 2.0,
+            ..rule
+        });
+        let (found, touched) = on_gpu(&gpu, &plain, 23);
+        assert!(
+            apart(&found, &by_twin) > 10.0 * tolerance && all(touched) != counts,
+            "{what}: blind"
+        );
+    }
 }

@@ -1,10 +1,14 @@
 //! Twins of the kernels: plain loops in the order of operations of `line_integrals.wgsl`, for all angles of a slab at once.
 
-use super::{CountSlab, LOST, LevelledColumn, LineIntegralParams, LockedPixel, Placement, Touched};
+use std::ops::Range;
+
+use super::{
+    CountSlab, LOST, LevelledColumn, LineIntegralParams, LockedPixel, Placement, Touched, middle,
+};
 use crate::correct::Guard;
 use crate::correct::bad_pixels::{WIDEST_CUBIC, lagrange};
 use crate::correct::lock;
-use crate::correct::stripe::on_gpu::stripes_cpu;
+use crate::correct::stripe::on_gpu::{stripes_cpu, sum_of};
 
 /// Line integrals `[slice, angle, col]` of all counts of `slab`, and what was touched.
 ///
@@ -13,12 +17,20 @@ use crate::correct::stripe::on_gpu::stripes_cpu;
 #[must_use]
 pub fn line_integrals_cpu(slab: &CountSlab) -> (Vec<f32>, Touched) {
     let (n_angles, n_rows, _) = slab.counts.dim();
+    let params = slab.params(0..n_angles, &slab.step(0..slab.n_slices()));
+    let mut transmission = divide(slab);
+    let left = level_lines(slab, params.first_counted as usize, &mut transmission);
     let twin = Twin {
-        params: slab.params(0..n_angles, &slab.step(0..slab.n_slices())),
-        transmission: divide(slab),
+        params,
+        transmission,
+    };
+    let with_left = |touched: Touched| Touched {
+        beam_left: left,
+        ..touched
     };
     if slab.takes_columns() {
         let (line_integrals, touched) = twin.by_columns(slab);
+        let touched = with_left(touched);
         return (placed(slab, line_integrals), touched);
     }
     let (locked, places) = slab.locked_of(&(0..n_rows));
@@ -31,8 +43,8 @@ pub fn line_integrals_cpu(slab: &CountSlab) -> (Vec<f32>, Touched) {
             slow
         })
         .collect();
-    let (line_integrals, touched) = twin.take_log(&places, &slow);
-    (placed(slab, line_integrals), touched)
+    let (line_integrals, touched) = twin.take_log(&places, &slow, &slab.factors);
+    (placed(slab, line_integrals), with_left(touched))
 }
 
 fn placed(slab: &CountSlab, line_integrals: Vec<f32>) -> Vec<f32> {
@@ -171,6 +183,39 @@ fn divide(slab: &CountSlab) -> Vec<f32> {
     transmission
 }
 
+/// Takes drift of the beam off `transmission` `[row, angle, col]`; how many lines from row `first_counted` on were left.
+fn level_lines(slab: &CountSlab, first_counted: usize, transmission: &mut [f32]) -> u64 {
+    let (n_angles, _, n_cols) = slab.counts.dim();
+    let Some(beam) = &slab.beam else {
+        return 0;
+    };
+    let mut left = 0;
+    for (index, line) in transmission.chunks_exact_mut(n_cols).enumerate() {
+        let (row, angle) = (index / n_angles, index % n_angles);
+        let reading = beam.factors.as_ref().map_or(1.0, |factors| factors[angle]);
+        let mean = |air: &Range<usize>| {
+            let of_air = line[air.clone()].iter().enumerate();
+            sum_of(of_air.map(|(thread, value)| (thread, value * reading))) / air.len() as f32
+        };
+        let means: Vec<f32> = beam.air.iter().map(mean).collect();
+        let believed = means.iter().all(|mean| (0.5..2.0).contains(mean));
+        left += u64::from(!believed && row >= first_counted);
+        for (col, value) in line.iter_mut().enumerate() {
+            *value *= reading;
+            match (&beam.air[..], &means[..]) {
+                _ if !believed => {}
+                ([left, right], [a, b]) => {
+                    let (from, to) = (middle(left) as f32, middle(right) as f32);
+                    *value /= a + (b - a) / (to - from) * (col as f32 - from);
+                }
+                (_, [mean]) => *value *= 1.0 / mean,
+                _ => {}
+            }
+        }
+    }
+    left
+}
+
 struct Twin {
     params: LineIntegralParams,
     /// `[row, angle, col]`
@@ -239,9 +284,25 @@ impl Twin {
         Some(1.4826 * median / 1.5f32.sqrt())
     }
 
+    fn neighbour_median(&self, row: usize, angle: usize, col: usize) -> f32 {
+        let (up, down) = self.neighbours(angle, self.n_angles());
+        let (left, right) = self.neighbours(col, self.n_cols());
+        let lines = [up, angle, down].map(|a| [left, col, right].map(|c| self.at(row, a, c)));
+        let [up, [left, _, right], down] = lines;
+        let mut around: Vec<f32> = up.into_iter().chain([left, right]).chain(down).collect();
+        around.sort_by(f32::total_cmp);
+        0.5 * (around[3] + around[4])
+    }
+
     /// The sample in the place of one beyond the threshold, if it is a zinger.
     fn judged(&self, row: usize, angle: usize, col: usize) -> Option<f32> {
         let value = self.at(row, angle, col);
+        if self.params.zinger_kind > 0 {
+            let median = self.neighbour_median(row, angle, col);
+            let bright = self.params.zinger_kind == 2 && value > median * self.params.zinger_limit;
+            let dark = value < median * self.params.dark_limit;
+            return (median > 0.0 && (bright || dark)).then_some(median);
+        }
         let mean = self.neighbour_mean(row, angle, col);
         let limit = self.params.zinger_limit;
         if !(mean > 0.0 && value > mean * limit) {
@@ -349,6 +410,10 @@ impl Twin {
             let width = lock::median_width(n_angles);
             let slow = slow_parts(&pixels, sinogram, n_cols, width, min_transmission);
             treat_cpu(&pixels, &slow, sinogram, n_cols);
+            if let Some(factors) = slab.factors.chunks_exact(n_cols).nth(row) {
+                let samples = sinogram.iter_mut().zip(factors.iter().cycle());
+                samples.for_each(|(value, factor)| *value *= factor);
+            }
             if let Some(removal) = &slab.stripe {
                 let counts = stripes_cpu(removal, sinogram, n_cols);
                 touched.large_stripes += if counts_here { counts.large } else { 0 };
@@ -365,8 +430,8 @@ impl Twin {
         (line_integrals, touched)
     }
 
-    /// `places` `[row, col]`, 1 + place in `slow`, which is `[pixel][angle]`; 0 elsewhere.
-    fn take_log(&self, places: &[u32], slow: &[Vec<f32>]) -> (Vec<f32>, Touched) {
+    /// `places` `[row, col]`, 1 + place in `slow`, which is `[pixel][angle]`; 0 elsewhere; `factors` `[row, col]`, or none.
+    fn take_log(&self, places: &[u32], slow: &[Vec<f32>], factors: &[f32]) -> (Vec<f32>, Touched) {
         let mut touched = Touched::default();
         let mut line_integrals = vec![f32::NAN; self.transmission.len()];
         for row in 0..self.params.n_rows as usize {
@@ -378,6 +443,9 @@ impl Twin {
                     let pixel = places[row * self.n_cols() + col] as usize;
                     if pixel > 0 {
                         value *= slow[pixel - 1][angle].exp();
+                    }
+                    if let Some(factor) = factors.get(row * self.n_cols() + col) {
+                        value *= factor;
                     }
                     if value.is_nan() || value < self.params.min_transmission {
                         value = self.params.min_transmission;

@@ -13,19 +13,21 @@ pub(super) fn normalize(columns: &mut Columns, sigma: f64) {
         .iter()
         .map(|column| column.iter().map(|&v| f64::from(v)).sum::<f64>() / n_angles)
         .collect();
-    let radius = (4.0 * sigma + 0.5) as isize;
-    let weights: Vec<f64> = (-radius..=radius)
-        .map(|k| (-0.5 * (k as f64 / sigma).powi(2)).exp())
-        .collect();
-    let total: f64 = weights.iter().sum();
+    let weights = weights(sigma);
+    let radius = weights.len() as isize - 1;
     for (col, column) in columns.iter_mut().enumerate() {
-        let neighbours = (-radius..=radius).map(|k| means[reflect(col as isize + k, means.len())]);
-        let smooth = neighbours
-            .zip(&weights)
-            .map(|(mean, weight)| mean * weight)
-            .sum::<f64>()
-            / total;
+        let weighted =
+            |k: isize| weights[k.unsigned_abs()] * means[reflect(col as isize + k, means.len())];
+        let smooth = (-radius..=radius).map(weighted).sum::<f64>();
         let shift = (smooth - means[col]) as f32;
         column.iter_mut().for_each(|value| *value += shift);
     }
+}
+
+/// The Gaussian by distance; all on both sides have sum 1.
+pub(super) fn weights(sigma: f64) -> Vec<f64> {
+    let radius = (4.0 * sigma + 0.5) as usize;
+    let gauss = |k: usize| (-0.5 * (k as f64 / sigma).powi(2)).exp();
+    let total = 1.0 + 2.0 * (1..=radius).map(gauss).sum::<f64>();
+    (0..=radius).map(|k| gauss(k) / total).collect()
 }

@@ -9,6 +9,7 @@ use super::submit::{Runner, Uploads, contiguous};
 use super::{Error, GpuEngine, Result};
 use crate::correct::Guard;
 use crate::correct::line_integrals::{CountSlab, LineIntegrals, Step, column_bytes};
+use crate::correct::stripe::StripeRemoval;
 
 impl GpuEngine {
     /// Takes the memory of the corrections, once.
@@ -59,7 +60,10 @@ impl GpuEngine {
             timings: &mut self.timings,
         };
         let held = slab.held(&self.blocks[index].angles);
-        let block = slab.counts.slice(s![held, step.rows.clone(), ..]);
+        if step.new_rows().is_empty() {
+            return Ok(());
+        }
+        let block = slab.counts.slice(s![held, step.new_rows(), ..]);
         let target = corrections.counts(index);
         self.uploads.send(&mut runner, &contiguous(&block), target)
     }
@@ -132,17 +136,19 @@ impl GpuEngine {
     }
 
     /// Memory that the corrections take on the GPU at most, but for a few fields of the detector \[bytes\]: rows around a step of
-    /// slices as counts of all blocks, as transmission and as line integrals of one.
+    /// slices as counts of all blocks, as transmission and as line integrals of one, and rows that two steps share as line integrals.
     pub(super) fn correction_bytes(&self) -> u64 {
         let held = (self.cut.angles + 2 * Guard::HALO).min(self.n_angles);
         let per_pixel = 2 * held * self.blocks.len() + 4 * held + 4 * self.cut.angles;
-        (self.rows_around() * self.plan.n_cols * per_pixel) as u64
+        // rows that the next step shares, at all angles
+        let kept = 4 * (2 * crate::plan::HALO_ROWS + 2) * self.n_angles;
+        ((self.rows_around() * per_pixel + kept) * self.plan.n_cols) as u64
     }
 
-    /// What [`CountSlab::takes_columns`] takes more on the GPU at most, with or without stripe removal, where that is memory of the
+    /// What [`CountSlab::takes_columns`] takes more on the GPU at most, with this stripe removal, where that is memory of the
     /// host \[bytes\].
     #[must_use]
-    pub fn column_bytes(&self, stripes: bool) -> u64 {
+    pub fn column_bytes(&self, stripes: Option<&StripeRemoval>) -> u64 {
         if !shares_memory(self.gpu.info().kind) {
             return 0;
         }

@@ -2,6 +2,7 @@
 
 use super::throughput::{counts, with_broad_stripe};
 use super::{Case, Check, worst};
+use crate::correct::Beam;
 use crate::correct::line_integrals::{
     CountSlab, LineIntegrals, Placement, Taps, line_integrals_cpu,
 };
@@ -31,6 +32,7 @@ pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
         locked_columns(gpu)?,
         sort_columns(gpu)?,
         find_stripes(gpu)?,
+        column_means(gpu)?,
         fourier_grid(gpu)?,
         fourier_transform(gpu)?,
     ])
@@ -73,12 +75,23 @@ fn line_integrals(gpu: &Gpu) -> Result<Check> {
         open_beams: (0..n_rows * n_cols)
             .map(|i| 20_000.0 + (i % 13) as f32)
             .collect(),
+        beam: Some(Beam {
+            factors: None,
+            air: vec![2..12, 118..129],
+        }),
+        factors: (0..n_rows * n_cols)
+            .map(|i| 1.0 + 0.001 * (i % 7) as f32)
+            .collect(),
         ..counts(n_cols, n_angles, n_rows)
     };
     // a little noise, so that a zinger stands out of it; a pixel that drifts, which is locked
     for ((angle, row, col), count) in slab.counts.indexed_iter_mut() {
         let drift = if col == n_cols / 2 { 3 * angle } else { 0 };
-        *count = (5_000 + (angle * 31 + row * 17 + col * 7) % 101 + drift) as u16;
+        let air = match col {
+            ..14 | 116.. => 12_000 + 20 * angle,
+            _ => 0,
+        };
+        *count = (5_000 + (angle * 31 + row * 17 + col * 7) % 101 + drift + air) as u16;
     }
     slab.counts[[9, 1, 50]] = 60_000;
     // a bad pixel takes the cubic through its neighbours
@@ -190,33 +203,29 @@ fn sort_columns(gpu: &Gpu) -> Result<Check> {
     ))
 }
 
-/// Columns of wrong gain, and one that is dead, in two rows.
-fn find_stripes(gpu: &Gpu) -> Result<Check> {
-    let (n_angles, n_cols, n_rows) = (70, 160, 2);
-    let large = Large {
-        snr: 3.0,
-        size: 31,
-        drop_ratio: 0.1,
-        normalize: true,
-    };
-    let dead = Dead {
-        snr: 3.0,
-        size: 31,
-        smooth: 10,
-    };
-    let removal = StripeRemoval::All(dead, large, 7);
-    let sample = noise(n_rows * n_cols * n_angles);
-    let at = |row: usize, col: usize, angle: usize| {
-        let value = 0.6 + 0.02 * sample[(row * n_cols + col) * n_angles + angle];
-        match col {
+/// Columns `[row, col, angle]` of 2 rows, 160 columns and 70 angles: some of wrong gain, and one that is dead.
+fn striped() -> Vec<f32> {
+    let sample = noise(2 * 160 * 70);
+    let at = |(index, noise): (usize, &f32)| {
+        let value = 0.6 + 0.02 * noise;
+        match index / 70 % 160 {
             90 => 0.4,
             40..43 => 0.8 * value,
             _ => value,
         }
     };
-    let columns: Vec<f32> = (0..sample.len())
-        .map(|i| at(i / n_angles / n_cols, i / n_angles % n_cols, i % n_angles))
-        .collect();
+    sample.iter().enumerate().map(at).collect()
+}
+
+/// Stripes are removed from [`striped`] as by the twin, and as many are counted.
+fn stripes(
+    gpu: &Gpu,
+    name: &str,
+    removal: StripeRemoval,
+    tolerance: f32,
+) -> Result<(Check, [u32; 2])> {
+    let (n_angles, n_cols, n_rows) = (70, 160, 2);
+    let columns = striped();
     let buffer = gpu.storage_from("columns", &columns)?;
     let touched = gpu.storage::<u32>("touched", 4)?;
     let params = StripeParams {
@@ -253,18 +262,47 @@ fn find_stripes(gpu: &Gpu) -> Result<Check> {
     other.iter_mut().step_by(97).for_each(|value| *value *= 1.2);
     let (moved, _) = by_twin(&other);
     let (reference, counts) = by_twin(&columns);
-    let mut check = check(
-        "find_stripes",
-        [n_cols, n_angles, n_rows],
-        &found,
-        &reference,
-        &moved,
-        // two quotients of values below 1
-        8.0 * f32::EPSILON,
-    );
+    let size = [n_cols, n_angles, n_rows];
+    let mut check = check(name, size, &found, &reference, &moved, tolerance);
     let expected = [counts.large, counts.dead].map(|count| count as u32);
-    check.passed &= counted[2..] == expected && expected.iter().all(|&count| count > 0);
+    check.passed &= counted[2..] == expected;
+    Ok((check, expected))
+}
+
+fn find_stripes(gpu: &Gpu) -> Result<Check> {
+    let large = Large {
+        snr: 3.0,
+        size: 31,
+        drop_ratio: 0.1,
+        normalize: true,
+    };
+    let dead = Dead {
+        snr: 3.0,
+        size: 31,
+        smooth: 10,
+    };
+    // two quotients of values below 1
+    let tolerance = 8.0 * f32::EPSILON;
+    let removal = StripeRemoval::All(dead, large, 7);
+    let (mut check, counted) = stripes(gpu, "find_stripes", removal, tolerance)?;
+    check.passed &= counted.iter().all(|&count| count > 0);
     Ok(check)
+}
+
+/// Normalization and regularization; the worse of both.
+fn column_means(gpu: &Gpu) -> Result<Check> {
+    // two logarithms near 1, and an exponential
+    let tolerance = 2.0_f32.powi(-20) + 8.0 * f32::EPSILON;
+    let of = |removal| stripes(gpu, "column_means", removal, tolerance).map(|(check, _)| check);
+    let (sums, logarithms) = (
+        of(StripeRemoval::Normalization(9.0))?,
+        of(StripeRemoval::Regularization(5e-3))?,
+    );
+    Ok(Check {
+        worst: sums.worst.max(logarithms.worst),
+        passed: sums.passed && logarithms.passed,
+        ..sums
+    })
 }
 
 fn fourier_grid(gpu: &Gpu) -> Result<Check> {

@@ -8,7 +8,7 @@ use ndarray::{Array3, s};
 use serde::Serialize;
 
 use super::Case;
-use crate::config::{GpuKernel, ReconstructMethod};
+use crate::config::{GpuKernel, OutlierKind, ReconstructMethod};
 use crate::correct::Guard;
 use crate::correct::line_integrals::{CountSlab, LevelledColumn, LockedPixel, ZingerRule};
 use crate::error::Result;
@@ -296,6 +296,7 @@ pub(crate) fn counts(n: usize, n_angles: usize, rows: usize) -> CountSlab {
         in_time: vec![[0; 4]; n_angles],
         n_groups: 1,
         zinger: (n > 2 && n_angles > 2).then_some(ZingerRule {
+            kind: OutlierKind::Bright,
             threshold: 0.5,
             size: 2,
             guard: Some(Guard { reach: 3 }),

@@ -1,6 +1,7 @@
 //! The launches and their buffers.
 
-use super::{FIND_SOURCE, LOCAL, SEGMENT, SORT_SOURCE, StripeParams};
+use super::means::MeanKernels;
+use super::{FIND_SOURCE, LOCAL, SEGMENT, SORT_SOURCE, StripeParams, samples};
 use crate::correct::stripe::{Dead, Large, StripeRemoval};
 use crate::error::Result;
 use crate::gpu::{Batch, Gpu, Kernel, Submit};
@@ -111,6 +112,7 @@ pub struct StripeKernels {
     median_across: Kernel,
     unsort: Kernel,
     finder: Option<Finder>,
+    means: Option<MeanKernels>,
     /// `[row, col, rank]`, the angle of each rank.
     order: wgpu::Buffer,
     /// `[row, col, rank]`
@@ -131,25 +133,30 @@ impl StripeKernels {
         [n_rows, n_cols, n_angles]: [usize; 3],
     ) -> Result<StripeKernels> {
         assert!(removal.runs_on_gpu(), "the caller has asked");
-        let samples = n_rows * n_cols * n_angles;
+        // a method that takes none has buffers of a word
+        let beside = match removal.images_on_gpu() {
+            0 => 1,
+            _ => n_rows * n_cols * n_angles,
+        };
+        let seeks = !matches!(
+            removal,
+            StripeRemoval::Sorting(_)
+                | StripeRemoval::Normalization(_)
+                | StripeRemoval::Regularization(_)
+        );
         Ok(StripeKernels {
             removal,
             sorter: Sorter::new(gpu)?,
             median_across: Kernel::new(gpu, SORT_SOURCE, "median_across")?,
             unsort: Kernel::new(gpu, SORT_SOURCE, "unsort")?,
-            finder: match removal {
-                StripeRemoval::Sorting(_) => None,
-                _ => Some(Finder::new(gpu, n_cols, n_rows)?),
+            finder: match seeks {
+                false => None,
+                true => Some(Finder::new(gpu, n_cols, n_rows)?),
             },
-            order: gpu.storage::<u32>("order of the columns", samples)?,
-            smooth: gpu.storage::<f32>("smooth columns", samples)?,
+            means: MeanKernels::new(gpu, &removal, n_cols, n_rows)?,
+            order: gpu.storage::<u32>("order of the columns", beside)?,
+            smooth: gpu.storage::<f32>("smooth columns", beside)?,
         })
-    }
-
-    /// Bytes on the GPU beside the columns, for so many samples; of each column a few more.
-    #[must_use]
-    pub fn bytes(samples: u64) -> u64 {
-        2 * 4 * samples
     }
 
     /// Removes the stripes of `columns` `[row, col, angle]` in place; `touched` counts, see `find_stripes.wgsl`. `run` submits what each
@@ -196,8 +203,14 @@ impl StripeKernels {
                 self.back(&params, columns, run)?;
                 run(&|batch| self.bridge(batch, &params, columns))
             }
-            _ => Ok(()),
+            removal => run(&|batch| self.means().launch(batch, params, removal, columns)),
         }
+    }
+
+    fn means(&self) -> &MeanKernels {
+        self.means
+            .as_ref()
+            .expect("made for every method that moves columns by their means")
     }
 
     fn finder(&self) -> &Finder {
@@ -381,9 +394,4 @@ impl StripeKernels {
         let buffers = [(1, columns), (7, &finder.flags)];
         batch.launch(&finder.bridge, params, &buffers, samples(params))
     }
-}
-
-/// One invocation for each sample.
-fn samples(params: &StripeParams) -> [u32; 3] {
-    [params.n_angles.div_ceil(256), params.n_cols, params.n_rows]
 }

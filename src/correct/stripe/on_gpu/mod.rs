@@ -5,6 +5,7 @@
 //! CPU; only factors and straight lines are computed, in f32 from whole numbers where the CPU has f64 (see `find_stripes.wgsl`).
 
 mod kernels;
+mod means;
 #[cfg(test)]
 mod tests;
 mod twin;
@@ -15,6 +16,7 @@ use super::{Dead, Large, StripeRemoval};
 
 pub use kernels::{Sorter, StripeKernels};
 pub use twin::stripes_cpu;
+pub(in crate::correct) use twin::sum_of;
 
 /// The shader that sorts columns.
 pub const SORT_SOURCE: &str = include_str!("../../../../shaders/sort_columns.wgsl");
@@ -67,6 +69,10 @@ pub struct StripeParams {
     pub first_counted: u32,
     /// Least transmission.
     pub min_transmission: f32,
+    /// Columns on either side whose means are looked at.
+    pub reach: u32,
+    /// 1: means are those of the logarithm, and columns move by a factor.
+    pub logarithm: u32,
 }
 
 impl StripeParams {
@@ -95,6 +101,16 @@ impl StripeParams {
         }
     }
 
+    /// To move columns by their means.
+    fn of_means(self, removal: &StripeRemoval) -> Self {
+        let weights = means::mean_weights(removal, self.n_cols as usize);
+        StripeParams {
+            reach: weights.map_or(0, |weights| weights.len() as u32 - 1),
+            logarithm: u32::from(matches!(removal, StripeRemoval::Regularization(_))),
+            ..self
+        }
+    }
+
     /// To sort one number per column along each row.
     fn along_rows(self) -> Self {
         StripeParams {
@@ -119,13 +135,23 @@ impl StripeRemoval {
             | StripeRemoval::Large(_)
             | StripeRemoval::Dead(..)
             | StripeRemoval::All(..)
-            | StripeRemoval::Interpolation(_) => true,
+            | StripeRemoval::Interpolation(_)
+            | StripeRemoval::Normalization(_)
+            | StripeRemoval::Regularization(_) => true,
             StripeRemoval::Filtering(_)
             | StripeRemoval::Fitting(_)
-            | StripeRemoval::Normalization(_)
             | StripeRemoval::WaveletFft(_)
-            | StripeRemoval::Regularization(_)
             | StripeRemoval::Fft(_) => false,
+        }
+    }
+
+    /// Images of the size of the columns that it takes beside them on the GPU.
+    #[must_use]
+    pub fn images_on_gpu(&self) -> usize {
+        match self {
+            StripeRemoval::Normalization(_) | StripeRemoval::Regularization(_) => 0,
+            // the order of the columns, and their smooth version
+            _ => 2,
         }
     }
 
@@ -141,4 +167,9 @@ impl StripeRemoval {
             _ => 1,
         }
     }
+}
+
+/// One invocation for each sample.
+fn samples(params: &StripeParams) -> [u32; 3] {
+    [params.n_angles.div_ceil(256), params.n_cols, params.n_rows]
 }

@@ -2,6 +2,7 @@
 //!
 //! Where a kernel moves or chooses values, its twin is the function of the CPU that must give the same bits.
 
+use super::means::mean_weights;
 use super::{SHIFT, StripeParams};
 use crate::correct::median::{Tile, across_columns, reflect};
 use crate::correct::stripe::columns::{Columns, SortedColumns};
@@ -71,6 +72,13 @@ pub fn stripes_cpu(removal: &StripeRemoval, sinogram: &mut [f32], n_cols: usize)
             columns.bridge(&flags);
             counts.large = count;
         }
+        StripeRemoval::Normalization(_) | StripeRemoval::Regularization(_) => {
+            let weights = mean_weights(removal, n_cols).unwrap_or_default();
+            let params = params.of_means(removal);
+            let sums = sum_columns(&params, &columns);
+            let factors = smooth_means(&params, &sums, &weights);
+            shift_columns(&params, &factors, &mut columns);
+        }
         _ => panic!("the caller has asked whether the method runs on the GPU"),
     }
     columns.write(sinogram);
@@ -118,7 +126,7 @@ fn top_of<'a>(values: impl Iterator<Item = &'a f32>) -> u32 {
 }
 
 /// Adds what the invocations of a workgroup have, in the order of its tree.
-fn sum_of(terms: impl Iterator<Item = (usize, f32)>) -> f32 {
+pub(in crate::correct) fn sum_of(terms: impl Iterator<Item = (usize, f32)>) -> f32 {
     let mut parts = [0f32; THREADS];
     terms.for_each(|(thread, term)| parts[thread % THREADS] += term);
     let mut half = THREADS / 2;
@@ -251,6 +259,72 @@ fn replace(
             column.copy_from_slice(smooth.column(col));
         } else if params.normalize == 1 && factors[col] > 0.0 {
             column.iter_mut().for_each(|value| *value /= factors[col]);
+        }
+    }
+}
+
+/// Sum of a column in two parts, sum of its magnitudes, and how many samples have no logarithm.
+fn sum_columns(params: &StripeParams, columns: &Columns) -> Vec<[f32; 4]> {
+    let term = |value: f32| match params.logarithm {
+        0 => value,
+        _ if value > 0.0 => value.ln(),
+        _ => 0.0,
+    };
+    let of_column = |column: &[f32]| {
+        let terms: Vec<f32> = column.iter().map(|&value| term(value)).collect();
+        let top = top_of(terms.iter());
+        let sum: i64 = terms.iter().map(|&value| fixed(value, top)).sum();
+        let size = sum.unsigned_abs();
+        let upper = (size >> 32) as u32;
+        let low = upper.max(1).ilog2().max(23) - 23;
+        let first = (upper >> low) << low;
+        let sign = if sum < 0 { -1.0 } else { 1.0 };
+        let unit = sign * f32::from_bits(if top > 41 { (top - 41) << 23 } else { 0 });
+        let rest = (upper - first) as f32 * 4_294_967_296.0 + size as u32 as f32;
+        let magnitude = sum_of(column.iter().map(|value| value.abs()).enumerate());
+        let without = column.iter().filter(|&&value| value <= 0.0).count() as f32;
+        [
+            first as f32 * 4_294_967_296.0 * unit,
+            rest * unit,
+            magnitude,
+            without,
+        ]
+    };
+    columns.iter().map(of_column).collect()
+}
+
+/// What every column moves by: a term, or a factor for the logarithm.
+fn smooth_means(params: &StripeParams, sums: &[[f32; 4]], weights: &[f32]) -> Vec<f32> {
+    let all = sum_of(sums.iter().map(|sum| sum[2]).enumerate());
+    let magnitude = all / (params.n_cols as f32 * params.n_angles as f32);
+    let instead = if magnitude > 0.0 { magnitude.ln() } else { 0.0 };
+    let reach = params.reach as isize;
+    let of_column = |(col, own): (usize, &[f32; 4])| {
+        let mut lacking = 0.0;
+        for step in -reach..=reach {
+            let other = sums[reflect(col as isize + step, sums.len())];
+            let mut more = (other[0] - own[0]) + (other[1] - own[1]);
+            if params.logarithm == 1 {
+                more += instead * (other[3] - own[3]);
+            }
+            lacking += weights[step.unsigned_abs()] * more;
+        }
+        lacking /= params.n_angles as f32;
+        match params.logarithm {
+            0 => lacking,
+            _ => lacking.exp(),
+        }
+    };
+    sums.iter().enumerate().map(of_column).collect()
+}
+
+fn shift_columns(params: &StripeParams, factors: &[f32], columns: &mut Columns) {
+    for (column, &factor) in columns.iter_mut().zip(factors) {
+        for value in column {
+            match params.logarithm {
+                0 => *value += factor,
+                _ => *value *= factor,
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Slices of counts whose transmission is kept on the GPU for all angles.
 
 use super::*;
-use crate::correct::line_integrals::{CountSlab, line_integrals_cpu};
+use crate::correct::line_integrals::{CountSlab, Placement, Taps, line_integrals_cpu};
 use crate::correct::stripe::{Dead, Large, StripeRemoval};
 use crate::reconstruct::self_test::throughput::{counts, with_broad_stripe};
 use crate::trace::{Lane, Trace};
@@ -111,4 +111,88 @@ fn stripes_are_removed_between_one_upload_and_one_download_and_the_cut_does_not_
         .unwrap();
     let seen = worst(found.as_slice().unwrap(), reference.as_slice().unwrap());
     assert!(seen > 10.0 * tolerance, "stripes must be seen: {seen}");
+}
+
+/// The same slab with 12 slices, each from six rows around it; so that steps share rows.
+fn between_rows(slab: &CountSlab, scale: f64) -> CountSlab {
+    let taps = (0..12).map(|slice| Taps {
+        weights: [0.02, -0.12, 0.6, 0.6, -0.12, 0.02],
+        first: (f64::from(slice) * scale).floor() as i32 - 2,
+        unused: 0,
+    });
+    CountSlab {
+        placement: Some(Placement {
+            taps: taps.collect(),
+            n_slices: 12,
+            scale,
+            spread: 0.0,
+        }),
+        ..slab.clone()
+    }
+}
+
+#[test]
+fn rows_that_steps_share_are_corrected_once_and_give_the_bits_of_one_step() {
+    let (Some(gpu), Some(second)) = (gpu(), gpu()) else {
+        return;
+    };
+    let case = Case::new(77, 60, 12);
+    let (job, axes) = (case.job(), case.axes());
+    let plan = FilterPlan::new(&job).unwrap();
+    let cut = |packs: usize| Cut {
+        packs,
+        angles: 20,
+        band_rows: 96,
+        updates: u64::MAX,
+    };
+    let engine = |gpu: &Arc<Gpu>, packs: usize| {
+        GpuEngine::with_cut(Arc::clone(gpu), &job, plan.clone(), cut(packs), false).unwrap()
+    };
+    let striped = slab(&Case::new(77, 60, 9));
+    let mut locked = counts(77, 60, 9);
+    locked.counts[[30, 4, 20]] = 60_000;
+    for (slab, scale) in [
+        (&striped, 0.7),
+        (&locked, 0.7),
+        (&striped, 0.3),
+        (&locked, 1.2),
+    ] {
+        let slab = between_rows(slab, scale);
+        let run = |packs: usize| {
+            let mut found = volume(&case);
+            let trace = Trace::on(None);
+            gpu.set_trace(trace.clone());
+            let mut engine = engine(&gpu, packs);
+            let touched = engine.slab_of_counts(&slab, &axes, found.view_mut());
+            gpu.set_trace(Trace::default());
+            let spans = trace.spans();
+            let uploads = spans.iter().filter(|span| span.lane == Lane::Upload);
+            (found, touched.unwrap(), uploads.count())
+        };
+        let (at_once, touched, uploads) = run(3);
+        assert_eq!(uploads, 3, "a block each");
+        let (in_steps, again, _) = run(1);
+        assert!(in_steps == at_once && again == touched, "{scale}");
+        let mut dealt = volume(&case);
+        let mut both = [engine(&gpu, 1), engine(&second, 1)];
+        let again = several::slab_of_counts(&mut both, &slab, &axes, dealt.view_mut()).unwrap();
+        assert!(dealt == at_once && again == touched, "{scale}");
+        assert!(touched.zingers > 0 || touched.large_stripes > 0);
+        // every row is new in one step only
+        let (mut before, mut new) = (slab.step(0..4), slab.step(0..4).new_rows());
+        for slices in [4..8, 8..12] {
+            let step = slab.step(slices).after(&before, slab.most_kept());
+            assert_eq!(step.new_rows().start, new.end, "{scale}");
+            assert!(step.kept > 0 && step.kept <= slab.most_kept());
+            new.end = step.rows.end;
+            before = step;
+        }
+        let mut other = slab.clone();
+        other.counts[[7, 5, 33]] += 300;
+        let mut seen = volume(&case);
+        engine(&gpu, 1)
+            .slab_of_counts(&other, &axes, seen.view_mut())
+            .unwrap();
+        assert!(seen != at_once, "a row that is shared must be seen");
+    }
 }
