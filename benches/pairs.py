@@ -29,7 +29,8 @@ PER_CM = 1e4 / PIXEL_UM  # of 1/px
 SETTINGS = {
     "seed": 1,
     "angles": 301,
-    "photons": 2e4,  # in the open beam, of the reference
+    "photons": 5e4,  # in the open beam, of the reference
+    "contrast": 0.01,  # of the spheres [1/px]: -1, 1 or 2 times; the cylinder has 0.012
     "light": 1.0,  # of the target's scan, over the reference's
     "drift": 0.0,  # of the light within the target's scan, not seen by its flats
     "shift": (1.3, -0.8, 0.6),  # of the target's sample, voxels
@@ -50,7 +51,10 @@ TABLE = [
     ("light that falls by 3 %, angles backwards", "both", {"drift": -0.03, "backwards": 1}),
     ("cylinder 1.2 times the detector", "both", {"radius": 120.0}),
     ("the same, axis moved by 5 px", "both", {"radius": 120.0, "axis": (101.3, 96.3)}),
-    ("1500 photons, new spheres", "new", {"photons": 1500.0}),
+    ("2500 photons, new spheres", "new", {"photons": 2500.0}),
+    ("faint spheres", "both", {"contrast": 0.004}),
+    ("fainter ones, smoothed", "both", {"contrast": 0.002, "set": "difference.smooth_sigma=1.5"}),
+    ("fainter ones", "both", {"contrast": 0.002}),
     ("grown by a quarter of the radius", "grow", {}),
     ("shrunk to 0.7", "shrink", {}),
     ("unchanged", "none", {}),
@@ -60,7 +64,7 @@ TABLE = [
 ]
 
 
-def place_spheres(random, radius):
+def place_spheres(random, radius, contrast):
     """Centres from the middle of the volume, radii and contrasts [1/px] of spheres that do not touch, in any state."""
     reach = min(radius, 0.5 * COLS) - 12.0
     centres, radii = [], []
@@ -68,13 +72,12 @@ def place_spheres(random, radius):
         r = random.uniform(1.5, 8.0)
         distance, angle = reach * math.sqrt(random.uniform()), random.uniform(0, 2 * math.pi)
         centre = np.array([distance * math.cos(angle), distance * math.sin(angle), random.uniform(-0.5, 0.5) * (ROWS - 1)])
-        if all(np.linalg.norm(centre - c) > 1.25 * (r + s) + 2 for c, s in zip(centres, radii)) or len(radii) == 0:
+        if all(np.linalg.norm(centre - c) > 1.25 * (r + s) + 2 for c, s in zip(centres, radii)):
             centres.append(centre)
             radii.append(r)
         elif random.uniform() < 1e-4:
             break  # full
-    contrast = random.choice([-0.004, 0.004, 0.008], len(radii))
-    return np.array(centres), np.array(radii), contrast
+    return np.array(centres), np.array(radii), contrast * random.choice([-1.0, 1.0, 2.0], len(radii))
 
 
 def states(kind, random, radii):
@@ -106,7 +109,7 @@ def project(angles, axis, radius, centres, radii, contrast, middle):
     for number, angle in enumerate(angles):
         cos, sin = math.cos(angle), math.sin(angle)
         seen = columns - (middle[0] * cos - middle[1] * sin)
-        line = np.tile(0.012 * np.sqrt(np.maximum(radius**2 - seen**2, 0)), (3 * ROWS, 1))
+        line = np.tile(2 * 0.012 * np.sqrt(np.maximum(radius**2 - seen**2, 0)), (3 * ROWS, 1))
         for (x, y, z), r, value in zip(centres, radii, contrast):
             t = x * cos - y * sin
             i0, i1 = np.searchsorted(columns, (t - r, t + r))
@@ -146,7 +149,7 @@ def write_scan(path, random, transmission, degrees, photons, drift, gain, wrong,
 def make_pair(folder, kind, given):
     """Writes both scans and their series; returns the true sums of increase and decrease [1/cm]."""
     random = np.random.default_rng(given["seed"])
-    centres, radii, contrast = place_spheres(random, given["radius"])
+    centres, radii, contrast = place_spheres(random, given["radius"], given["contrast"])
     before, after = states(kind, random, radii)
     gain = 1 + 0.05 * random.normal(size=(ROWS, COLS))
     wrong = np.where(random.uniform(size=(ROWS, COLS)) < given["wrong"], 1.03, 1.0)
@@ -176,13 +179,14 @@ def score(folder, truth, given):
     """The cells of a row: change found over true change, pulls, shift found less true shift, turn found less true turn."""
     out = folder / "out" / "differences" / "after"
     found, motion = (json.loads((out / f"{name}.json").read_text()) for name in ("difference", "alignment"))
-    ratios, pulls = [], []
+    ratios, pulls, below = [], [], []
     for sign, true in zip(("increase", "decrease"), truth):
         total, error = found[f"{sign}_sum"], found[f"{sign}_sum_err"]
         ratios.append(f"{total / true:.4f}" if true > 0 else f"none ({total:.3g})")
         pulls.append(f"{(total - true) / error:.1f}" if error > 0 else "-")
+        below.append(f"{found[f'{sign}_below_sum'] / true:.3f}" if true > 0 else "-")
     off = ", ".join(f"{a - b:.3f}" for a, b in zip(motion["shift_voxel"], given["shift"]))
-    return f"{', '.join(ratios)} | {', '.join(pulls)} | {off} | {motion['rotation_deg'][2] - given['turn']:.3f}"
+    return f"{', '.join(ratios)} | {', '.join(pulls)} | {', '.join(below)} | {off} | {motion['rotation_deg'][2] - given['turn']:.3f}"
 
 
 def run_pair(label, kind, changes):
@@ -214,8 +218,8 @@ def read_settings(words):
 
 
 if __name__ == "__main__":
-    print("| pair | increase, decrease over truth | pulls | shift found - true, x y z [voxel] | turn [degrees] |")
-    print("|---|---|---|---|---|")
+    print("| pair | increase, decrease over truth | pulls | seen below the threshold | shift found - true, x y z [voxel] | turn [degrees] |")
+    print("|---|---|---|---|---|---|")
     if len(sys.argv) > 1:
         run_pair(" ".join(sys.argv[1:]), sys.argv[1], read_settings(sys.argv[2:]))
     else:

@@ -249,6 +249,10 @@ pub struct DifferenceRecord {
     pub increase_doubtful_sum: f64,
     /// The same of the decrease.
     pub decrease_doubtful_sum: f64,
+    /// Increase away from grains in cubes of 4 x 4 x 4 voxels that stand out by 6 sigma as a whole, while their voxels stay below the threshold: in no sum.
+    pub increase_below_sum: f64,
+    /// The same of the decrease.
+    pub decrease_below_sum: f64,
     /// Sum of the change over all measured voxels, thresholded or not.
     pub total_sum: f64,
     /// Its uncertainty.

@@ -20,9 +20,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::below::{Below, Cube, SIDE};
 use super::grains::{Labeller, Run};
 use super::measure::{Measured, Side};
-use super::noise::Profile;
+use super::noise::{NoiseModel, Profile};
 use super::region::Region;
 use crate::config::DifferenceConfig;
 use crate::error::Result;
@@ -67,6 +68,7 @@ pub(super) struct Grower<'a> {
     undecided: usize,
     /// Place in the window of the slice to be given next.
     next: usize,
+    below: Below,
 }
 
 struct Entry {
@@ -85,20 +87,25 @@ pub(super) fn bytes(grow: usize, slice: u64) -> u64 {
         return 0;
     }
     let (grow, look) = (grow as u64, LOOK as u64);
-    (grow + look + 2) * 2 * slice + (2 * grow + 2) * slice / 4
+    (grow + look + 2) * 2 * slice + (2 * grow + 2) * slice / 4 + Below::bytes(slice)
 }
 
 impl<'a> Grower<'a> {
-    pub(super) fn new(config: &DifferenceConfig, region: &'a Region, profile: &'a Profile) -> Self {
+    pub(super) fn new(
+        config: &DifferenceConfig,
+        region: &'a Region,
+        model: &'a NoiseModel,
+    ) -> Self {
         Grower {
             grow: config.grow,
             connectivity: config.connectivity,
             min_voxels: config.min_grain_voxels,
             region,
-            profile,
+            profile: &model.profile,
             window: VecDeque::new(),
             undecided: 0,
             next: 0,
+            below: Below::new(model),
         }
     }
 
@@ -263,6 +270,11 @@ impl<'a> Grower<'a> {
         sum / (CORNER * CORNER) as f32
     }
 
+    /// Change that stands out in cubes of voxels away from grains, increase and decrease; none where sums do not grow.
+    pub(super) fn below(&self) -> [f64; 2] {
+        self.below.found()
+    }
+
     fn take(&mut self) -> Measured {
         let here = self.next;
         let around = here.saturating_sub(self.grow)..(here + self.grow + 1).min(self.window.len());
@@ -273,10 +285,21 @@ impl<'a> Grower<'a> {
             .collect();
         let entry = &self.window[here];
         let width = entry.slice.len() / self.region.height();
-        let rows: Vec<([Side; 2], [f64; 2])> = (0..self.region.height())
+        let height = self.region.height();
+        let mut below = std::mem::take(&mut self.below);
+        let grower = &*self;
+        let rows: Vec<([Side; 2], [f64; 2])> = below
+            .rows(height, width)
             .into_par_iter()
-            .map(|y| self.row(y, width, entry, &near))
+            .enumerate()
+            .flat_map_iter(|(row, cubes)| {
+                let near = &near;
+                (row * SIDE..((row + 1) * SIDE).min(height))
+                    .map(move |y| grower.row(y, width, entry, near, &mut *cubes))
+            })
             .collect();
+        below.end_slice();
+        self.below = below;
         let entry = &mut self.window[here];
         (entry.slice, entry.edges) = (Vec::new(), Vec::new());
         let measured = &mut entry.measured;
@@ -310,12 +333,20 @@ impl<'a> Grower<'a> {
         measured
     }
 
-    fn row(&self, y: usize, width: usize, entry: &Entry, near: &[&[u8]]) -> ([Side; 2], [f64; 2]) {
+    /// Sums of row `y`, and number and sum of what lies beside grains; what is at none goes to the `cubes`.
+    fn row(
+        &self,
+        y: usize,
+        width: usize,
+        entry: &Entry,
+        near: &[&[u8]],
+        cubes: &mut [Cube],
+    ) -> ([Side; 2], [f64; 2]) {
         let Entry {
+            measured,
             slice,
             edges,
             near: near_here,
-            ..
         } = entry;
         let mut sides = [Side::default(); 2];
         let mut beside = [0.0; 2];
@@ -328,7 +359,14 @@ impl<'a> Grower<'a> {
                 continue;
             }
             if bits == 0 {
-                if around & BESIDE != 0 && near_here[at] & SPECK == 0 {
+                if around & BESIDE == 0 {
+                    if let Some(cube) = cubes.get_mut(x / SIDE) {
+                        let edge = edges.get(at).copied().unwrap_or(0.0);
+                        let p = self.profile.at(self.region.radius_squared(y, x));
+                        let noise = (measured.sigma as f32 * p).hypot(edge);
+                        cube.add((value - measured.spread.center) as f32, noise);
+                    }
+                } else if near_here[at] & SPECK == 0 {
                     beside = [beside[0] + 1.0, beside[1] + value];
                 }
                 continue;
@@ -340,11 +378,7 @@ impl<'a> Grower<'a> {
                 // beyond the threshold, and near a change: its own side
                 _ => (own, 1.0),
             };
-            let p = if self.profile.is_flat() {
-                1.0
-            } else {
-                f64::from(self.profile.at(self.region.radius_squared(y, x)))
-            };
+            let p = f64::from(self.profile.at(self.region.radius_squared(y, x)));
             for (side, bit, sign) in [(0, INCREASE, 1.0), (1, DECREASE, -1.0)] {
                 if bits & bit != 0 {
                     let side: &mut Side = &mut sides[side];

@@ -14,6 +14,7 @@
 //! is counted, and is never a change. Sums are over the voxels of grains and `difference.grow` voxels around
 //! them (`grow`), with an error in parts (`per_height`). Nothing depends on the height of the slabs.
 
+mod below;
 mod discovery;
 mod edges;
 mod estimate;
@@ -43,10 +44,11 @@ use rayon::prelude::*;
 
 use crate::config::{DifferenceConfig, MassConfig, VolumeFormat};
 use crate::error::{Error, Result};
-use crate::io::volume::{self, VolumeMeta, VolumeReader, VoxelType};
+use crate::io::volume::{self, VolumeMeta, VolumeReader, VolumeWriter, VoxelType};
 use crate::progress::Progress;
 use crate::record::DifferenceRecord;
 
+use edges::Residue;
 use estimate::{measure_null, rule_of, sample_edges, sample_noise};
 use grains::{Grains, Labeller};
 use grow::Grower;
@@ -170,29 +172,7 @@ pub fn run(
         floor,
         bins: config.histogram_bins,
     };
-    let provenance = serde_json::json!({
-        "run": context.provenance,
-        "reference": context.reference,
-        "target": context.target,
-        "difference": "(target - offset) / gain - reference, 0 where one of the two is not valid",
-        "gain": matched.gain,
-        "offset": matched.offset,
-        "gain_err": matched.gain_err,
-        "offset_err": matched.offset_err,
-        "smooth_sigma": config.smooth_sigma,
-        "smooth_median": config.smooth_median,
-        "noise": model.json(),
-        "edge_residue_voxel": edge.in_plane,
-        "edge_residue_z_voxel": edge.along_z,
-    });
-    let meta = VolumeMeta {
-        shape,
-        voxel_type: VoxelType::F32,
-        unit: inputs.unit.clone(),
-        voxel_size_um: inputs.voxel_size_um,
-        first_row: reference.meta().first_row,
-        provenance,
-    };
+    let meta = meta_of_change(&inputs, reference, &model, edge, context);
     let labels_meta = VolumeMeta {
         voxel_type: VoxelType::U32,
         unit: "label".into(),
@@ -201,42 +181,10 @@ pub fn run(
     let [difference_path, labels_path] =
         ["difference", "labels"].map(|stem| folder.join(volume::file_name(stem, context.format)));
 
-    let mut writer = volume::create(&difference_path, context.format, &meta, context.overwrite)?;
     let mut scratch = Scratch::new(folder)?;
     let null = measure_null(&inputs, &measure, context)?;
-    let mut tally = Tally::new(config, &measured, &model);
-    let mut grower = Grower::new(config, &measured, &model.profile);
-    let stage = context
-        .progress
-        .stage("difference", shape[0] as u64, "slices");
-    stream(&inputs, context.slab, Smoothing::of(config), edge, |slab| {
-        let z0 = slab.z0;
-        let slices: Vec<Measured> = slab
-            .difference
-            .outer_iter()
-            .into_par_iter()
-            .enumerate()
-            .filter(|(index, _)| measured.z.contains(&(z0 + index)))
-            .map(|(index, slice)| {
-                measure.slice(z0 + index, contiguous(&slice), slab.gradient(index))
-            })
-            .collect();
-        for found in slices {
-            let index = found.z - z0;
-            let slice = slab.difference.index_axis(ndarray::Axis(0), index);
-            for found in grower.push(found, contiguous(&slice), slab.gradient(index))? {
-                tally.add(found, &mut scratch, &model)?;
-            }
-        }
-        writer.write(z0, slab.difference.view())?;
-        stage.inc(slab.difference.dim().0 as u64);
-        Ok(())
-    })?;
-    for found in grower.finish()? {
-        tally.add(found, &mut scratch, &model)?;
-    }
-    writer.finish()?;
-    drop(stage);
+    let writer = volume::create(&difference_path, context.format, &meta, context.overwrite)?;
+    let tally = write_change(&inputs, &measure, edge, writer, &mut scratch, context)?;
 
     let found = tally.labeller.finish();
     let stage = context.progress.stage("labels", shape[0] as u64, "slices");
@@ -273,9 +221,90 @@ pub fn run(
         dropped: [dropped, dropped_voxels],
         histogram: tally.histogram.rows(),
         not_finite: tally.not_finite,
+        below: tally.below,
         null,
     };
     output::write(folder, context, &results)
+}
+
+/// What the volumes of change and of labels say of themselves.
+fn meta_of_change(
+    inputs: &Inputs<'_>,
+    reference: &dyn VolumeReader,
+    model: &NoiseModel,
+    edge: Residue,
+    context: &Context<'_>,
+) -> VolumeMeta {
+    let (config, matched) = (context.config, inputs.matched);
+    let provenance = serde_json::json!({
+        "run": context.provenance,
+        "reference": context.reference,
+        "target": context.target,
+        "difference": "(target - offset) / gain - reference, 0 where one of the two is not valid",
+        "gain": matched.gain,
+        "offset": matched.offset,
+        "gain_err": matched.gain_err,
+        "offset_err": matched.offset_err,
+        "smooth_sigma": config.smooth_sigma,
+        "smooth_median": config.smooth_median,
+        "noise": model.json(),
+        "edge_residue_voxel": edge.in_plane,
+        "edge_residue_z_voxel": edge.along_z,
+    });
+    VolumeMeta {
+        shape: inputs.shape,
+        voxel_type: VoxelType::F32,
+        unit: inputs.unit.clone(),
+        voxel_size_um: inputs.voxel_size_um,
+        first_row: reference.meta().first_row,
+        provenance,
+    }
+}
+
+/// Subtracts and measures slab by slab; what lies beyond the threshold goes to `scratch` as runs, for the labels.
+fn write_change(
+    inputs: &Inputs<'_>,
+    measure: &Measure<'_>,
+    edge: Residue,
+    mut writer: Box<dyn VolumeWriter>,
+    scratch: &mut Scratch,
+    context: &Context<'_>,
+) -> Result<Tally> {
+    let (config, measured, model) = (context.config, measure.region, measure.model);
+    let mut tally = Tally::new(config, measured, model);
+    let mut grower = Grower::new(config, measured, model);
+    let stage = context
+        .progress
+        .stage("difference", inputs.shape[0] as u64, "slices");
+    stream(inputs, context.slab, Smoothing::of(config), edge, |slab| {
+        let z0 = slab.z0;
+        let slices: Vec<Measured> = slab
+            .difference
+            .outer_iter()
+            .into_par_iter()
+            .enumerate()
+            .filter(|(index, _)| measured.z.contains(&(z0 + index)))
+            .map(|(index, slice)| {
+                measure.slice(z0 + index, contiguous(&slice), slab.gradient(index))
+            })
+            .collect();
+        for found in slices {
+            let index = found.z - z0;
+            let slice = slab.difference.index_axis(ndarray::Axis(0), index);
+            for found in grower.push(found, contiguous(&slice), slab.gradient(index))? {
+                tally.add(found, scratch, model)?;
+            }
+        }
+        writer.write(z0, slab.difference.view())?;
+        stage.inc(slab.difference.dim().0 as u64);
+        Ok(())
+    })?;
+    for found in grower.finish()? {
+        tally.add(found, scratch, model)?;
+    }
+    tally.below = grower.below();
+    writer.finish()?;
+    Ok(tally)
 }
 
 /// What is gathered over the slices, in their order.
@@ -284,6 +313,8 @@ struct Tally {
     heights: Vec<Height>,
     histogram: ChangeHistogram,
     not_finite: u64,
+    /// Change in patches that stand out, away from grains ([`below`]).
+    below: [f64; 2],
     rows: usize,
 }
 
@@ -294,6 +325,7 @@ impl Tally {
             heights: Vec::with_capacity(region.z.len()),
             histogram: ChangeHistogram::new(config.histogram_bins, model.sigma),
             not_finite: 0,
+            below: [0.0; 2],
             rows: region.height(),
         }
     }

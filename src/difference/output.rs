@@ -26,6 +26,8 @@ const TABLES: [&str; 4] = [
 
 /// Shifts up to here move a profile by as much as its slope says \[voxel\].
 const LINEAR: f64 = 1.0;
+/// Share of a sum from which on change below the threshold is worth a warning.
+const MISSED: f64 = 0.02;
 
 /// Refuses a folder that holds a difference already, before any work is done for it.
 ///
@@ -66,6 +68,8 @@ pub(super) struct Results<'a> {
     pub(super) dropped: [u64; 2],
     pub(super) histogram: Vec<HistogramRow>,
     pub(super) not_finite: u64,
+    /// Change in patches that stand out, away from grains ([`super::below`]).
+    pub(super) below: [f64; 2],
     pub(super) null: Option<NullRecord>,
 }
 
@@ -230,6 +234,8 @@ fn record(context: &Context<'_>, results: &Results<'_>, totals: &Totals) -> Diff
         decrease_err_parts: totals.errs[1],
         increase_doubtful_sum: totals.doubtful[0],
         decrease_doubtful_sum: totals.doubtful[1],
+        increase_below_sum: results.below[0],
+        decrease_below_sum: results.below[1],
         total_sum: totals.all,
         total_sum_err: totals.all_err,
         increase_grains: count(1),
@@ -293,6 +299,17 @@ fn warnings(
             "{:.1} times as many voxels lie beyond 3 sigma as a normal distribution has: more noise than stated may exceed the threshold (rings, streaks, misalignment)",
             results.model.tails
         ));
+    }
+    for (sign, below, sum) in [
+        ("increase", record.increase_below_sum, record.increase_sum),
+        ("decrease", record.decrease_below_sum, record.decrease_sum),
+    ] {
+        if below > MISSED * sum {
+            warnings.push(format!(
+                "{sign} of {below:.4} {unit} lies away from grains in patches that stand out while their voxels stay below the threshold; {sum:.4} {unit} were found:                  a larger difference.smooth_sigma finds more of it, unless it is drift",
+                unit = inputs.unit
+            ));
+        }
     }
     if let Some(excess) = results.model.excess.filter(|excess| *excess > 1.5) {
         warnings.push(format!(
