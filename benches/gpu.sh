@@ -8,8 +8,10 @@
 # It needs a driver with Vulkan and libvulkan.so.1. What is missing is looked for: the loader in packages *.deb in $DEBS (unpacked beside
 # the results, nothing is installed), else by apt-get; the driver's manifest in the folders where drivers put it, else one is
 # written for NVIDIA's libGLX_nvidia.so.0. It says what it found.
-# It builds with cargo, or takes programs that were built elsewhere: NO_BUILD=1, from $PROGRAMS (else target/$PROFILE/deps, PROFILE
-# being release). A smaller limit: LIMIT=seconds.
+# Build first: BUILD_ONLY=1 benches/gpu.sh, on this machine or on one like it, without a limit of time (a quarter of an hour on two
+# cores from nothing). Then NO_BUILD=1 takes these programs, from $PROGRAMS (else target/$PROFILE/deps, PROFILE being release), and needs
+# no cargo. Without either it builds within its time what it can: the bench, which checks every kernel itself, then the tests.
+# A smaller limit: LIMIT=seconds.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 device=gpu
@@ -160,13 +162,25 @@ check() { # NAME SECONDS: a test of tests/, where it was built
     part "$1" "$2" sh -c 'TOMODELTA_REQUIRE_GPU=1 "$1" 1>&2' sh "$test_program"
 }
 
+tests="--test shaders_are_valid --test twins_agree --test cpu_and_gpu_agree"
+if [ "${BUILD_ONLY:-0}" != 0 ]; then
+    # in one go, so that no core waits for another program to be linked
+    # shellcheck disable=SC2086 # one word each
+    exec cargo test --release --no-run --bench gpu $tests
+fi
 command -v nvidia-smi >/dev/null &&
     nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm --format=csv >>"$out/log.txt" 2>&1
 find_loader
 find_driver
 if [ "${NO_BUILD:-0}" = 0 ]; then
-    part build 270 cargo bench --no-run --bench gpu
-    part "build of the tests" 120 cargo test --release --no-run --test shaders_are_valid --test twins_agree --test cpu_and_gpu_agree
+    # what is not built by then leaves time for the figures of programs from before
+    part build 300 cargo test --release --no-run --bench gpu ||
+        note "build first, without a limit: BUILD_ONLY=1 $0; then NO_BUILD=1 $0"
+    # the tests repeat what the bench checks, and go beyond it to whole scans: only where the build was short
+    if [ "$(left)" -gt 400 ]; then
+        # shellcheck disable=SC2086
+        part "build of the tests" 60 cargo test --release --no-run $tests
+    fi
 fi
 check shaders_are_valid 20
 # the figures first, in case time runs out

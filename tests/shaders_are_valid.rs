@@ -169,6 +169,17 @@ fn stripe_layout() -> Layout {
     })
 }
 
+fn wave_layout() -> Layout {
+    layout!(stripes::WaveParams {
+        n_cols,
+        n_angles,
+        pad,
+        n_waves,
+        odd,
+        mirrored,
+    })
+}
+
 fn fourier_grid_layout() -> Layout {
     layout!(fourier_grid::FourierGridParams {
         n_rows,
@@ -298,7 +309,7 @@ fn every_shader_parses_and_validates() {
         }
         seen += 1;
     }
-    assert!(seen >= 8);
+    assert!(seen >= 9);
     assert!(parsed("fn broken( {").is_err());
     assert!(parsed("@compute @workgroup_size(1) fn f() { let a: u32 = 1.5; }").is_err());
 }
@@ -342,6 +353,7 @@ fn parameters_have_the_same_names_places_and_sizes_on_both_sides() {
         ),
         (stripes::SORT_SOURCE, "StripeParams", stripe_layout()),
         (stripes::FIND_SOURCE, "StripeParams", stripe_layout()),
+        (stripes::FILTER_SOURCE, "WaveParams", wave_layout()),
         (
             fourier_grid::SOURCE,
             "FourierGridParams",

@@ -44,7 +44,7 @@ impl Filtering {
 }
 
 /// Low part of every column.
-fn low_pass(columns: &Columns, sigma: f64, low: &mut Columns) {
+pub(super) fn low_pass(columns: &Columns, sigma: f64, low: &mut Columns) {
     let (n_cols, n_angles) = (columns.n_cols(), columns.n_angles());
     low.reshape(n_cols, n_angles);
     let pad = padding(n_angles);

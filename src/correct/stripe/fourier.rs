@@ -59,7 +59,7 @@ impl LowPass {
     }
 }
 
-fn gauss(distance: f64, sigma: f64) -> f64 {
+pub(super) fn gauss(distance: f64, sigma: f64) -> f64 {
     (-distance * distance / (2.0 * sigma * sigma)).exp()
 }
 

@@ -36,7 +36,12 @@ impl Raven {
         1.0 / (1.0 + (k / self.cutoff).powi(2 * self.order as i32))
     }
 
-    /// The same with the share of the window for every frequency along the angle, and the window across the columns,
+    /// What the window takes off each frequency of lines of `wide` samples.
+    pub(super) fn removed(&self, wide: usize) -> Vec<f64> {
+        removed(wide, |k| self.passed(k)).collect()
+    }
+
+    /// [`Raven::apply`] with the share of the window for every frequency along the angle, and the window across the columns,
     /// which is made symmetric.
     fn apply_with(&self, columns: &mut Columns, shares: &[f64], passed: impl Fn(f64) -> f64) {
         let (n_cols, n_angles) = (columns.n_cols(), columns.n_angles());
@@ -47,19 +52,8 @@ impl Raven {
             planner.plan_fft_forward(wide),
             planner.plan_fft_inverse(wide),
         );
-        let signed = |m: usize| {
-            if 2 * m < wide {
-                m as f64
-            } else {
-                m as f64 - wide as f64
-            }
-        };
-        let removed: Vec<f64> = (0..wide)
-            .map(|m| {
-                let other = (wide - m) % wide;
-                (1.0 - 0.5 * (passed(signed(m)) + passed(signed(other)))) / (wide * tall) as f64
-            })
-            .collect();
+        let area = (wide * tall) as f64;
+        let removed: Vec<f64> = removed(wide, passed).map(|part| part / area).collect();
         // a frequency and its negative are one term of the sum; beyond the middle there are none
         let frequencies = shares.iter().enumerate().take(tall / 2 + 1);
         let mut away: Vec<(Vec<Complex64>, Vec<Complex64>)> = Vec::new();
@@ -99,6 +93,21 @@ impl Raven {
         // per frequency a line and its wave; one line in work, the window and the scratch of the FFT
         (self.rows + 1) * 16 * (n_cols + n_angles) + 80 * (n_cols + pad)
     }
+}
+
+/// What is left of 1 where so much of a frequency is `passed`, of it and its negative alike.
+fn removed(wide: usize, passed: impl Fn(f64) -> f64) -> impl Iterator<Item = f64> {
+    let signed = move |m: usize| {
+        if 2 * m < wide {
+            m as f64
+        } else {
+            m as f64 - wide as f64
+        }
+    };
+    (0..wide).map(move |m| {
+        let other = (wide - m) % wide;
+        1.0 - 0.5 * (passed(signed(m)) + passed(signed(other)))
+    })
 }
 
 /// `exp(2 pi i k a / period)` at the angles of the sinogram.

@@ -9,7 +9,7 @@ use crate::correct::line_integrals::{
 use crate::correct::stripe::on_gpu::{
     LOCAL as LOCAL_SORT, Sorter, StripeKernels, StripeParams, stripes_cpu,
 };
-use crate::correct::stripe::{Dead, Large, StripeCounts, StripeRemoval};
+use crate::correct::stripe::{Dead, Filtering, Large, Raven, StripeCounts, StripeRemoval};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::reconstruct::filter::FilterPlan;
@@ -33,6 +33,7 @@ pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
         sort_columns(gpu)?,
         find_stripes(gpu)?,
         column_means(gpu)?,
+        filter_columns(gpu)?,
         fourier_grid(gpu)?,
         fourier_transform(gpu)?,
     ])
@@ -217,16 +218,16 @@ fn striped() -> Vec<f32> {
     sample.iter().enumerate().map(at).collect()
 }
 
-/// Stripes are removed from [`striped`] as by the twin, and as many are counted.
+/// Stripes are removed from columns of the size of [`striped`] as by the twin, and as many are counted.
 fn stripes(
     gpu: &Gpu,
     name: &str,
     removal: StripeRemoval,
+    columns: &[f32],
     tolerance: f32,
 ) -> Result<(Check, [u32; 2])> {
     let (n_angles, n_cols, n_rows) = (70, 160, 2);
-    let columns = striped();
-    let buffer = gpu.storage_from("columns", &columns)?;
+    let buffer = gpu.storage_from("columns", columns)?;
     let touched = gpu.storage::<u32>("touched", 4)?;
     let params = StripeParams {
         n_rows: n_rows as u32,
@@ -258,10 +259,10 @@ fn stripes(
         }
         (treated, counts)
     };
-    let mut other = columns.clone();
+    let mut other = columns.to_vec();
     other.iter_mut().step_by(97).for_each(|value| *value *= 1.2);
     let (moved, _) = by_twin(&other);
-    let (reference, counts) = by_twin(&columns);
+    let (reference, counts) = by_twin(columns);
     let size = [n_cols, n_angles, n_rows];
     let mut check = check(name, size, &found, &reference, &moved, tolerance);
     let expected = [counts.large, counts.dead].map(|count| count as u32);
@@ -284,25 +285,52 @@ fn find_stripes(gpu: &Gpu) -> Result<Check> {
     // two quotients of values below 1
     let tolerance = 8.0 * f32::EPSILON;
     let removal = StripeRemoval::All(dead, large, 7);
-    let (mut check, counted) = stripes(gpu, "find_stripes", removal, tolerance)?;
+    let (mut check, counted) = stripes(gpu, "find_stripes", removal, &striped(), tolerance)?;
     check.passed &= counted.iter().all(|&count| count > 0);
     Ok(check)
 }
 
-/// Normalization and regularization; the worse of both.
+/// The worse of two checks of one shader.
+fn worse(one: Check, other: Check) -> Check {
+    Check {
+        worst: one.worst.max(other.worst),
+        passed: one.passed && other.passed,
+        ..one
+    }
+}
+
 fn column_means(gpu: &Gpu) -> Result<Check> {
     // two logarithms near 1, and an exponential
     let tolerance = 2.0_f32.powi(-20) + 8.0 * f32::EPSILON;
-    let of = |removal| stripes(gpu, "column_means", removal, tolerance).map(|(check, _)| check);
-    let (sums, logarithms) = (
-        of(StripeRemoval::Normalization(9.0))?,
-        of(StripeRemoval::Regularization(5e-3))?,
-    );
-    Ok(Check {
-        worst: sums.worst.max(logarithms.worst),
-        passed: sums.passed && logarithms.passed,
-        ..sums
-    })
+    let of = |removal| stripes(gpu, "column_means", removal, &striped(), tolerance);
+    let (sums, _) = of(StripeRemoval::Normalization(9.0))?;
+    let (logarithms, _) = of(StripeRemoval::Regularization(5e-3))?;
+    Ok(worse(sums, logarithms))
+}
+
+fn filter_columns(gpu: &Gpu) -> Result<Check> {
+    // a dozen waves, each a sum of 12 roundings, twice: once in each of the two parts of a sample
+    let tolerance = 2.0 * 12.0 * 12.0 * f32::EPSILON;
+    let of = |removal, columns: &[f32]| stripes(gpu, "filter_columns", removal, columns, tolerance);
+    let raven = StripeRemoval::Fft(Raven {
+        cutoff: 8.0,
+        order: 4,
+        rows: 2,
+    });
+    let (raven, _) = of(raven, &striped())?;
+    // samples of a column that are far apart, as those equal but for rounding would change places
+    let smooth = |index: usize| {
+        let (col, angle) = (index / 70 % 160, index % 70);
+        let gain = 1.0 + 0.02 * (col * col % 5) as f32;
+        gain * (0.6 + 0.2 * (angle as f32 / 70.0 * std::f32::consts::PI).cos())
+    };
+    let smooth: Vec<f32> = (0..2 * 160 * 70).map(smooth).collect();
+    let filtering = Filtering {
+        sigma: 12.0,
+        size: 7,
+    };
+    let (filtering, _) = of(StripeRemoval::Filtering(filtering), &smooth)?;
+    Ok(worse(raven, filtering))
 }
 
 fn fourier_grid(gpu: &Gpu) -> Result<Check> {

@@ -1,6 +1,7 @@
 //! The launches and their buffers.
 
 use super::means::MeanKernels;
+use super::waves::WaveKernels;
 use super::{FIND_SOURCE, LOCAL, SEGMENT, SORT_SOURCE, StripeParams, samples};
 use crate::correct::stripe::{Dead, Large, StripeRemoval};
 use crate::error::Result;
@@ -113,6 +114,7 @@ pub struct StripeKernels {
     unsort: Kernel,
     finder: Option<Finder>,
     means: Option<MeanKernels>,
+    pub(super) waves: Option<WaveKernels>,
     /// `[row, col, rank]`, the angle of each rank.
     order: wgpu::Buffer,
     /// `[row, col, rank]`
@@ -141,8 +143,10 @@ impl StripeKernels {
         let seeks = !matches!(
             removal,
             StripeRemoval::Sorting(_)
+                | StripeRemoval::Filtering(_)
                 | StripeRemoval::Normalization(_)
                 | StripeRemoval::Regularization(_)
+                | StripeRemoval::Fft(_)
         );
         Ok(StripeKernels {
             removal,
@@ -154,6 +158,7 @@ impl StripeKernels {
                 true => Some(Finder::new(gpu, n_cols, n_rows)?),
             },
             means: MeanKernels::new(gpu, &removal, n_cols, n_rows)?,
+            waves: WaveKernels::new(gpu, &removal, [n_rows, n_cols, n_angles])?,
             order: gpu.storage::<u32>("order of the columns", beside)?,
             smooth: gpu.storage::<f32>("smooth columns", beside)?,
         })
@@ -203,8 +208,31 @@ impl StripeKernels {
                 self.back(&params, columns, run)?;
                 run(&|batch| self.bridge(batch, &params, columns))
             }
+            StripeRemoval::Filtering(filtering) => {
+                let waves = self.waves();
+                let params = StripeParams {
+                    window: filtering.size as u32,
+                    ..*params
+                };
+                run(&|batch| waves.take_away(batch, &params, columns))?;
+                self.sort(&params, &waves.low, run)?;
+                run(&|batch| {
+                    self.median(batch, &params, &waves.low)?;
+                    waves.add_ranked(batch, &params, columns, &self.order, &self.smooth)
+                })
+            }
+            StripeRemoval::Fft(_) => {
+                let waves = self.waves();
+                run(&|batch| waves.take_away(batch, params, columns))
+            }
             removal => run(&|batch| self.means().launch(batch, params, removal, columns)),
         }
+    }
+
+    fn waves(&self) -> &WaveKernels {
+        self.waves
+            .as_ref()
+            .expect("made for every method that takes waves out")
     }
 
     fn means(&self) -> &MeanKernels {

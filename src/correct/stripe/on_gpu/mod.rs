@@ -9,6 +9,7 @@ mod means;
 #[cfg(test)]
 mod tests;
 mod twin;
+mod waves;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -17,11 +18,14 @@ use super::{Dead, Large, StripeRemoval};
 pub use kernels::{Sorter, StripeKernels};
 pub use twin::stripes_cpu;
 pub(in crate::correct) use twin::sum_of;
+pub use waves::WaveParams;
 
 /// The shader that sorts columns.
 pub const SORT_SOURCE: &str = include_str!("../../../../shaders/sort_columns.wgsl");
 /// The shader that finds and mends stripes.
 pub const FIND_SOURCE: &str = include_str!("../../../../shaders/find_stripes.wgsl");
+/// The shader that takes waves out of columns.
+pub const FILTER_SOURCE: &str = include_str!("../../../../shaders/filter_columns.wgsl");
 /// Samples that a workgroup sorts.
 pub const LOCAL: usize = 2048;
 /// Columns that an invocation slides its window over.
@@ -136,12 +140,11 @@ impl StripeRemoval {
             | StripeRemoval::Dead(..)
             | StripeRemoval::All(..)
             | StripeRemoval::Interpolation(_)
+            | StripeRemoval::Filtering(_)
             | StripeRemoval::Normalization(_)
-            | StripeRemoval::Regularization(_) => true,
-            StripeRemoval::Filtering(_)
-            | StripeRemoval::Fitting(_)
-            | StripeRemoval::WaveletFft(_)
-            | StripeRemoval::Fft(_) => false,
+            | StripeRemoval::Regularization(_)
+            | StripeRemoval::Fft(_) => true,
+            StripeRemoval::Fitting(_) | StripeRemoval::WaveletFft(_) => false,
         }
     }
 
@@ -149,13 +152,16 @@ impl StripeRemoval {
     #[must_use]
     pub fn images_on_gpu(&self) -> usize {
         match self {
-            StripeRemoval::Normalization(_) | StripeRemoval::Regularization(_) => 0,
-            // the order of the columns, and their smooth version
+            StripeRemoval::Normalization(_)
+            | StripeRemoval::Regularization(_)
+            | StripeRemoval::Fft(_) => 0,
+            // the order of the columns, and their smooth version; of their low part, which is held too
+            StripeRemoval::Filtering(_) => 3,
             _ => 2,
         }
     }
 
-    /// Columns that its widest median looks at.
+    /// Samples that it looks at for each, at once: columns of its widest median, or waves.
     #[must_use]
     pub fn widest_window(&self) -> usize {
         match self {
@@ -163,7 +169,10 @@ impl StripeRemoval {
             StripeRemoval::Large(large) | StripeRemoval::Interpolation(large) => large.size,
             StripeRemoval::Dead(dead, large) => dead.size.max(large.map_or(0, |large| large.size)),
             StripeRemoval::All(dead, large, small) => dead.size.max(large.size).max(*small),
-            StripeRemoval::Filtering(filtering) => filtering.size,
+            StripeRemoval::Filtering(filtering) => {
+                filtering.size.max((6.5 * filtering.sigma).ceil() as usize)
+            }
+            StripeRemoval::Fft(raven) => raven.rows + 1,
             _ => 1,
         }
     }

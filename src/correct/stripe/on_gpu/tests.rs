@@ -1,7 +1,9 @@
 use super::*;
 use crate::correct::goldens::worst;
 use crate::correct::stripe::columns::{Columns, SortedColumns};
-use crate::correct::stripe::{Scratch, StripeCounts, dead};
+use crate::correct::stripe::filtering::low_pass;
+use crate::correct::stripe::on_gpu::waves::{WaveKernels, Waves, smooth_sorted};
+use crate::correct::stripe::{Filtering, Raven, Scratch, StripeCounts, dead};
 use crate::error::Result;
 use crate::gpu::{Batch, Gpu, for_tests as gpu};
 
@@ -16,6 +18,14 @@ fn large(size: usize) -> Large {
         size,
         drop_ratio: 0.1,
         normalize: true,
+    }
+}
+
+fn raven(cutoff: f64) -> Raven {
+    Raven {
+        cutoff,
+        order: 4,
+        rows: 2,
     }
 }
 
@@ -164,6 +174,7 @@ fn every_method_gives_the_bits_of_the_cpu_or_is_within_the_rounding_of_a_quotien
             StripeRemoval::Interpolation(large),
             StripeRemoval::Normalization(size as f64 / 4.0),
             StripeRemoval::Regularization(5e-4),
+            StripeRemoval::Fft(raven(8.0)),
         ] {
             let name = format!("{removal:?} {n_angles} {n_cols}");
             let apply = |row: &Vec<f32>| {
@@ -180,6 +191,10 @@ fn every_method_gives_the_bits_of_the_cpu_or_is_within_the_rounding_of_a_quotien
             // behind the other; a straight line takes two roundings
             let tolerance = match removal {
                 StripeRemoval::Sorting(_) => 0.0,
+                StripeRemoval::Fft(_) => {
+                    let waves = Waves::new(&removal, n_cols, n_angles).unwrap();
+                    1.3 * (waves.tolerance() + f32::EPSILON)
+                }
                 // a logarithm near 1 is off by 2^-21 on a GPU, an exponential by 3 units
                 StripeRemoval::Regularization(_) => 1.3 * (2.0 / 2_097_152.0 + 8.0 * f32::EPSILON),
                 _ => 1.3 * 8.0 * f32::EPSILON,
@@ -206,6 +221,7 @@ fn every_method_gives_the_bits_of_the_cpu_or_is_within_the_rounding_of_a_quotien
                     | StripeRemoval::Dead(_, None)
                     | StripeRemoval::Normalization(_)
                     | StripeRemoval::Regularization(_)
+                    | StripeRemoval::Fft(_)
             );
             assert!(counts.large > 0 || !seeks_large, "{name}: {counts:?}");
             let seeks_dead = matches!(removal, StripeRemoval::Dead(..) | StripeRemoval::All(..));
@@ -303,5 +319,80 @@ fn samples_without_signal_and_rows_narrower_than_the_weights_move_as_on_the_cpu(
             assert!(off <= tolerance, "{removal:?} {n_angles} {n_cols}: {off}");
             assert!(n_cols < 4 || worst(&sinogram, &on_cpu) > 100.0 * tolerance);
         }
+    }
+}
+
+#[test]
+fn the_low_part_is_that_of_the_cpu_and_is_sorted_and_added_again_bit_by_bit() {
+    let Some(gpu) = gpu() else { return };
+    for (n_angles, n_cols, sigma, size) in [
+        (150, 61, 3.0, 11),
+        (151, 40, 10.0, 5),
+        (63, 41, 40.0, 5),
+        (600, 12, 3.0, 21),
+        (7, 20, 3.0, 5),
+        (1, 9, 3.0, 3),
+    ] {
+        let sinogram = striped(n_angles, n_cols, 6);
+        let removal = StripeRemoval::Filtering(Filtering { sigma, size });
+        let what = format!("{n_angles} {n_cols} {sigma}");
+        let mut columns = Columns::default();
+        columns.read(&sinogram, n_cols);
+        let mut on_cpu = Columns::default();
+        low_pass(&columns, sigma, &mut on_cpu);
+        let buffer = gpu.storage_from("columns", columns.values()).unwrap();
+        let params = StripeParams {
+            n_rows: 1,
+            n_cols: n_cols as u32,
+            n_angles: n_angles as u32,
+            ..StripeParams::default()
+        };
+        let shape = [1, n_cols, n_angles];
+        let kernels = WaveKernels::new(&gpu, &removal, shape).unwrap().unwrap();
+        run(&gpu, &|batch| kernels.take_away(batch, &params, &buffer)).unwrap();
+        let low: Vec<f32> = gpu.read(&kernels.low).unwrap();
+        let high: Vec<f32> = gpu.read(&buffer).unwrap();
+        let waves = Waves::new(&removal, n_cols, n_angles).unwrap();
+        // an FFT of f32 errs by a few units of the peak, as its own test has it
+        let tolerance = 1.3 * (waves.tolerance() + 16.0 * f32::EPSILON);
+        let off = worst(&low, on_cpu.values());
+        assert!(off <= tolerance, "{what}: {off} > {tolerance}");
+        low_pass(&columns, 1.2 * sigma, &mut on_cpu);
+        let seen = worst(&low, on_cpu.values());
+        assert!(
+            n_angles < 60 || sigma > 30.0 || seen > 10.0 * tolerance,
+            "{what}: blind, {seen}"
+        );
+        // what is left of the method moves values, and adds them once
+        on_cpu.values_mut().copy_from_slice(&low);
+        let smooth = smooth_sorted(on_cpu, size);
+        let mut expected = Columns::default();
+        expected.reshape(n_cols, n_angles);
+        let sums = high
+            .iter()
+            .zip(smooth.values())
+            .map(|(high, low)| high + low);
+        expected
+            .values_mut()
+            .iter_mut()
+            .zip(sums)
+            .for_each(|(to, sum)| *to = sum);
+        let mut treated = vec![f32::NAN; sinogram.len()];
+        expected.write(&mut treated);
+        let found = &on_gpu(&gpu, removal, std::slice::from_ref(&sinogram), n_cols, 0).0[0];
+        assert_eq!(worst(found, &treated), 0.0, "{what}");
+        assert!(
+            n_cols < 20 || n_angles < 60 || worst(found, &sinogram) > 0.01,
+            "{what}: nothing was removed"
+        );
+        // where no two samples change places the CPU gives the same; elsewhere they take each other's
+        let mut whole = sinogram.clone();
+        removal.apply(&mut whole, n_cols, &mut Scratch::default());
+        let swapped = found
+            .iter()
+            .zip(&whole)
+            .filter(|(a, b)| (*a - *b).abs() > 2.0 * tolerance);
+        let swapped = swapped.count() as f64 / whole.len() as f64;
+        assert!(swapped < 0.01, "{what}: {swapped} of the samples differ");
     }
 }

@@ -3,6 +3,7 @@
 //! Where a kernel moves or chooses values, its twin is the function of the CPU that must give the same bits.
 
 use super::means::mean_weights;
+use super::waves::filter_cpu;
 use super::{SHIFT, StripeParams};
 use crate::correct::median::{Tile, across_columns, reflect};
 use crate::correct::stripe::columns::{Columns, SortedColumns};
@@ -79,6 +80,7 @@ pub fn stripes_cpu(removal: &StripeRemoval, sinogram: &mut [f32], n_cols: usize)
             let factors = smooth_means(&params, &sums, &weights);
             shift_columns(&params, &factors, &mut columns);
         }
+        StripeRemoval::Filtering(_) | StripeRemoval::Fft(_) => filter_cpu(removal, &mut columns),
         _ => panic!("the caller has asked whether the method runs on the GPU"),
     }
     columns.write(sinogram);
