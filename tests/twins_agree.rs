@@ -7,6 +7,7 @@
 use tomodelta::config::DeviceChoice;
 use tomodelta::gpu::{Device, Gpu};
 use tomodelta::reconstruct::geometry::Grid;
+use tomodelta::reconstruct::self_test::kernels::checks;
 use tomodelta::reconstruct::self_test::{Case, check, worst};
 
 /// A GPU, software ones included; without one the test says so, and fails where `TOMODELTA_REQUIRE_GPU` is set.
@@ -132,4 +133,12 @@ fn two_runs_are_the_same_bit_for_bit() {
         moved.volume != first.volume,
         "another axis is another result"
     );
+}
+
+#[test]
+fn the_kernels_of_the_corrections_and_of_the_fourier_method_pass_what_devices_test_asks() {
+    let Some(gpu) = gpu() else { return };
+    for check in checks(&gpu).unwrap() {
+        assert!(check.passed, "{check:?}");
+    }
 }
