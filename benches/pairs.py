@@ -7,9 +7,10 @@
 The sample: spheres in a cylinder, with exact chords, averaged in transmission over 3 x 3 rays per pixel, so that edges are
 blurred as a detector blurs them. The detector: Poisson noise, flats, darks, pixels whose gain differs between flats and
 projections, zingers. The scans are NXtomo files, run by `target/release/tomodelta run` (TOMODELTA names another one).
-True sums are volumes of spheres, cut at the slices that both scans hold. Needs numpy and h5py.
+True sums are volumes of spheres, cut at the slices that were measured. Needs numpy and h5py.
 """
 
+import csv
 import json
 import math
 import os
@@ -147,7 +148,7 @@ def write_scan(path, random, transmission, degrees, photons, drift, gain, wrong,
 
 
 def make_pair(folder, kind, given):
-    """Writes both scans and their series; returns the true sums of increase and decrease [1/cm]."""
+    """Writes both scans and their series; returns heights, radii before and after and contrasts of the spheres."""
     random = np.random.default_rng(given["seed"])
     centres, radii, contrast = place_spheres(random, given["radius"], given["contrast"])
     before, after = states(kind, random, radii)
@@ -169,16 +170,24 @@ def make_pair(folder, kind, given):
         '[series]\nname = "pair"\noutput = "out"\nreference = "before"\n'
         '[[scan]]\nname = "before"\npath = "before.nxs"\n[[scan]]\nname = "after"\npath = "after.nxs"\n'
     )
-    low = max(0, math.ceil(-shift[2])) - 0.5 * (ROWS - 1) - 0.5
-    high = min(ROWS - 1, math.floor(ROWS - 1 - shift[2])) - 0.5 * (ROWS - 1) + 0.5
-    change = contrast * (cut_volume(after, centres[:, 2], low, high) - cut_volume(before, centres[:, 2], low, high)) * PER_CM
+    return centres[:, 2], before, after, contrast
+
+
+def true_sums(spheres, slices):
+    """Of increase and decrease [1/cm], in the slices first to last."""
+    heights, before, after, contrast = spheres
+    low, high = (end - 0.5 * (ROWS - 1) for end in (slices[0] - 0.5, slices[-1] + 0.5))
+    change = contrast * (cut_volume(after, heights, low, high) - cut_volume(before, heights, low, high)) * PER_CM
     return change[change > 0].sum(), -change[change < 0].sum()
 
 
-def score(folder, truth, given):
+def score(folder, spheres, given):
     """The cells of a row: change found over true change, pulls, shift found less true shift, turn found less true turn."""
     out = folder / "out" / "differences" / "after"
     found, motion = (json.loads((out / f"{name}.json").read_text()) for name in ("difference", "alignment"))
+    with open(out / "per_height.csv", newline="") as table:
+        measured = [int(row["z"]) for row in csv.DictReader(table) if float(row["noise_per_cm"]) > 0]
+    truth = true_sums(spheres, measured)
     ratios, pulls, below = [], [], []
     for sign, true in zip(("increase", "decrease"), truth):
         total, error = found[f"{sign}_sum"], found[f"{sign}_sum_err"]
@@ -193,14 +202,14 @@ def run_pair(label, kind, changes):
     given = SETTINGS | changes
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        truth = make_pair(folder, kind, given)
+        spheres = make_pair(folder, kind, given)
         settings = [word for pair in given["set"].split(",") if pair for word in ("--set", pair)]
         done = subprocess.run([PROGRAM, "run", str(folder / "series.toml"), "--device", "cpu", "-q", *settings],
                               capture_output=True, text=True)
         if done.returncode:
             print(f"| {label} | failed: {done.stderr.strip()} |", flush=True)
             return
-        print(f"| {label} | {score(folder, truth, given)} |", flush=True)
+        print(f"| {label} | {score(folder, spheres, given)} |", flush=True)
 
 
 def read_settings(words):

@@ -27,6 +27,11 @@ const GROUP: usize = 4;
 pub(super) const LEAST_SCALE: f32 = 3e-5;
 /// A pixel that moves this many times more, or less, than its neighbours does not respond.
 const UNRESPONSIVE: f32 = 4.0;
+/// A wrong pixel is wrong through the whole scan: this many parts may show nothing of it, and from the rest it counts at most [`STEADY`] times what the
+/// least of them shows. The edge of a sample that moved by a pixel or two meets the same pixels in some of the parts only.
+const EXCUSED: usize = 2;
+/// See [`EXCUSED`].
+const STEADY: f32 = 2.0;
 /// Movement of the sample between the scans with which broad stripes can be told from it \[px\].
 const MOVED: f32 = 0.7;
 /// The calm ones of a row are as lively as the pixel at this part of it, counted from the stillest.
@@ -404,8 +409,9 @@ impl Row<'_> {
                 ([l1, l1, r1, r1], [0.0, a, b, 0.0])
             }
         };
-        let (mut ratio, mut strength) = (0f32, 0f32);
-        for part in 0..PARTS {
+        let mut ratios = [0f32; PARTS];
+        let mut strength = 0f32;
+        for (part, ratio) in ratios.iter_mut().enumerate() {
             let (mut least_ratio, mut least, mut sign) = (f32::INFINITY, f32::INFINITY, 0f32);
             for (means, scales) in self.means.iter().zip(self.scales) {
                 let line = |c: usize| means[part][c];
@@ -419,11 +425,11 @@ impl Row<'_> {
                 least = least.min(anomaly.abs());
                 least_ratio = least_ratio.min(anomaly.abs() / scales.at(col, col - l1, r1 - col));
             }
-            ratio += least_ratio.powi(2) / PARTS as f32;
+            *ratio = least_ratio;
             strength += least.powi(2) / PARTS as f32;
         }
         Level {
-            ratio: ratio.sqrt(),
+            ratio: steady(ratios),
             strength: strength.sqrt(),
         }
     }
@@ -470,6 +476,13 @@ impl Row<'_> {
             .count();
         odd > self.evidence.len() / 2
     }
+}
+
+/// Root mean square over the parts of the scan, as far as it is there all the time.
+fn steady(mut ratios: [f32; PARTS]) -> f32 {
+    let power = ratios.iter().map(|ratio| ratio.powi(2)).sum::<f32>() / PARTS as f32;
+    ratios.sort_unstable_by(f32::total_cmp);
+    power.sqrt().min(STEADY * ratios[EXCUSED])
 }
 
 /// The `wrong` columns that stand together by [`GROUP`] at most, and the `bad` ones.
