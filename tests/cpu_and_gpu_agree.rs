@@ -213,6 +213,7 @@ fn slices_without(
         config: &config.reconstruct,
         scale: 1.0,
         meter: None,
+        beyond: None,
     };
     let mut source = CountedScan::new(&corrected);
     let on_device = source.off_device().is_none();

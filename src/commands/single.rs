@@ -17,6 +17,7 @@ use tomodelta::pipeline::volumes;
 use tomodelta::pipeline::{self, LockedByRows, Session, certain_axis};
 use tomodelta::plan;
 use tomodelta::progress::Progress;
+use tomodelta::reconstruct::support::Reach;
 use tomodelta::record::AlignmentRecord;
 use tomodelta::scan::SinogramSource;
 
@@ -243,7 +244,9 @@ pub(crate) fn reconstruct(
     })?;
     let (angles, n_cols) = (integrals.angles_rad(), integrals.n_cols());
     guess.field = plan::field_before_the_axis(&config.reconstruct, angles, n_cols)?;
-    guess.sample_radius_px = sample_radius::given(&config.reconstruct, pixel)?;
+    if let Some(radius) = sample_radius::given(&config.reconstruct, pixel)? {
+        guess.reach = Reach::Radius(radius);
+    }
     slab(&guess)?;
     let progress = &session.progress;
     let axis = progress.meter().time("rotation axis", || {
@@ -251,7 +254,7 @@ pub(crate) fn reconstruct(
         source.for_axis(|integrals| certain_axis(&name, integrals, &config.center, progress))
     })?;
     let mut geometry = of_axis(&axis)?;
-    geometry.sample_radius_px = progress.meter().time("width of the sample", || {
+    geometry.reach = progress.meter().time("width of the sample", || {
         let name = path.display().to_string();
         let (rows, config) = (all.clone(), &config.reconstruct);
         sample_radius::find(&name, integrals, &geometry, rows, config, pixel)

@@ -70,7 +70,8 @@ impl Default for ReconstructConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Truncation {
-    /// As the chord of a disc, whose radius is given or found in the rows; else as [`Truncation::RollOff`].
+    /// As the chord of a disc, whose radius is given or found in the rows; else as [`Truncation::RollOff`]. A later scan goes on as the rows
+    /// of its reference: see [`crate::pipeline::beyond`].
     Auto,
     /// The edge values, rolling off over half the width of the detector.
     RollOff,

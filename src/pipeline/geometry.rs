@@ -10,7 +10,7 @@ use crate::pipeline::heights::Heights;
 use crate::pipeline::reconstruct_scan::Motion;
 use crate::reconstruct::acquisition::Field;
 use crate::reconstruct::geometry::{Ray, rays};
-use crate::reconstruct::support::Support;
+use crate::reconstruct::support::{Reach, Support};
 use crate::scan::{Scan, Shifts, SinogramSource};
 
 /// Everything about the rays of a scan.
@@ -32,8 +32,8 @@ pub struct ScanGeometry {
     pub shifts: Option<Shifts>,
     /// Rows are taken along the lean of the axis where it mixes heights by more than this at the edge \[px\].
     pub level_above_px: f64,
-    /// Radius about the axis of a sample that is wider than the detector, where it is known \[px\].
-    pub sample_radius_px: Option<f64>,
+    /// How far from the axis the sample reaches.
+    pub reach: Reach,
 }
 
 impl ScanGeometry {
@@ -88,7 +88,7 @@ impl ScanGeometry {
             )?,
             shifts: shifts.cloned(),
             level_above_px: config.level_above,
-            sample_radius_px: None,
+            reach: Reach::Inside,
         })
     }
 
@@ -123,14 +123,14 @@ impl ScanGeometry {
                 z_px: shifts.z_px.iter().map(|z| z / b).collect(),
             }),
             level_above_px: self.level_above_px,
-            sample_radius_px: self.sample_radius_px.map(|radius| radius / b),
+            reach: self.reach.scaled(1.0 / b),
         }
     }
 
     /// What the sample is taken for outside the field of view.
     #[must_use]
     pub fn support(&self) -> Option<Support> {
-        self.sample_radius_px.map(|radius_px| Support {
+        self.reach.radius_px().map(|radius_px| Support {
             axis_px: self.axis.at(self.fixed_row),
             radius_px,
         })
@@ -174,7 +174,7 @@ impl ScanGeometry {
                 self.level_above_px
             ));
         }
-        if let Some(radius) = self.sample_radius_px {
+        if let Some(radius) = self.reach.radius_px() {
             notes.push(format!(
                 "the sample is wider than the detector: rows go on as those of a disc of {:.0} px, {:.2} times as wide as the detector",
                 2.0 * radius,

@@ -195,6 +195,7 @@ fn volume_on(
         config,
         scale: 1.0 / b as f64,
         meter: None,
+        beyond: None,
     };
     let mut plain = PlainSource(scan);
     let mut source = BinnedRows::new(&mut plain, rows.start % b, b, slab);
@@ -310,6 +311,7 @@ fn a_sample_that_jitters_is_reconstructed_where_it_is() {
                 config: &config,
                 scale: 1.0,
                 meter: None,
+                beyond: None,
             };
             let mut out = Array3::zeros((10, n_cols, n_cols));
             let stage = Progress::new(true).stage("test", 1, "step");

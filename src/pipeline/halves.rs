@@ -78,6 +78,8 @@ pub fn sample(
     for group in groups {
         let part = ScanJob {
             slices: job.slices.start + group.start..job.slices.start + group.end,
+            // noise alone has nothing in common with the reference
+            beyond: None,
             ..job.clone()
         };
         part.run(&mut alternating, device, &stage, None, |z, slices, _| {
@@ -199,6 +201,7 @@ mod tests {
             config: &config,
             scale: 1.0,
             meter: None,
+            beyond: None,
         };
         let meta = VolumeMeta {
             shape: [ROWS, COLS, COLS],

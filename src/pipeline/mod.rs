@@ -5,6 +5,7 @@
 //! measure; at the end the report. Nothing holds a scan or a volume in memory: everything goes by slabs of the height
 //! that the plan chose.
 
+pub mod beyond;
 pub mod binned;
 pub mod first_change;
 pub mod geometry;

@@ -15,6 +15,7 @@ use crate::correct::CorrectedScan;
 use crate::error::Result;
 use crate::gpu::Device;
 use crate::io::volume::VolumeReader;
+use crate::pipeline::beyond::Beyond;
 use crate::pipeline::binned::BinnedRows;
 use crate::pipeline::geometry::ScanGeometry;
 use crate::pipeline::middle_of;
@@ -115,6 +116,8 @@ pub struct Target<'a> {
     pub pilot_slab: usize,
     /// Where the sample stands before anything is searched.
     pub start: Motion,
+    /// The scan whose rows these go on as, as soon as it is known roughly where the sample stands.
+    pub beyond: Option<Beyond<'a>>,
 }
 
 impl Target<'_> {
@@ -123,6 +126,7 @@ impl Target<'_> {
         &self,
         binning: usize,
         motion: Motion,
+        beyond: Option<Beyond<'_>>,
         device: &Device,
         progress: &Progress,
         name: &str,
@@ -139,6 +143,10 @@ impl Target<'_> {
         let first_row = self.slices.start % binning;
         let first_slice = self.slices.start / binning;
         let geometry = self.geometry.binned(first_row, binning);
+        let reference = beyond.map(|beyond| beyond.geometry.binned(first_row, binning));
+        let beyond = beyond
+            .zip(reference.as_ref())
+            .map(|(beyond, geometry)| beyond.binned(first_row, binning, geometry));
         let config = self.fbp();
         let job = ScanJob {
             geometry: &geometry,
@@ -150,6 +158,7 @@ impl Target<'_> {
             config: &config,
             scale: self.scale / b,
             meter: None,
+            beyond,
         };
         let stage = progress.stage(name, n_slices as u64, "slices");
         let (detector_row, own_binning) = self.binned_from;
@@ -181,6 +190,7 @@ impl Target<'_> {
             config: &config,
             scale: self.scale,
             meter: None,
+            beyond: self.beyond,
         };
         let stage = progress.stage("refining the alignment", rows.len() as u64, "slices");
         let (detector_row, binning) = self.binned_from;
@@ -236,7 +246,8 @@ pub fn find_motion(
     };
     let start = target.start;
     let reference_pilot = bin_volume(reference, binning)?;
-    let first = target.pilot(binning, start, device, progress, "pilot of the moved scan")?;
+    let name = "pilot of the moved scan";
+    let first = target.pilot(binning, start, None, device, progress, name)?;
     let mut pair = PilotPair {
         reference: reference_pilot,
         target: first,
@@ -252,6 +263,7 @@ pub fn find_motion(
     pair.target = target.pilot(
         binning,
         motion,
+        target.beyond,
         device,
         progress,
         "pilot on the reference grid",

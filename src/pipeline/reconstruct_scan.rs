@@ -13,8 +13,9 @@ use crate::config::ReconstructConfig;
 use crate::correct::line_integrals::{CountSlab, Touched};
 use crate::error::Result;
 use crate::gpu::Device;
+use crate::pipeline::beyond::{Beyond, Continuation, ReferenceRows, margin_px};
 use crate::pipeline::geometry::ScanGeometry;
-use crate::pipeline::rows::{RowSource, RowState, ShiftedRows};
+use crate::pipeline::rows::{RowSource, RowState, ShiftedRows, ShiftedSlab};
 use crate::progress::{Meter, Stage};
 use crate::reconstruct::acquisition::blend;
 use crate::reconstruct::geometry::{Grid, InPlaneMotion};
@@ -216,6 +217,8 @@ pub struct ScanJob<'a> {
     pub scale: f64,
     /// What counts the time; `None` for pilots, which belong to the alignment.
     pub meter: Option<&'a Meter>,
+    /// The scan whose rows these go on as beyond the detector; `None`: they go on by themselves.
+    pub beyond: Option<Beyond<'a>>,
 }
 
 impl ScanJob<'_> {
@@ -225,16 +228,27 @@ impl ScanJob<'_> {
         let geometry = self.geometry;
         let config = geometry.field.widen(self.config, geometry.n_cols);
         let rays = geometry.rays(&self.motion);
-        SliceJob {
+        let job = SliceJob {
             support: geometry.support(),
             ..SliceJob::new(geometry.n_cols, rays, self.grid, &config, self.scale)
-        }
+        };
+        job.widened(self.margin_px())
+    }
+
+    /// Columns that its rows gain on either side, see [`crate::pipeline::beyond`].
+    #[must_use]
+    pub fn margin_px(&self) -> usize {
+        self.beyond.map_or(0, |beyond| {
+            margin_px(&beyond, self.geometry, &self.motion, &self.slices)
+        })
     }
 
     /// Why the line integrals are wanted on the host.
     fn off_device(&self) -> Option<String> {
         let half = self.geometry.field.half;
-        half.then(|| "half acquisition is blended on the CPU".into())
+        let half = half.then(|| "half acquisition is blended on the CPU".into());
+        let wide = || "rows go on as those of the reference, on the CPU".into();
+        half.or_else(|| (self.margin_px() > 0).then(wide))
     }
 
     /// Reconstructs slab by slab; `consume` gets the index of the first slice (0 at `slices.start`), the slices, and how
@@ -263,6 +277,20 @@ impl ScanJob<'_> {
         stage.inc(state.slices as u64);
         let heights = self.geometry.heights(&self.motion);
         let mut rows = ShiftedRows::new(source, heights, self.geometry.n_cols);
+        let margin = self.margin_px();
+        let mut reference = self.beyond.map(ReferenceRows);
+        let beyond = match (&self.beyond, &mut reference) {
+            (Some(beyond), Some(rows)) if margin > 0 => Some(Continuation::new(
+                beyond,
+                rows,
+                beyond.geometry.heights(&beyond.motion),
+                self.geometry,
+                heights,
+                &self.motion,
+                margin,
+            )),
+            _ => None,
+        };
         let method = reconstructor.describe();
         let slab_rows = self.slab.min(self.slices.len()).max(1);
         let mut slabs: VecDeque<Range<usize>> = (self.slices.start + state.slices..self.slices.end)
@@ -290,7 +318,7 @@ impl ScanJob<'_> {
         let mut rows = std::thread::scope(|scope| {
             let producer = scope.spawn(|| {
                 prepare(
-                    rows,
+                    (rows, beyond),
                     first,
                     slabs,
                     self.meter,
@@ -338,6 +366,7 @@ impl ScanJob<'_> {
         state: &mut JobState,
         stage: &Stage,
     ) -> Result<()> {
+        let margin = self.margin_px() as f64;
         for next in prepared {
             let Prepared {
                 slices,
@@ -355,7 +384,7 @@ impl ScanJob<'_> {
                 let heights = self.geometry.heights(&self.motion);
                 let axis_px: Vec<f64> = covered
                     .clone()
-                    .map(|z| self.geometry.axis.at(heights.row(z as f64)))
+                    .map(|z| self.geometry.axis.at(heights.row(z as f64)) + margin)
                     .collect();
                 let part = covered.start - slices.start..covered.end - slices.start;
                 let out = volume.slice_mut(s![part.clone(), .., ..]);
@@ -457,12 +486,29 @@ fn count(rows: &mut ShiftedRows<'_>, slices: Range<usize>) -> Result<Prepared> {
 
 fn correct(
     rows: &mut ShiftedRows<'_>,
+    beyond: &mut Option<Continuation<'_>>,
     slices: Range<usize>,
     used: Option<Sinograms>,
     meter: Option<&Meter>,
 ) -> Result<Prepared> {
     let (started, before) = (Instant::now(), rows.in_source());
-    let slab = rows.slab(slices.clone(), used)?;
+    let slab = match beyond {
+        None => rows.slab(slices.clone(), used)?,
+        Some(beyond) => {
+            let slab = rows.slab(slices.clone(), beyond.spare.take())?;
+            if slab.covered.is_empty() {
+                slab
+            } else {
+                let plane = vec![[0.0; 2]; slab.covered.len()];
+                let wide = beyond.widen(&slab.covered, &slab.sinograms, &plane, used)?;
+                beyond.spare = Some(slab.sinograms);
+                ShiftedSlab {
+                    covered: slab.covered,
+                    sinograms: wide,
+                }
+            }
+        }
+    };
     if let Some(meter) = meter {
         let in_source = rows.in_source().saturating_sub(before);
         let own = started.elapsed().saturating_sub(in_source);
@@ -478,7 +524,7 @@ fn correct(
 
 /// Reads, and where the GPU does not do it corrects, one slab after the other, until nobody takes them.
 fn prepare<'a>(
-    mut rows: ShiftedRows<'a>,
+    (mut rows, mut beyond): (ShiftedRows<'a>, Option<Continuation<'_>>),
     first: Option<Prepared>,
     slabs: VecDeque<Range<usize>>,
     meter: Option<&Meter>,
@@ -494,7 +540,7 @@ fn prepare<'a>(
         let span = trace.span(Lane::Read, "rows");
         let slab = stop::check().and_then(|()| match on_device {
             true => count(&mut rows, slices),
-            false => correct(&mut rows, slices, used.try_recv().ok(), meter),
+            false => correct(&mut rows, &mut beyond, slices, used.try_recv().ok(), meter),
         });
         drop(span);
         let failed = slab.is_err();

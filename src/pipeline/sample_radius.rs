@@ -31,8 +31,8 @@ pub fn given(config: &ReconstructConfig, pixel_size_um: Option<f64>) -> Result<O
     }
 }
 
-/// The radius about the axis of a sample wider than the detector \[px\]: given, or found in the detector rows `rows`; `None`
-/// for a sample inside the field of view, and where it is neither given nor found. `geometry` is that of the source, before any binning.
+/// How far from the axis the sample reaches: given, or found in the detector rows `rows`; inside the field of view where nobody
+/// asks. `geometry` is that of the source, before any binning.
 ///
 /// # Errors
 /// Those of [`given`] and of the source.
@@ -43,13 +43,12 @@ pub fn find(
     rows: std::ops::Range<usize>,
     config: &ReconstructConfig,
     pixel_size_um: Option<f64>,
-) -> Result<Option<f64>> {
+) -> Result<Reach> {
     if config.truncation == Truncation::RollOff {
-        return Ok(None);
+        return Ok(Reach::Inside);
     }
-    let given = given(config, pixel_size_um)?;
-    if given.is_some() {
-        return Ok(given);
+    if let Some(radius) = given(config, pixel_size_um)? {
+        return Ok(Reach::Radius(radius));
     }
     let mut order: Vec<usize> = (0..geometry.angles_rad.len()).collect();
     let direction = |&k: &usize| geometry.angles_rad[k].rem_euclid(PI);
@@ -66,23 +65,19 @@ pub fn find(
             seen.add(k, &line.to_vec(), axis);
         }
     }
-    Ok(match seen.reach() {
-        Reach::Inside => None,
-        Reach::Radius(radius) => {
-            log::info!(
-                "{name}: the sample is wider than the detector: about {:.0} px ({:.2} times as wide), as its rows tell",
-                2.0 * radius,
-                2.0 * radius / geometry.n_cols as f64
-            );
-            Some(radius)
-        }
-        Reach::Unknown => {
-            log::warn!(
-                "{name}: rows do not end in air, and do not tell how far the sample reaches: either a dense wall stands outside the field, \
-                 then give reconstruct.sample_diameter_mm, or flats and projections differ in light, then see correct.beam; grey values \
-                 may be off by a tenth and more, most at the rim"
-            );
-            None
-        }
-    })
+    let reach = seen.reach();
+    match reach {
+        Reach::Inside => {}
+        Reach::Radius(radius) => log::info!(
+            "{name}: the sample is wider than the detector: about {:.0} px ({:.2} times as wide), as its rows tell",
+            2.0 * radius,
+            2.0 * radius / geometry.n_cols as f64
+        ),
+        Reach::Unknown => log::warn!(
+            "{name}: rows do not end in air, and do not tell how far the sample reaches: either a dense wall stands outside the field, \
+             then give reconstruct.sample_diameter_mm, or flats and projections differ in light, then see correct.beam; grey values \
+             may be off by a tenth and more, most at the rim"
+        ),
+    }
+    Ok(reach)
 }

@@ -54,7 +54,7 @@ pub fn reconstruct_one(
             &[
                 ("rotation_axis", json!(geometry.axis)),
                 ("field", json!(geometry.field)),
-                ("sample_radius_px", json!(geometry.sample_radius_px)),
+                ("sample_radius_px", json!(geometry.reach.radius_px())),
             ],
         ),
     };
@@ -70,6 +70,7 @@ pub fn reconstruct_one(
         config: &config.reconstruct,
         scale,
         meter: Some(session.progress.meter()),
+        beyond: None,
     };
     let format = config.run.format;
     reconstruct_into(

@@ -25,6 +25,7 @@ use rustfft::{Fft, FftPlanner};
 
 use crate::error::Result;
 use crate::gpu::Device;
+use crate::pipeline::beyond::{Continuation, ReferenceRows, heights_of_rows};
 use crate::pipeline::heights::Heights;
 use crate::pipeline::reconstruct_scan::{JobState, Motion, Reconstructed, ScanJob};
 use crate::pipeline::rows::{RowSource, ShiftedRows, lanczos_taps};
@@ -113,6 +114,8 @@ impl Columns {
 struct Window<'a, 'b> {
     job: &'a ScanJob<'b>,
     reconstructor: Reconstructor,
+    beyond: Option<Continuation<'a>>,
+    margin: usize,
     shifter: RowShifter,
     columns: Columns,
     /// Where the slices of the reference stand.
@@ -138,16 +141,23 @@ impl Window<'_, '_> {
         while start < to {
             let end = (start + self.job.slab.max(1)).min(to);
             let mut sinograms = source.slab(start..end, None)?.sinograms;
+            let plane: Vec<[f64; 2]> = (start..end)
+                .map(|row| {
+                    let slice = self.heights.slice_at(row as f64);
+                    motion.in_plane_at(slice - self.job.middle_slice)
+                })
+                .collect();
+            if let Some(beyond) = &mut self.beyond {
+                sinograms = beyond.widen(&(start..end), &sinograms, &plane, None)?;
+            }
             let axis: Vec<f64> = (start..end)
-                .map(|row| geometry.axis.at(row as f64))
+                .map(|row| geometry.axis.at(row as f64) + self.margin as f64)
                 .collect();
             if geometry.field.half {
                 let x_px = self.heights.shifts.map_or(&[][..], |shifts| &shifts.x_px);
                 blend(sinograms.view_mut(), &axis, x_px);
             }
-            for (k, mut rows) in sinograms.outer_iter_mut().enumerate() {
-                let slice = self.heights.slice_at((start + k) as f64);
-                let shift = motion.in_plane_at(slice - self.job.middle_slice);
+            for (mut rows, shift) in sinograms.outer_iter_mut().zip(plane) {
                 self.shifter.shift(&mut rows, &geometry.angles_rad, shift);
             }
             let mut out = Array3::<f32>::zeros((end - start, grid.n_y, grid.n_x));
@@ -226,10 +236,28 @@ pub(super) fn run(
     // rows as they are on the detector, but levelled
     let level = geometry.heights(&upright);
     let rows = level.covered(&all, all.len(), geometry.n_cols);
+    let margin = job.margin_px();
+    let mut reference = job.beyond.map(ReferenceRows);
     let mut window = Window {
         job,
         reconstructor: Reconstructor::new(job.slice_job(), device)?,
-        shifter: RowShifter::new(geometry.n_cols),
+        beyond: match (&job.beyond, &mut reference) {
+            (Some(beyond), Some(rows)) if margin > 0 => Some(Continuation::new(
+                beyond,
+                rows,
+                heights_of_rows(
+                    beyond.geometry.heights(&beyond.motion),
+                    &geometry.heights(&job.motion),
+                ),
+                geometry,
+                level,
+                &job.motion,
+                margin,
+            )),
+            _ => None,
+        },
+        margin,
+        shifter: RowShifter::new(geometry.n_cols + 2 * margin),
         columns: Columns::new(&job.grid, &job.motion, geometry.field.width as f64 / 2.0),
         heights: geometry.heights(&job.motion),
         slices: VecDeque::new(),
@@ -423,6 +451,7 @@ mod tests {
             config: &config,
             scale: 1.0,
             meter: None,
+            beyond: None,
         };
         let mut out = Array3::zeros((ROWS, SIDE, SIDE));
         let stage = Progress::new(true).stage("x", 1, "x");

@@ -21,10 +21,12 @@ use crate::correct::lock;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::io::volume;
+use crate::pipeline::beyond::likely_margin_px;
 use crate::pipeline::geometry::ScanGeometry;
 use crate::pipeline::reconstruct_scan::Motion;
 use crate::pipeline::sample_radius;
 use crate::reconstruct::acquisition::{Field, is_full_turn};
+use crate::reconstruct::support::Reach;
 use crate::scan::Scan;
 use pilot::{pilot_slab_of, pilot_voxels};
 use slab::SlabOf;
@@ -152,8 +154,7 @@ impl Plan {
         Self::with(config, scans, &guesses, device)
     }
 
-    /// As [`Plan::new`], with the axis of every scan and the radius of a sample that is wider than the detector (same order
-    /// as `config.scan`).
+    /// As [`Plan::new`], with the axis of every scan and how far its sample reaches (same order as `config.scan`).
     ///
     /// # Errors
     /// As for [`Plan::new`].
@@ -164,18 +165,18 @@ impl Plan {
         config: &Config,
         scans: &[Scan],
         axes: &[AxisFit],
-        sample_radii_px: &[Option<f64>],
+        reaches: &[Reach],
         device: &Device,
     ) -> Result<Plan> {
         let known: Vec<Guess> = scans
             .iter()
             .zip(axes)
-            .zip(sample_radii_px)
-            .map(|((scan, axis), &sample_radius_px)| {
+            .zip(reaches)
+            .map(|((scan, axis), &reach)| {
                 let rows = config.reconstruct.row_range(scan.n_rows())?;
                 Ok(Guess {
                     geometry: ScanGeometry {
-                        sample_radius_px,
+                        reach,
                         ..ScanGeometry::of_scan(scan, axis, &rows, &config.reconstruct)?
                     },
                     may_be_half: false,
@@ -295,8 +296,9 @@ impl Guess {
             ..AxisFit::default()
         };
         let mut geometry = ScanGeometry::of_scan(opened, &axis, &rows, &config.reconstruct)?;
-        geometry.sample_radius_px =
-            sample_radius::given(&config.reconstruct, opened.pixel_size_um)?;
+        if let Some(radius) = sample_radius::given(&config.reconstruct, opened.pixel_size_um)? {
+            geometry.reach = Reach::Radius(radius);
+        }
         let open = center.value.is_none() && is_full_turn(&opened.angles_rad);
         if center.value.is_none() {
             geometry.field =
@@ -349,6 +351,10 @@ fn plan_scan(
         })
         .or_else(|| (binning > 1).then(|| "rows are binned there".into()))
         .or_else(|| {
+            let goes_on = reference.is_some() && likely_margin_px(&guess.geometry) > 0;
+            goes_on.then(|| "rows go on as those of the reference there".into())
+        })
+        .or_else(|| {
             let heights = guess.geometry.heights(&Motion::default());
             let leans = heights.lean.is_some();
             leans.then(|| "rows are taken along the lean of the axis there".into())
@@ -367,6 +373,16 @@ fn plan_scan(
     let volume = [slices.len(), grid.n_y, grid.n_x];
     let pilot = pilot_binning(volume);
     let mut reads = reads_of(config, scan, &rows, read);
+    if guess.geometry.reach.is_beyond(scan.n_cols()) {
+        // once more for each scan whose rows go on as these
+        let others = config
+            .scan
+            .iter()
+            .filter(|other| config.reference_of(other) == Some(&name));
+        let times = others.count();
+        let starts = rows.clone().step_by(read);
+        reads.extend(starts.map(|start| (start..(start + read).min(rows.end), times)));
+    }
     let mut pilot_slab = slab;
     if reference.is_some() && config.align.searches() {
         check_pilots(volume, cap, &format!("aligning {name}"))?;

@@ -7,6 +7,7 @@ use crate::correct::stripe::StripeRemoval;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::io::volume;
+use crate::pipeline::beyond::likely_margin_px;
 use crate::pipeline::geometry::ScanGeometry;
 use crate::pipeline::reconstruct_scan::{Motion, ScanJob};
 use crate::pipeline::tilt;
@@ -138,7 +139,7 @@ pub fn reconstruct_need(
     let slice = (grid.n_x * grid.n_y * 4) as u64;
     // rows that slices are interpolated from are held beside those of the slices, and once more while they are gathered
     let (copies, held, halo) = if reading.moved {
-        (3, 1, 3 * reading.halo as u64)
+        (3, 1, need_halo(&reading))
     } else {
         (1, 0, 0)
     };
@@ -240,6 +241,19 @@ impl SlabOf<'_> {
             need.fixed += 4 * voxels * held + 4 * voxels;
             need.per_slice += 8 * voxels;
         }
+        let margin = if self.moved {
+            likely_margin_px(&geometry)
+        } else {
+            0
+        };
+        if margin > 0 {
+            // wide rows, and those of the reference with the rows they are interpolated from
+            let narrow = (4 * shape[0] * geometry.n_cols) as u64;
+            let wide = (8 * shape[0] * margin) as u64;
+            need.fixed += need_halo(&reading) * narrow;
+            need.per_slice += wide;
+            need.beside += 2 * wide + 4 * narrow;
+        }
         let job = ScanJob {
             geometry: &geometry,
             slices: 0..n_slices,
@@ -250,9 +264,10 @@ impl SlabOf<'_> {
             config,
             scale: 1.0,
             meter: None,
+            beyond: None,
         };
         // asked for its memory only
-        let reconstructor = Reconstructor::new(job.slice_job(), self.device)?;
+        let reconstructor = Reconstructor::new(job.slice_job().widened(margin), self.device)?;
         let slab = need.slab_under(cap, n_slices, what, |rows| {
             let correct = &self.config.correct;
             // broad stripes are found later
@@ -269,6 +284,11 @@ impl SlabOf<'_> {
         })?;
         Ok((slab, reconstructor.off_device()))
     }
+}
+
+/// Rows held beside those of a slab that is interpolated, in all the copies there are of them.
+fn need_halo(reading: &RowsNeeded) -> u64 {
+    3 * reading.halo as u64
 }
 
 /// Rows at a time, and peak memory, of looking for wrong pixels in `n_scans` scans of a detector `[row, col]`.

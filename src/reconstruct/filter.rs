@@ -308,10 +308,21 @@ fn reach(job: &SliceJob) -> (f64, f64) {
 /// A disc wider than this many detectors does not make rows longer: what lies so far out is felt as an offset only.
 const MOST_ROOM: f64 = 4.0;
 
+/// Share of the edge value at `beyond` pixels behind the end of a row of `n_cols` that rolls off.
+#[must_use]
+pub fn roll_off_share(beyond: f64, n_cols: usize) -> f64 {
+    half_cosine(beyond / (n_cols / 2).max(1) as f64)
+}
+
+/// From 1 at 0 to 0 at 1 and behind it.
+fn half_cosine(part: f64) -> f64 {
+    0.5 + 0.5 * (PI * part.min(1.0)).cos()
+}
+
 /// See [`FilterPlan::roll_off`]: half a cosine over half the width of the detector, or the gap where that is shorter.
 fn roll_off(gap: usize, n_cols: usize) -> Vec<f32> {
     let length = (n_cols / 2).clamp(1, gap.max(1)) as f64;
-    let side = (1..=gap).map(|j| (0.5 + 0.5 * (PI * (j as f64 / length).min(1.0)).cos()) as f32);
+    let side = (1..=gap).map(|j| half_cosine(j as f64 / length) as f32);
     side.clone().chain(side).collect()
 }
 

@@ -82,6 +82,19 @@ impl SliceJob {
             support: None,
         }
     }
+
+    /// The same slices of rows with `margin` columns more on either side. Rows are padded to the same length.
+    #[must_use]
+    pub fn widened(mut self, margin: usize) -> Self {
+        let n_cols = self.n_cols + 2 * margin;
+        let longer = n_cols as f64 / self.n_cols.max(1) as f64;
+        if let Some(support) = &mut self.support {
+            support.axis_px += margin as f64;
+        }
+        self.config.padding = (self.config.padding / longer).max(1.0);
+        self.n_cols = n_cols;
+        self
+    }
 }
 
 /// Reconstructs slabs of slices; made once per scan.

@@ -10,6 +10,8 @@
 //! the water cylinder of Hsieh et al., Med. Phys. 31 (2004) 2385, but with one radius for the whole scan: the extension stays linear
 //! in the row and the same for every row of a view, so a difference of two scans with the same R sees the change alone.
 //!
+//! That scan is continued by the rows of the other where one is compared with it ([`crate::pipeline::beyond`]); the disc is for the first of them.
+//!
 //! The disc is part of the sample: where the sample moves ([`super::geometry::Ray::offset_px`]), within a scan or from one scan to the next, it goes along.
 //! A disc that ends at the very edge of the field does not: rows that fall more steeply than any disc that reaches beyond it show a wall there,
 //! and the edge of the disc would be moved into the field, where the sample has none.
@@ -110,6 +112,36 @@ pub enum Reach {
     Radius(f64),
     /// It is wider than the field of view; how much, its rows do not tell.
     Unknown,
+}
+
+impl Reach {
+    /// From the axis to its end, where that is known \[px\].
+    #[must_use]
+    pub fn radius_px(self) -> Option<f64> {
+        match self {
+            Reach::Radius(radius) => Some(radius),
+            Reach::Inside | Reach::Unknown => None,
+        }
+    }
+
+    /// The same in pixels of which `scale` stand for one of before.
+    #[must_use]
+    pub fn scaled(self, scale: f64) -> Reach {
+        match self {
+            Reach::Radius(radius) => Reach::Radius(radius * scale),
+            other => other,
+        }
+    }
+
+    /// Whether a detector of `n_cols` does not hold it.
+    #[must_use]
+    pub fn is_beyond(self, n_cols: usize) -> bool {
+        match self {
+            Reach::Inside => false,
+            Reach::Radius(radius) => 2.0 * radius > n_cols as f64 - 1.0,
+            Reach::Unknown => true,
+        }
+    }
 }
 
 /// Rows of line integrals, from which [`Rows::reach`] follows.

@@ -9,6 +9,7 @@ use crate::pipeline::geometry::ScanGeometry;
 use crate::pipeline::output::{Existing, read_json, write_json};
 use crate::pipeline::sample_radius;
 use crate::plan::Plan;
+use crate::reconstruct::support::Reach;
 use crate::record::ScanRecord;
 use crate::scan::Scan;
 
@@ -52,20 +53,23 @@ impl SeriesRun<'_> {
 
     /// How wide the sample of every scan is, where the detector does not hold it (in the order of the config). A scan takes over what was found
     /// of its reference, in its own pixels: rows that go on alike leave nothing in the difference.
-    pub(super) fn find_radii(
+    pub(super) fn find_reaches(
         &self,
         plan: &Plan,
         scans: &[Scan],
         axes: &[AxisFit],
-    ) -> Result<Vec<Option<f64>>> {
+    ) -> Result<Vec<Reach>> {
         let config = &self.config.reconstruct;
-        let mut radii = vec![None; scans.len()];
+        let mut reaches = vec![Reach::Inside; scans.len()];
         for scan_plan in &plan.scans {
             let index = scan_plan.index;
             let pixel = scans[index].pixel_size_um;
-            radii[index] = match &scan_plan.reference {
-                _ if config.truncation == Truncation::RollOff => None,
-                _ if config.sample_diameter_mm.is_some() => sample_radius::given(config, pixel)?,
+            reaches[index] = match &scan_plan.reference {
+                _ if config.truncation == Truncation::RollOff => Reach::Inside,
+                _ if config.sample_diameter_mm.is_some() => {
+                    let radius = sample_radius::given(config, pixel)?;
+                    radius.map_or(Reach::Inside, Reach::Radius)
+                }
                 Some(reference) => {
                     let other = plan.scans.iter().find(|other| other.name == *reference);
                     let other = other.expect("references stand in the plan").index;
@@ -75,7 +79,7 @@ impl SeriesRun<'_> {
                         (None, Some(theirs), Some(ours)) => theirs / ours,
                         _ => 1.0,
                     };
-                    radii[other].map(|radius: f64| radius * seen)
+                    reaches[other].scaled(seen)
                 }
                 None => {
                     let scan = self.corrected(index, false)?;
@@ -92,6 +96,6 @@ impl SeriesRun<'_> {
                 }
             };
         }
-        Ok(radii)
+        Ok(reaches)
     }
 }

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
+use super::beyond::Beyond;
 use super::binned::BinnedRows;
 use super::geometry::ScanGeometry;
 use super::halves;
@@ -34,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::io::volume::{self, VolumeMeta, VoxelType};
 use crate::plan::{self, Plan, ScanPlan, slice_grid};
 use crate::reconstruct::geometry::Grid;
+use crate::reconstruct::support::Reach;
 use crate::record::{RunRecord, ScanRecord, WorkRecord};
 use crate::report;
 use crate::scan::{Scan, Stacks};
@@ -75,7 +77,7 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
         finished: BTreeMap::new(),
         copies: Mutex::default(),
         bad: vec![Vec::new(); scans.len()],
-        sample_radii_px: vec![None; scans.len()],
+        reaches: vec![Reach::Inside; scans.len()],
         lock: None,
         touched: Vec::new(),
         warnings: Vec::new(),
@@ -83,13 +85,15 @@ pub fn run_series(config: &Config, session: &Session) -> Result<PathBuf> {
     meter.time("look at every projection", || run.screen(&mut scans))?;
     meter.time("lock the series", || run.lock_series(&plan))?;
     let axes = meter.time("rotation axis", || run.find_axes(&plan, &scans))?;
-    run.sample_radii_px = meter.time("width of the sample", || {
-        run.find_radii(&plan, &scans, &axes)
+    run.reaches = meter.time("width of the sample", || {
+        run.find_reaches(&plan, &scans, &axes)
     })?;
-    let plan = plan_again(&plan, config, &scans, &axes, &run.sample_radii_px, session)?;
-    for scan_plan in &plan.scans {
+    let plan = plan_again(&plan, config, &scans, &axes, &run.reaches, session)?;
+    for (done, scan_plan) in plan.scans.iter().enumerate() {
         run.scan(scan_plan, axes[scan_plan.index].clone(), &plan)?;
-        run.let_copy_go(scan_plan.index);
+        for ended in &plan.scans[..=done] {
+            run.let_copy_go(ended.index, &plan.scans[done + 1..], &plan);
+        }
         record.scans.push(scan_plan.name.clone());
         if let Some(reference) = &scan_plan.reference {
             record
@@ -118,10 +122,10 @@ fn plan_again(
     config: &Config,
     scans: &[Scan],
     axes: &[AxisFit],
-    sample_radii_px: &[Option<f64>],
+    reaches: &[Reach],
     session: &Session,
 ) -> Result<Plan> {
-    let again = Plan::with_axes(config, scans, axes, sample_radii_px, &session.device)?;
+    let again = Plan::with_axes(config, scans, axes, reaches, &session.device)?;
     let same = |a: &ScanPlan, b: &ScanPlan| a.field == b.field && a.slab == b.slab;
     if plan.scans.iter().zip(&again.scans).all(|(a, b)| same(a, b)) {
         return Ok(again);
@@ -141,8 +145,8 @@ pub(super) struct SeriesRun<'a> {
     copies: Mutex<BTreeMap<usize, Stacks>>,
     /// Projections of each scan that are left out for their light.
     bad: Vec<Vec<usize>>,
-    /// Radius of each scan's sample, where it is wider than the detector.
-    sample_radii_px: Vec<Option<f64>>,
+    /// How far from the axis each scan's sample reaches.
+    reaches: Vec<Reach>,
     /// Pixels that answer wrongly in the whole series; `None` where nobody asked.
     pub(super) lock: Option<(Arc<PixelMap>, LockRecord)>,
     /// What the corrections of each scan touched: name, counts, projections and columns.
@@ -157,6 +161,8 @@ struct Finished {
     valid_radius: f64,
     /// Slices with data, from 0.
     valid_z: Range<usize>,
+    /// Rotation axis, before any binning.
+    axis: AxisFit,
     pixel_size_um: Option<f64>,
     /// Pixels per voxel.
     magnification: f64,
@@ -247,8 +253,23 @@ impl SeriesRun<'_> {
         }
     }
 
-    /// The turned copy of a scan that is done leaves the disk.
-    fn let_copy_go(&self, index: usize) {
+    /// The first scan of those that a scan is compared with, whose rows its own go on as; `None` where the detector holds the sample.
+    fn continued_from<'p>(&self, scan_plan: &ScanPlan, plan: &'p Plan) -> Option<&'p ScanPlan> {
+        let named = |name: &String| plan.scans.iter().find(|other| other.name == *name);
+        let mut root = named(scan_plan.reference.as_ref()?)?;
+        while let Some(other) = root.reference.as_ref().and_then(named) {
+            root = other;
+        }
+        let wide = self.reaches[root.index].is_beyond(root.shape[2]);
+        wide.then_some(root)
+    }
+
+    /// The turned copy of a scan that is done leaves the disk, unless rows of a scan in `next` go on as its own.
+    fn let_copy_go(&self, index: usize, next: &[ScanPlan], plan: &Plan) {
+        let continues = |scan: &ScanPlan| self.continued_from(scan, plan).map(|root| root.index);
+        if next.iter().any(|scan| continues(scan) == Some(index)) {
+            return;
+        }
         if let Ok(mut copies) = self.copies.lock() {
             copies.remove(&index);
         }
@@ -265,7 +286,7 @@ impl SeriesRun<'_> {
         let binned_from = (plan.rows.start % plan.binning, plan.binning);
         let mut geometry = ScanGeometry::new(scan, axis, &plan.rows, config)?;
         geometry.field = plan.field;
-        geometry.sample_radius_px = self.sample_radii_px[plan.index];
+        geometry.reach = self.reaches[plan.index];
         let pixel = scan.scan().pixel_size_um;
         let start = grid_motion(config).magnified(self.magnification(plan, pixel)?);
         let start = start.binned(plan.binning);
@@ -327,10 +348,27 @@ impl SeriesRun<'_> {
             log::info!("{name}: {note}");
         }
 
+        let root = self.continued_from(scan_plan, plan);
+        let opened = match root {
+            Some(root) => Some((root, self.corrected(root.index, false)?)),
+            None => None,
+        };
+        let root_taken = match &opened {
+            Some((root, scan)) => Some(self.taken(root, scan, &self.finished[&root.name].axis)?),
+            None => None,
+        };
+        let beyond = root_taken.as_ref().map(|root| Beyond {
+            source: root.scan,
+            binned_from: root.binned_from,
+            at_once: scan_plan.slab,
+            geometry: &root.geometry,
+            motion: root.start,
+        });
+
         let mut alignment = None;
         let mut motion = taken.start;
         if let Some(reference) = &scan_plan.reference {
-            let (found, record) = meter.time("align", || self.align(&taken, reference))?;
+            let (found, record) = meter.time("align", || self.align(&taken, reference, beyond))?;
             motion = found;
             alignment = Some(record);
         }
@@ -346,7 +384,8 @@ impl SeriesRun<'_> {
             log::info!("{name}: the volume is complete, kept");
             record
         } else {
-            let record = self.reconstruct(&taken, &axis, motion, &volume_path)?;
+            let beyond = root.map(|root| root.name.as_str()).zip(beyond);
+            let record = self.reconstruct(&taken, &axis, motion, beyond, &volume_path)?;
             write_json(&record_path, &record)?;
             record
         };
@@ -362,6 +401,7 @@ impl SeriesRun<'_> {
             volume: volume_path,
             valid_radius: valid_radius(&taken, self.config, &motion),
             valid_z: covered.start - slices.start..covered.end - slices.start,
+            axis: axis.clone(),
             pixel_size_um: scan.scan().pixel_size_um,
             magnification: motion.magnification,
             reference: scan_plan.reference.clone(),
@@ -383,6 +423,7 @@ impl SeriesRun<'_> {
         taken: &Taken<'_>,
         axis: &AxisFit,
         motion: Motion,
+        beyond: Option<(&str, Beyond<'_>)>,
         volume_path: &Path,
     ) -> Result<ScanRecord> {
         let (scan_plan, scan) = (taken.plan, taken.scan);
@@ -403,7 +444,7 @@ impl SeriesRun<'_> {
                     ("rotation_deg", json!(motion.rotation_deg())),
                     ("magnification", json!(motion.magnification)),
                     ("field", json!(scan_plan.field)),
-                    ("sample_radius_px", json!(taken.geometry.sample_radius_px)),
+                    ("sample_radius_px", json!(taken.geometry.reach.radius_px())),
                 ],
             ),
         };
@@ -417,7 +458,14 @@ impl SeriesRun<'_> {
             config: &self.config.reconstruct,
             scale: taken.scale,
             meter: Some(self.session.progress.meter()),
+            beyond: beyond.map(|(_, beyond)| beyond),
         };
+        let continued = beyond.filter(|_| job.margin_px() > 0).map(|(root, _)| root);
+        if let Some(root) = continued {
+            log::info!(
+                "{name}: rows go on beyond the detector as those of {root}, moved with the sample"
+            );
+        }
         let mut counted = CountedScan::new(scan).metered(self.session.progress.meter());
         let (first, binning) = taken.binned_from;
         let mut source = BinnedRows::new(&mut counted, first, binning, scan_plan.slab);
@@ -470,8 +518,9 @@ impl SeriesRun<'_> {
         );
         say("half_acquisition", json!(scan_plan.field.half));
         say("binning", json!(binning));
+        say("continued_from", json!(continued));
         say("levelled", json!(taken.geometry.is_levelled()));
-        say("sample_radius_px", json!(taken.geometry.sample_radius_px));
+        say("sample_radius_px", json!(taken.geometry.reach.radius_px()));
         record.warnings.extend(scan.warnings().iter().cloned());
         Ok(record)
     }

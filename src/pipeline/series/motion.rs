@@ -5,6 +5,7 @@ use crate::align::{self, PilotPair};
 use crate::config::{AlignConfig, AlignMethod, StripeMethod};
 use crate::error::Result;
 use crate::io::volume;
+use crate::pipeline::beyond::Beyond;
 use crate::pipeline::output::{Existing, read_json, write_json};
 use crate::pipeline::pilot::{self, Target, find_motion};
 use crate::pipeline::reconstruct_scan::Motion;
@@ -17,6 +18,7 @@ impl SeriesRun<'_> {
         &mut self,
         taken: &Taken<'_>,
         reference: &str,
+        beyond: Option<Beyond<'_>>,
     ) -> Result<(Motion, AlignmentRecord)> {
         let scan_plan = taken.plan;
         let path = self
@@ -57,6 +59,7 @@ impl SeriesRun<'_> {
             slab: scan_plan.slab,
             pilot_slab: scan_plan.pilot_slab,
             start: taken.start,
+            beyond,
         };
         let (motion, mut record) = find_motion(
             volume.as_ref(),
