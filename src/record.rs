@@ -180,6 +180,8 @@ pub struct AlignmentRecord {
     /// Root mean square of what is left in each octant around the middle, over that left at the same heights: `[x < 0, x >= 0]`
     /// fastest, then y, then z. Far from 1 in one of them: a rotation, a deformation, or change on one side.
     pub per_octant: Vec<f64>,
+    /// What was added to the axis that the target's own projections gave, for it to stand as that of the reference does.
+    pub axis_correction: Option<AxisCorrection>,
     /// Closure over three scans: the shift \[voxel\] that is found between this scan and another one of the same reference, both on the
     /// grid of the reference. 0 where the three alignments agree.
     pub closure_voxel: Option<[f64; 3]>,
@@ -191,6 +193,30 @@ pub struct AlignmentRecord {
     pub reference: String,
     /// What a person should read.
     pub warnings: Vec<String>,
+}
+
+/// How the axis of a scan stands against that of its reference, beyond what each scan says of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AxisCorrection {
+    /// At `row` \[px\].
+    pub axis_px: f64,
+    /// One standard deviation \[px\].
+    pub axis_err_px: f64,
+    /// Lean \[px per row\].
+    pub slope_px_per_row: f64,
+    /// One standard deviation \[px per row\].
+    pub slope_err_px_per_row: f64,
+    /// Detector row of the target at which `axis_px` holds.
+    pub row: f64,
+}
+
+impl AxisCorrection {
+    /// The correction at detector row `row` \[px\].
+    #[must_use]
+    pub fn at(&self, row: f64) -> f64 {
+        self.axis_px + self.slope_px_per_row * (row - self.row)
+    }
 }
 
 /// `differences/<scan>/difference.json`: totals of a difference.

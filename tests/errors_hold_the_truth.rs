@@ -107,7 +107,7 @@ fn rms(values: &[f64]) -> f64 {
 #[ignore = "a measurement of minutes: cargo test --release --test errors_hold_the_truth -- --ignored --nocapture"]
 fn pulls_of_many_pairs() {
     let (mut all, mut late) = (Pulls::default(), Pulls::default());
-    let (mut shifts, mut turns) = (Vec::new(), Vec::new());
+    let (mut shifts, mut turns, mut shift_pulls) = (Vec::new(), Vec::new(), Vec::new());
     for seed in 1..=12u64 {
         let scratch = tempfile::tempdir().unwrap();
         // every third is wider than the detector, every other one on an even detector
@@ -132,6 +132,8 @@ fn pulls_of_many_pairs() {
             own.heights.len(),
             own.totals
         );
+        let err = off("shift_err_voxel", [0.0; 3]);
+        shift_pulls.extend((0..3).map(|a| shift[a] / err[a]));
         shifts.extend(shift);
         turns.extend(turn);
         all.heights.append(&mut own.heights);
@@ -139,10 +141,14 @@ fn pulls_of_many_pairs() {
     }
     let (heights, totals) = (rms(&all.heights), rms(&all.totals));
     println!(
-        "heights rms {heights:.2}, totals rms {totals:.2}; shifts rms {:.4}, rotations rms {:.4}",
+        "heights rms {heights:.2}, totals rms {totals:.2}; shifts rms {:.4}, their pulls {:.2}, rotations rms {:.4}",
         rms(&shifts),
+        rms(&shift_pulls),
         rms(&turns)
     );
+    let worst = shifts.iter().fold(0.0_f64, |worst, s| worst.max(s.abs()));
+    assert!(worst < 0.03, "{shifts:?}");
+    assert!(rms(&shift_pulls) < 1.6, "{shift_pulls:?}");
     assert!((0.5..=1.6).contains(&heights), "{heights}");
     assert!((0.5..=1.6).contains(&totals), "{totals}");
     assert!(
@@ -172,6 +178,15 @@ fn small() -> &'static (tempfile::TempDir, PathBuf, Truth, ScanTruth) {
 #[test]
 fn sums_and_masses_are_true_within_three_percent_and_their_errors() {
     let (scratch, found, truth, scan) = small();
+    let alignment = json(&found.join("alignment.json"));
+    for (axis, expected) in scan.shift_voxel.into_iter().enumerate() {
+        let shift = alignment["shift_voxel"][axis].as_f64().unwrap();
+        assert!(
+            (shift - expected).abs() < 0.03,
+            "{alignment}, true {expected}"
+        );
+    }
+    assert!(alignment["axis_correction"].is_object(), "{alignment}");
     let record = json(&found.join("difference.json"));
     let mass = &record["mass"];
     let number = |key: &str| {

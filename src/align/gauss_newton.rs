@@ -150,9 +150,14 @@ struct Robust {
 impl Robust {
     fn weight(&self, residual: f64, gradient_squared: f64) -> f64 {
         let scale = self.sigma * self.sigma + self.possible * self.possible * gradient_squared;
-        let t = residual * residual / (TUKEY * TUKEY * scale.max(f64::MIN_POSITIVE));
-        if t < 1.0 { (1.0 - t) * (1.0 - t) } else { 0.0 }
+        tukey(residual * residual / scale.max(f64::MIN_POSITIVE))
     }
+}
+
+/// Tukey's biweight of the square of a residual over its variance.
+pub(crate) fn tukey(squared: f64) -> f64 {
+    let t = squared / (TUKEY * TUKEY);
+    if t < 1.0 { (1.0 - t) * (1.0 - t) } else { 0.0 }
 }
 
 /// Refines `start` on one level; `None` when no voxels overlap or nothing varies.
@@ -545,10 +550,14 @@ fn symmetric(m: &Matrix) -> Matrix {
 }
 
 /// Solves for the free parameters by Cholesky decomposition; `None` when the matrix is not positive definite.
-fn solve(matrix: &Matrix, right: &Vector, free: [bool; N]) -> Option<Vector> {
-    let rows: Vec<usize> = (0..N).filter(|&i| free[i]).collect();
+pub(crate) fn solve<const M: usize>(
+    matrix: &[[f64; M]; M],
+    right: &[f64; M],
+    free: [bool; M],
+) -> Option<[f64; M]> {
+    let rows: Vec<usize> = (0..M).filter(|&i| free[i]).collect();
     let n = rows.len();
-    let mut lower = [[0.0f64; N]; N];
+    let mut lower = [[0.0f64; M]; M];
     for i in 0..n {
         for j in 0..=i {
             let mut sum = matrix[rows[i]][rows[j]];
@@ -568,13 +577,13 @@ fn solve(matrix: &Matrix, right: &Vector, free: [bool; N]) -> Option<Vector> {
             }
         }
     }
-    let mut middle = [0.0; N];
+    let mut middle = [0.0; M];
     for i in 0..n {
         let known: f64 = (0..i).map(|k| lower[i][k] * middle[k]).sum();
         middle[i] = (right[rows[i]] - known) / lower[i][i];
     }
-    let mut out = [0.0; N];
-    let mut solution = [0.0; N];
+    let mut out = [0.0; M];
+    let mut solution = [0.0; M];
     for i in (0..n).rev() {
         let known: f64 = (i + 1..n).map(|k| lower[k][i] * solution[k]).sum();
         solution[i] = (middle[i] - known) / lower[i][i];

@@ -35,6 +35,10 @@ use gauss_newton::{Free, Refined, octants, refine, rms};
 use motion::RigidMotion;
 use pyramid::{Level, PairFrame, filled_slices, schedule};
 
+pub(crate) use gauss_newton::{solve, tukey};
+pub(crate) use pyramid::{SMOOTHING_REACH, smooth};
+pub(crate) use resample::keys_weights;
+
 /// Longest side of the coarsest level.
 const COARSE_SIDE: usize = 64;
 /// Longest side of the level on which turns are tried.
@@ -261,6 +265,12 @@ fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Fou
     let tilts = rigid && config.max_tilt_deg > 0.0 && frame.shape[0] >= LEAST_FOR_TILT;
     let (refined, finest) = descend(&level, &factors, coarsest, start, free, tilts)?;
     let (mut refined, tilt_beyond) = believed_tilt(&finest, refined, free, config.max_tilt_deg)?;
+    let turn_unknown = turn_unknown || unknown(&refined, 3) && free.turn;
+    if turn_unknown && refined.motion.turn != 0.0 {
+        (free.turn, free.tilt) = (false, false);
+        let upright = RigidMotion::upright(refined.motion.shift, 0.0);
+        refined = refine(&finest, &upright, free, STEPS)?;
+    }
     let left_alone = leave_alone(&mut refined);
     let range = search::search_range(&texture.frame, config.search);
     let limit = [0, 1, 2].map(|a| {
@@ -364,12 +374,16 @@ fn believed_tilt(
 
 /// Takes back the shift along every axis that nothing fixes: a random one would move the sample off itself.
 fn leave_alone(refined: &mut Refined) -> [bool; 3] {
-    let unknown =
-        [0, 1, 2].map(|a| refined.errors[a] > UNSURE_AXIS && refined.reliability[a] < LEAST_SIGNAL);
-    for a in (0..3).filter(|&a| unknown[a]) {
+    let left = [0, 1, 2].map(|a| unknown(refined, a));
+    for a in (0..3).filter(|&a| left[a]) {
         refined.motion.shift[a] = 0.0;
     }
-    unknown
+    left
+}
+
+/// Whether nothing fixes parameter `k`: its error is large, and what varies along it is not common to both volumes.
+fn unknown(refined: &Refined, k: usize) -> bool {
+    refined.errors[k] > UNSURE_AXIS && refined.reliability[k] < LEAST_SIGNAL
 }
 
 /// What a few more steps with a free turn make of a translation.

@@ -7,7 +7,7 @@ use ndarray::{Array3, ArrayView3, Axis, s};
 use super::motion::RigidMotion;
 
 /// Half width of the smoothing kernel \[level voxel\].
-const SMOOTHING_REACH: usize = 2;
+pub(crate) const SMOOTHING_REACH: usize = 2;
 /// Binomial kernel, standard deviation 1 voxel: it takes the frequencies that interpolation distorts out of both
 /// volumes, being symmetric without moving anything.
 const BINOMIAL: [f32; 5] = [1.0 / 16.0, 4.0 / 16.0, 6.0 / 16.0, 4.0 / 16.0, 1.0 / 16.0];
@@ -254,7 +254,7 @@ pub(crate) fn binned(volume: ArrayView3<'_, f32>, factors: [usize; 3]) -> Array3
 }
 
 /// Binomial smoothing along one axis in place, edge values repeated.
-fn smooth(volume: &mut Array3<f32>, axis: usize) {
+pub(crate) fn smooth(volume: &mut Array3<f32>, axis: usize) {
     convolve(volume, axis, &BINOMIAL);
 }
 

@@ -11,6 +11,8 @@ const CANDIDATES: usize = 4;
 const RIM_STEP: f64 = 1.0;
 /// Wrong turn that must lower the correlation, as a movement of the rim \[level voxel\].
 const RIM_TEST: f64 = 4.0;
+/// Correlation that what is left without layers must reach for its word to count.
+const LEAST_COMMON: f64 = 0.3;
 /// Steps of refinement given to each candidate.
 const STEPS: usize = 12;
 
@@ -82,6 +84,9 @@ fn candidates(texture: &Texture, turns: &[f64], range: [i32; 3], most: usize) ->
 
 /// By how much the correlation falls when the turn is wrong by `RIM_TEST` voxels at the rim and the shift is allowed
 /// to make up for it: near 0 for a rotationally symmetric sample, wherever its axis stands.
+///
+/// A wall or a layer that is symmetric may rule the correlation and hide the texture inside it. So the same is asked without what goes through all heights or
+/// fills slices, where enough of the rest is common to both volumes, and the larger fall counts.
 pub(crate) fn drop_without_turn(
     level: &Level,
     texture: &Texture,
@@ -89,20 +94,27 @@ pub(crate) fn drop_without_turn(
     free: Free,
 ) -> f64 {
     let rim = level.frame.reach() / level.frame.factor[0].max(level.frame.factor[1]);
-    let best_wrong = [-1.0, 1.0]
-        .map(|side| {
-            let start = RigidMotion {
-                turn: motion.turn + side * RIM_TEST / rim,
-                ..*motion
-            };
-            let fixed = Free {
-                turn: false,
-                ..free
-            };
-            let moved = refine(level, &start, fixed, STEPS).map_or(start, |refined| refined.motion);
-            texture.coefficient(&moved)
-        })
-        .into_iter()
-        .fold(f64::NEG_INFINITY, f64::max);
-    texture.coefficient(motion) - best_wrong
+    let wrong = [-1.0, 1.0].map(|side| {
+        let start = RigidMotion {
+            turn: motion.turn + side * RIM_TEST / rim,
+            ..*motion
+        };
+        let fixed = Free {
+            turn: false,
+            ..free
+        };
+        refine(level, &start, fixed, STEPS).map_or(start, |refined| refined.motion)
+    });
+    let fall = |texture: &Texture| {
+        let own = texture.coefficient(motion);
+        let rivals = wrong.iter().map(|wrong| texture.coefficient(wrong));
+        (own, own - rivals.fold(f64::NEG_INFINITY, f64::max))
+    };
+    let (_, of_all) = fall(texture);
+    let (common, of_rest) = fall(&texture.without_layers());
+    if common > LEAST_COMMON {
+        of_all.max(of_rest)
+    } else {
+        of_all
+    }
 }

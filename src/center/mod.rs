@@ -45,6 +45,7 @@ pub use montage::{candidates, montage};
 use crate::config::{CenterConfig, CenterMethod};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::record::AxisCorrection;
 use crate::scan::SinogramSource;
 use fit::Point;
 use overlap_360::Matches;
@@ -85,6 +86,17 @@ impl AxisFit {
     #[must_use]
     pub fn at(&self, row: f64) -> f64 {
         self.axis_px + self.slope_px_per_row * (row - self.middle_row)
+    }
+
+    /// Adds what was found against the axis of the scan `reference`.
+    pub fn correct(&mut self, correction: &AxisCorrection, reference: &str) {
+        let by = correction.at(self.middle_row);
+        self.axis_px += by;
+        self.slope_px_per_row += correction.slope_px_per_row;
+        self.notes.push(format!(
+            "Moved by {by:.3} px and leant by {:.5} px per row, to stand as the axis of {reference} does.",
+            correction.slope_px_per_row
+        ));
     }
 }
 

@@ -21,6 +21,8 @@ pub struct AlignConfig {
     pub search: f64,
     /// Largest tilt about x and y that `rigid` looks for \[degrees\]; memory is kept for it. 0: none.
     pub max_tilt_deg: f64,
+    /// Whether the axis of a scan is put where the projections of its reference say, against the one that its own gave.
+    pub match_axis: bool,
     /// Below this confidence (0 to 1) the run warns.
     pub min_confidence: f64,
 }
@@ -33,6 +35,7 @@ impl Default for AlignConfig {
             rotation: None,
             search: 0.25,
             max_tilt_deg: 0.5,
+            match_axis: true,
             min_confidence: 0.5,
         }
     }

@@ -11,6 +11,7 @@ use crate::pipeline::reconstruct_scan::Motion;
 use crate::reconstruct::acquisition::Field;
 use crate::reconstruct::geometry::{Ray, rays};
 use crate::reconstruct::support::{Reach, Support};
+use crate::record::AxisCorrection;
 use crate::scan::{Scan, Shifts, SinogramSource};
 
 /// Everything about the rays of a scan.
@@ -125,6 +126,14 @@ impl ScanGeometry {
             level_above_px: self.level_above_px,
             reach: self.reach.scaled(1.0 / b),
         }
+    }
+
+    /// Adds what was found against the reference to the axis; row 0 holds detector rows from `first` on, `binning` of them.
+    pub fn correct_axis(&mut self, correction: &AxisCorrection, (first, binning): (usize, usize)) {
+        let b = binning as f64;
+        let row = first as f64 + b * self.axis.middle_row + (b - 1.0) / 2.0;
+        self.axis.axis_px += correction.at(row) / b;
+        self.axis.slope_px_per_row += correction.slope_px_per_row;
     }
 
     /// What the sample is taken for outside the field of view.

@@ -23,7 +23,7 @@ use crate::pipeline::reconstruct_scan::{Motion, ScanJob};
 use crate::pipeline::rows::{CountedScan, RowSource};
 use crate::progress::{Progress, Stage};
 use crate::reconstruct::geometry::Grid;
-use crate::record::AlignmentRecord;
+use crate::record::{AlignmentRecord, AxisCorrection};
 
 /// Full-resolution blocks are at most this wide \[voxel\] ...
 const BLOCK_WIDTH: usize = 384;
@@ -97,7 +97,7 @@ pub struct Target<'a> {
     /// The scan, with the corrections that pilots get.
     pub scan: &'a CorrectedScan,
     /// How it was taken, after the binning that the config asks for.
-    pub geometry: &'a ScanGeometry,
+    pub geometry: ScanGeometry,
     /// Detector row and binning of the geometry's first row.
     pub binned_from: (usize, usize),
     /// Rows of the geometry that become slices.
@@ -181,7 +181,7 @@ impl Target<'_> {
         let rows = self.slices.start + slices.start..self.slices.start + slices.end;
         let config = self.fbp();
         let job = ScanJob {
-            geometry: self.geometry,
+            geometry: &self.geometry,
             slices: rows.clone(),
             middle_slice: middle_of(&self.slices),
             slab: self.slab,
@@ -223,15 +223,22 @@ fn collect(
     Ok(out)
 }
 
+/// What says how the axis of the target stands against that of the reference, given the motion so far; see `match_axes`.
+pub(super) type MatchAxes<'a> =
+    dyn FnMut(&Target<'_>, &Motion, &mut Vec<String>) -> Result<Option<AxisCorrection>> + 'a;
+
 /// The motion of `target` against the volume `reference`, and the record of how it was found.
+///
+/// `match_axes` is asked once the sample is found to within a voxel; what it says goes into the geometry of the target.
 ///
 /// # Errors
 /// Those of reading, reconstructing and registering.
-pub fn find_motion(
+pub(super) fn find_motion(
     reference: &dyn VolumeReader,
-    target: &Target<'_>,
+    target: &mut Target<'_>,
     binning: usize,
     config: &AlignConfig,
+    match_axes: &mut MatchAxes<'_>,
     device: &Device,
     progress: &Progress,
 ) -> Result<(Motion, AlignmentRecord)> {
@@ -259,6 +266,12 @@ pub fn find_motion(
         record.shift_voxel,
         record.rotation_deg,
     ));
+    if record.confidence >= config.min_confidence {
+        record.axis_correction = match_axes(target, &motion, &mut record.warnings)?;
+    }
+    if let Some(correction) = &record.axis_correction {
+        target.geometry.correct_axis(correction, target.binned_from);
+    }
     // on the reference grid only interpolation-free residuals are left
     pair.target = target.pilot(
         binning,

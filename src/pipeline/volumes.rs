@@ -9,7 +9,7 @@ use std::path::Path;
 use ndarray::{Array3, Axis, s};
 use serde_json::json;
 
-use crate::align::{self, PilotPair};
+use crate::align::{self, PilotPair, keys_weights};
 use crate::config::{AlignConfig, Config};
 use crate::difference;
 use crate::error::{Error, Result};
@@ -254,13 +254,6 @@ impl MovedVolume {
             *value = sum as f32;
         }
     }
-}
-
-/// Weights of samples -1..=2 around a position `t` past sample 0.
-fn keys_weights(t: f64) -> [f64; 4] {
-    let near = |x: f64| 1.5 * x * x * x - 2.5 * x * x + 1.0;
-    let far = |x: f64| -0.5 * x * x * x + 2.5 * x * x - 4.0 * x + 2.0;
-    [far(1.0 + t), near(t), near(1.0 - t), far(2.0 - t)]
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ pub(super) fn alignment(a: &AlignmentRecord) -> String {
             .join(", ")
             .replace('-', "\u{2212}")
     };
-    let rows = vec![
+    let mut rows = vec![
         vec!["method".into(), a.method.clone()],
         vec!["shift x, y, z [voxel]".into(), three(a.shift_voxel, 3)],
         vec![
@@ -188,6 +188,15 @@ pub(super) fn alignment(a: &AlignmentRecord) -> String {
         ],
         vec!["the same, after".into(), number(a.residual_after)],
     ];
+    rows.extend(a.axis_correction.map(|c| {
+        vec![
+            "axis moved by [px], leant by [px per row]".into(),
+            format!(
+                "{:.3} &plusmn; {:.3}, {:.5} &plusmn; {:.5}",
+                c.axis_px, c.axis_err_px, c.slope_px_per_row, c.slope_err_px_per_row
+            ),
+        ]
+    }));
     let mut out = table(&["alignment", ""], &rows);
     if let (Some(closure), Some(with)) = (a.closure_voxel, &a.closure_with) {
         out += &table(

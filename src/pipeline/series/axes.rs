@@ -33,7 +33,8 @@ impl SeriesRun<'_> {
                 Existing::Resume => read_json(&axis_path).ok(),
                 _ => None,
             };
-            axes[scan_plan.index] = match kept.map(|record| record.rotation_axis).or(found) {
+            // the record of a scan that is done holds the axis with what the alignment added, which is added again
+            axes[scan_plan.index] = match found.or(kept.map(|record| record.rotation_axis)) {
                 Some(axis) => axis,
                 None => {
                     let corrected = self.corrected(scan_plan.index, true)?;

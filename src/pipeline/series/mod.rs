@@ -166,6 +166,12 @@ struct Finished {
     pixel_size_um: Option<f64>,
     /// Pixels per voxel.
     magnification: f64,
+    /// How it was taken, with the axis that it was reconstructed with.
+    geometry: ScanGeometry,
+    /// Where it stands against its grid.
+    motion: Motion,
+    /// Which scan of the config.
+    index: usize,
     /// Scan whose grid it stands on.
     reference: Option<String>,
 }
@@ -334,7 +340,7 @@ impl SeriesRun<'_> {
         Ok(own * other.magnification)
     }
 
-    fn scan(&mut self, scan_plan: &ScanPlan, axis: AxisFit, plan: &Plan) -> Result<()> {
+    fn scan(&mut self, scan_plan: &ScanPlan, mut axis: AxisFit, plan: &Plan) -> Result<()> {
         let meter = self.session.progress.meter();
         let scan = meter.time("flats and darks", || self.corrected(scan_plan.index, true))?;
         for warning in scan.warnings() {
@@ -343,7 +349,7 @@ impl SeriesRun<'_> {
         let name = &scan_plan.name;
         let scan_folder = self.folder.scan(name)?;
         let volume_path = scan_folder.join(volume::file_name("volume", self.config.run.format));
-        let taken = self.taken(scan_plan, &scan, &axis)?;
+        let mut taken = self.taken(scan_plan, &scan, &axis)?;
         for note in taken.geometry.notes() {
             log::info!("{name}: {note}");
         }
@@ -370,6 +376,10 @@ impl SeriesRun<'_> {
         if let Some(reference) = &scan_plan.reference {
             let (found, record) = meter.time("align", || self.align(&taken, reference, beyond))?;
             motion = found;
+            if let Some(correction) = &record.axis_correction {
+                taken.geometry.correct_axis(correction, taken.binned_from);
+                axis.correct(correction, reference);
+            }
             alignment = Some(record);
         }
         let record_path = scan_folder.join("scan.json");
@@ -404,6 +414,9 @@ impl SeriesRun<'_> {
             axis: axis.clone(),
             pixel_size_um: scan.scan().pixel_size_um,
             magnification: motion.magnification,
+            geometry: taken.geometry.clone(),
+            motion,
+            index: scan_plan.index,
             reference: scan_plan.reference.clone(),
         };
         if let (Some(reference), Some(alignment)) = (&scan_plan.reference, &mut alignment) {

@@ -3,14 +3,16 @@
 use super::{Finished, SeriesRun, Taken, valid_radius};
 use crate::align::{self, PilotPair};
 use crate::config::{AlignConfig, AlignMethod, StripeMethod};
+use crate::correct::CorrectedScan;
 use crate::error::Result;
 use crate::io::volume;
 use crate::pipeline::beyond::Beyond;
+use crate::pipeline::match_axes::{self, Seen};
 use crate::pipeline::output::{Existing, read_json, write_json};
 use crate::pipeline::pilot::{self, Target, find_motion};
 use crate::pipeline::reconstruct_scan::Motion;
 use crate::plan::ScanPlan;
-use crate::record::AlignmentRecord;
+use crate::record::{AlignmentRecord, AxisCorrection};
 
 impl SeriesRun<'_> {
     /// Finds how the scan is moved, or takes what an earlier run found.
@@ -37,19 +39,13 @@ impl SeriesRun<'_> {
             .get(reference)
             .expect("references come first")
             .clone();
+        let reference_scan = self.reference_of_axis(&other, taken)?;
         let volume = volume::open(&other.volume)?;
-        let pilots = taken
-            .scan
-            .with_stripes(match self.config.correct.stripe.method {
-                // rings stand still between the scans and would pull the shift towards zero, so pilots lose them too,
-                // by the cheapest method that does it
-                StripeMethod::None => StripeMethod::None,
-                _ => StripeMethod::Sorting,
-            });
+        let pilots = taken.scan.with_stripes(self.stripes_of_pilots());
         let still = Motion::default().magnified(taken.start.magnification);
-        let target = Target {
+        let mut target = Target {
             scan: &pilots,
-            geometry: &taken.geometry,
+            geometry: taken.geometry.clone(),
             binned_from: taken.binned_from,
             slices: scan_plan.slices.clone(),
             grid: taken.grid,
@@ -63,13 +59,21 @@ impl SeriesRun<'_> {
         };
         let (motion, mut record) = find_motion(
             volume.as_ref(),
-            &target,
+            &mut target,
             scan_plan.pilot_binning,
             &self.config.align,
+            &mut |target, motion, warnings| match &reference_scan {
+                Some(reference) => self.match_axes(reference, &other, target, motion, warnings),
+                None => Ok(None),
+            },
             &self.session.device,
             &self.session.progress,
         )?;
+        drop(reference_scan);
         record.reference = reference.to_string();
+        if self.config.align.searches() {
+            match_axes::widen_errors(&mut record, &taken.geometry, &other.geometry);
+        }
         if record.confidence < self.config.align.min_confidence {
             record.warnings.push(format!(
                 "alignment of {} is uncertain (confidence {:.2}): look at the checkerboard in the report, or give align.shift",
@@ -84,6 +88,65 @@ impl SeriesRun<'_> {
         );
         write_json(&path, &record)?;
         Ok((motion, record))
+    }
+
+    /// Rings stand still between the scans and would pull the shift towards zero, so pilots lose them too, by the cheapest method that
+    /// does it.
+    fn stripes_of_pilots(&self) -> StripeMethod {
+        match self.config.correct.stripe.method {
+            StripeMethod::None => StripeMethod::None,
+            _ => StripeMethod::Sorting,
+        }
+    }
+
+    /// The reference as its axis is compared with that of the scan; `None` where that was given by hand or nobody asked.
+    ///
+    /// It is opened before there are pilots, as turning a compressed scan wants the memory that they take.
+    fn reference_of_axis(
+        &self,
+        other: &Finished,
+        taken: &Taken<'_>,
+    ) -> Result<Option<CorrectedScan>> {
+        let align = &self.config.align;
+        let searched = taken.geometry.axis.uncertainty_px > 0.0;
+        // rows averaged in groups are previews
+        if !align.searches() || !align.match_axis || !searched || taken.binned_from.1 > 1 {
+            return Ok(None);
+        }
+        let reference = self.corrected(other.index, true)?;
+        Ok(Some(
+            reference
+                .with_stripes(self.stripes_of_pilots())
+                .without_phase(),
+        ))
+    }
+
+    /// How the axis of the scan stands against that of its reference.
+    fn match_axes(
+        &self,
+        reference: &CorrectedScan,
+        other: &Finished,
+        target: &Target<'_>,
+        motion: &Motion,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<AxisCorrection>> {
+        let stage = self.session.progress.stage("matching the axes", 1, "pair");
+        let scan = target.scan.without_phase();
+        let seen = |source, geometry, motion| Seen {
+            source,
+            geometry,
+            motion,
+            at_once: target.pilot_slab,
+        };
+        let found = match_axes::find(
+            &seen(reference, &other.geometry, other.motion),
+            &seen(&scan, &target.geometry, *motion),
+            &target.slices,
+        )?;
+        stage.inc(1);
+        Ok(found.filter(|found| {
+            match_axes::believed(found, &target.geometry, &other.geometry, warnings)
+        }))
     }
 
     /// Registers the scan with another one of the same reference, both on its grid: what is found there is the
