@@ -27,8 +27,10 @@ const GROUP: usize = 4;
 pub(super) const LEAST_SCALE: f32 = 3e-5;
 /// A pixel that moves this many times more, or less, than its neighbours does not respond.
 const UNRESPONSIVE: f32 = 4.0;
-/// A wrong pixel is wrong through the whole scan: this many parts may show nothing of it, and from the rest it counts at most [`STEADY`] times what the
-/// least of them shows. The edge of a sample that moved by a pixel or two meets the same pixels in some of the parts only.
+/// The scans dispute a part of the scan where one shows an anomaly and another less than this share of it: a wrong pixel is much the same in all of
+/// them, while the edge of a sample that moved by a pixel or two meets the same pixels in some parts only.
+const DISPUTED: f32 = 0.25;
+/// Where more parts than these are disputed, an anomaly counts at most [`STEADY`] times what all but so many parts show of it.
 const EXCUSED: usize = 2;
 /// See [`EXCUSED`].
 const STEADY: f32 = 2.0;
@@ -410,26 +412,35 @@ impl Row<'_> {
             }
         };
         let mut ratios = [0f32; PARTS];
-        let mut strength = 0f32;
+        let (mut strength, mut disputed) = (0f32, 0);
         for (part, ratio) in ratios.iter_mut().enumerate() {
             let (mut least_ratio, mut least, mut sign) = (f32::INFINITY, f32::INFINITY, 0f32);
+            let mut most_ratio = 0f32;
             for (means, scales) in self.means.iter().zip(self.scales) {
                 let line = |c: usize| means[part][c];
                 let around: f32 = columns.iter().zip(weights).map(|(&c, w)| w * line(c)).sum();
                 let anomaly = line(col) - around;
+                let own_ratio = anomaly.abs() / scales.at(col, col - l1, r1 - col);
+                most_ratio = most_ratio.max(own_ratio);
                 if sign * anomaly < 0.0 {
                     (least_ratio, least) = (0.0, 0.0);
-                    break;
+                } else {
+                    least = least.min(anomaly.abs());
+                    least_ratio = least_ratio.min(own_ratio);
                 }
                 sign = anomaly;
-                least = least.min(anomaly.abs());
-                least_ratio = least_ratio.min(anomaly.abs() / scales.at(col, col - l1, r1 - col));
             }
+            disputed += usize::from(most_ratio > self.ratio && least_ratio < DISPUTED * most_ratio);
             *ratio = least_ratio;
             strength += least.powi(2) / PARTS as f32;
         }
+        let rms = (ratios.iter().map(|ratio| ratio.powi(2)).sum::<f32>() / PARTS as f32).sqrt();
         Level {
-            ratio: steady(ratios),
+            ratio: if disputed > EXCUSED {
+                rms.min(STEADY * all_but(EXCUSED, ratios))
+            } else {
+                rms
+            },
             strength: strength.sqrt(),
         }
     }
@@ -478,11 +489,10 @@ impl Row<'_> {
     }
 }
 
-/// Root mean square over the parts of the scan, as far as it is there all the time.
-fn steady(mut ratios: [f32; PARTS]) -> f32 {
-    let power = ratios.iter().map(|ratio| ratio.powi(2)).sum::<f32>() / PARTS as f32;
+/// What all parts of the scan but so many reach at least.
+fn all_but(excused: usize, mut ratios: [f32; PARTS]) -> f32 {
     ratios.sort_unstable_by(f32::total_cmp);
-    power.sqrt().min(STEADY * ratios[EXCUSED])
+    ratios[excused]
 }
 
 /// The `wrong` columns that stand together by [`GROUP`] at most, and the `bad` ones.

@@ -31,6 +31,8 @@ struct Study {
     /// Photons per pixel and frame.
     photons: f64,
     cloth: bool,
+    /// The body and its wall stand on the axis of the first scan.
+    centred: bool,
     faulty: bool,
     /// Broad stripes instead of narrow ones, so many times the usual height; 0: none.
     broad: f64,
@@ -52,6 +54,7 @@ impl Study {
             shifts: vec![[0.0, 0.0], [2.4, -1.7], [-3.1, 2.2]],
             photons: 2e6,
             cloth: false,
+            centred: false,
             faulty: true,
             broad: 0.0,
             stuck: 0..0,
@@ -71,7 +74,8 @@ impl Study {
                 Object::cylinder(centre, radius, [1e4, 1e4], 1.0, value)
             };
             // a body around a point beside the axis, a wall around it, and discs of both signs
-            let middle = [0.03 * half, -0.02 * half, 0.0];
+            let away = if self.centred { 0.0 } else { half };
+            let middle = [0.03 * away, -0.02 * away, 0.0];
             let body = 1.2 / (1.6 * half);
             let mut objects = vec![
                 column(middle, 0.8 * half, body),
@@ -329,6 +333,25 @@ const GRAINS: [(f64, f64); 5] = [
     (-0.05, -0.25),
     (0.45, 0.3),
 ];
+
+#[test]
+fn a_wall_that_stands_still_in_one_scan_is_no_fault() {
+    // its edge meets the pixels of the first scan's edge while the sample of the second has turned by a third of the scan
+    for shift in [[1.3, -0.8], [-0.9, 1.2]] {
+        let study = Study {
+            centred: true,
+            faulty: false,
+            shifts: vec![[0.0, 0.0], shift],
+            ..Study::new(192)
+        };
+        let (map, _) = study.find(4.0, 6);
+        let taken = (0..6)
+            .flat_map(|row| (0..192).map(move |col| (row, col)))
+            .filter(|&(row, col)| map.verdict(row, col) != Verdict::Good);
+        let taken: Vec<(usize, usize)> = taken.collect();
+        assert!(taken.is_empty(), "{shift:?}: {taken:?}");
+    }
+}
 
 #[test]
 fn the_map_is_that_of_the_faults_for_every_cut_of_the_rows() {
