@@ -24,17 +24,17 @@ pub fn fixed_bytes([_, n_rows, n_cols]: [usize; 3]) -> u64 {
     (3 * n_rows * n_cols * 4 + n_rows * 4) as u64
 }
 
-/// Time that correcting one row of a scan `[angle, row, col]` takes when all threads do so \[s\]: tried on noise.
+/// What correcting one row of a scan `[angle, row, col]` takes when all threads do so: tried on noise.
 ///
 /// Phase retrieval needs the pixel \[um\]; without one it is refused anyway. Its time is that of the middle of a scan, whose
 /// halo is shared by the bands of a slab of `slab` rows.
 #[must_use]
-pub fn seconds_per_row(
+pub(crate) fn cost_per_row(
     [n_angles, n_rows, n_cols]: [usize; 3],
     slab: usize,
     config: &CorrectConfig,
     pixel_size_um: Option<f64>,
-) -> f64 {
+) -> Cost {
     // a transmission of about one half with a few per cent of noise, from a multiplicative congruence
     let sinogram: Vec<f32> = (0..n_angles * n_cols)
         .map(|i| {
@@ -44,8 +44,15 @@ pub fn seconds_per_row(
     let stripe = StripeRemoval::from_config(&config.stripe);
     let guard = Guard::for_step(std::f64::consts::PI / n_angles.max(1) as f64, n_cols);
     let locked = PixelMap::usual(n_cols);
-    let one = crate::plan::forecast::per_item(rayon::current_num_threads(), || {
+    let (dark, open) = (vec![0f32; n_cols], vec![1f32; n_cols]);
+    let one = per_item(rayon::current_num_threads(), || {
         let mut sinogram = sinogram.clone();
+        for line in sinogram.chunks_exact_mut(n_cols.max(1)) {
+            let fields = dark.iter().zip(&open);
+            let counts = line.iter_mut().zip(fields);
+            counts.for_each(|(value, (dark, open))| *value = (*value - dark) / (open - dark));
+            std::hint::black_box(line.iter().all(|value| value.is_finite()));
+        }
         if config.zinger.enabled {
             remove_zingers(
                 &mut sinogram,
@@ -150,6 +157,7 @@ use crate::config::{
     CorrectConfig, OutlierKind, PhaseMethod, StripeConfig, StripeMethod, ZingerConfig, ZingerDomain,
 };
 use crate::error::{Error, Result};
+use crate::plan::forecast::cost::{Cost, per_item};
 use crate::scan::{Scan, Shifts, SinogramSource, Sinograms, reused};
 use bad_pixels::{fill_line, fill_lost_lines};
 pub use beam::Beam;

@@ -29,6 +29,7 @@ use std::path::Path;
 use super::{CorrectedScan, CorrectionCounts};
 use crate::config::{PhaseConfig, PhaseMethod};
 use crate::error::{Error, Result};
+use crate::plan::forecast::cost::{Cost, per_item};
 use crate::scan::Sinograms;
 
 /// Weight of the filter beyond either end of a band's halo.
@@ -134,8 +135,8 @@ impl Phase {
     }
 
     /// What filtering a scan `[angle, row, col]` by slabs of `slab` rows costs for each row: the rows whose transmission is
-    /// worked out, and the seconds of the filter when all threads work (tried on a pair of projections each).
-    pub(super) fn cost(&self, [n_angles, n_rows, n_cols]: [usize; 3], slab: usize) -> (f64, f64) {
+    /// worked out, and the filter when all threads work (tried on a pair of projections each).
+    pub(super) fn cost(&self, [n_angles, n_rows, n_cols]: [usize; 3], slab: usize) -> (f64, Cost) {
         let slab = slab.clamp(1, n_rows.max(1));
         let middle = (n_rows - slab) / 2;
         let held = self.held(&(middle..middle + slab), n_rows);
@@ -143,14 +144,14 @@ impl Phase {
         let filter = Filter::new(self, n_cols);
         let plane = Array2::<f32>::from_elem((held.len(), n_cols), 0.5);
         let first = middle / self.band * self.band;
-        let pair = crate::plan::forecast::per_item(rayon::current_num_threads(), || {
+        let pair = per_item(rayon::current_num_threads(), || {
             let views = [plane.view(), plane.view()];
             filter.band(first, n_rows, held.start, &views, &mut filter.buffers());
         });
         let pairs = n_angles.div_ceil(2) as f64;
         (
             held.len() as f64 / slab as f64,
-            pair * pairs * bands as f64 / slab as f64,
+            pair * (pairs * bands as f64 / slab as f64),
         )
     }
 

@@ -112,14 +112,14 @@ pub fn bytes(
     let slice = 4 * shape[1] as u64 * shape[2] as u64;
     let smoothing = Smoothing::of(config);
     let reach = smoothing.reach() as u64;
-    // reference, target turned difference, the smoothed difference and the slices that wait for it, gradient; the window of
-    // the smoother; runs of the slab's slices
-    let slabs = 5 * (slab.max(GROUP_HEIGHT) as u64 + 2 * reach) * slice + smoothing.bytes(slice);
+    // reference, target turned difference, the smoothed difference and the slices that wait for it, gradient, of which four are there at a
+    // time; the window of the smoother; runs of the slab's slices
+    let slabs = 4 * (slab.max(GROUP_HEIGHT) as u64 + 2 * reach) * slice + smoothing.bytes(slice);
     slabs
         + grow::bytes(config.grow, slice)
         + slab as u64 * slice / 4
         + volume::writer_bytes(format, shape)
-        + (96 << 20)
+        + (32 << 20)
 }
 
 /// Subtracts `reference` from `target` slab by slab and writes everything of `differences/<scan>/` but the figures.

@@ -183,7 +183,11 @@ pub(super) fn stream(
             smoothed.len()
         };
         if ready > 0 {
-            let flat: Vec<f32> = smoothed.drain(..ready).flatten().collect();
+            // the size is told beforehand: a vector that grows would be held twice
+            let mut flat = Vec::with_capacity(ready * height * width);
+            smoothed
+                .drain(..ready)
+                .for_each(|slice: Vec<f32>| flat.extend_from_slice(&slice));
             let taken = if edges { ready } else { 0 };
             let slab = Slab {
                 z0: next,

@@ -26,13 +26,27 @@ use crate::reconstruct::geometry::Grid;
 use crate::record::{AlignmentRecord, AxisCorrection};
 
 /// Full-resolution blocks are at most this wide \[voxel\] ...
-const BLOCK_WIDTH: usize = 384;
+pub(crate) const BLOCK_WIDTH: usize = 384;
 /// ... and this high.
 const BLOCK_SLICES: usize = 24;
 /// Heights at which blocks are taken.
 const BLOCK_HEIGHTS: usize = 3;
 /// Slices of a volume are read in pieces of about this size \[bytes\].
 const PIECE_BYTES: usize = 32 << 20;
+
+/// Slices of the full-resolution blocks of a volume of `n_slices`, which are asked where the pilot is coarser than the volume.
+pub fn blocks(n_slices: usize) -> impl Iterator<Item = Range<usize>> {
+    let height = BLOCK_SLICES.min(n_slices);
+    (0..BLOCK_HEIGHTS)
+        .map(move |k| (n_slices - height) * (2 * k + 1) / (2 * BLOCK_HEIGHTS))
+        .map(move |start| start..start + height)
+}
+
+/// Voxels of one slice of a block in slices of so many columns and rows.
+#[must_use]
+pub fn block_plane(slice: [usize; 2]) -> usize {
+    slice.map(|n| n.min(BLOCK_WIDTH)).iter().product()
+}
 
 /// Slices `z` in pieces that are cheap to read: whole layers of the storage, a few tens of MiB where it has none.
 fn pieces(
@@ -367,7 +381,6 @@ fn refine(
     progress: &Progress,
 ) -> Result<Motion> {
     let n_slices = target.slices.len();
-    let height = BLOCK_SLICES.min(n_slices);
     let (width_x, width_y) = (
         BLOCK_WIDTH.min(target.grid.n_x),
         BLOCK_WIDTH.min(target.grid.n_y),
@@ -385,9 +398,9 @@ fn refine(
     };
     let mut at_heights = Vec::new();
     let mut sums = [[0.0; 2]; 4];
-    for k in 0..BLOCK_HEIGHTS {
-        let start = (n_slices - height) * (2 * k + 1) / (2 * BLOCK_HEIGHTS);
-        let slices = start..start + height;
+    for slices in blocks(n_slices) {
+        let start = slices.start;
+        let height = slices.len();
         let pair = PilotPair {
             reference: read_block(reference, slices.clone(), y..y + width_y, x..x + width_x)?,
             target: target.block(slices, grid, motion, device, progress)?,

@@ -18,11 +18,13 @@ use serde::Serialize;
 use crate::center::AxisFit;
 use crate::config::{Acquisition, Config, ScanConfig, StripeMethod};
 use crate::correct::lock;
+use crate::difference::half_groups;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::io::volume;
 use crate::pipeline::beyond::likely_margin_px;
 use crate::pipeline::geometry::ScanGeometry;
+use crate::pipeline::pilot::blocks;
 use crate::pipeline::reconstruct_scan::Motion;
 use crate::pipeline::sample_radius;
 use crate::reconstruct::acquisition::{Field, is_full_turn};
@@ -118,6 +120,15 @@ pub struct ScanPlan {
     pub pilot_binning: usize,
     /// Slices of a pilot at a time.
     pub pilot_slab: usize,
+}
+
+impl ScanPlan {
+    /// The volume, `[z, y, x]`.
+    #[must_use]
+    pub fn volume_shape(&self) -> [usize; 3] {
+        let [n_x, n_y] = self.slice;
+        [self.slices.len(), n_y, n_x]
+    }
 }
 
 /// One difference.
@@ -383,6 +394,14 @@ fn plan_scan(
         let starts = rows.clone().step_by(read);
         reads.extend(starts.map(|start| (start..(start + read).min(rows.end), times)));
     }
+    let rows_of = |slices: &Range<usize>| {
+        rows.start + slices.start * binning..rows.start + slices.end * binning
+    };
+    if config.scan.len() > 1 {
+        // even against odd projections of a few slices
+        let of_noise = half_groups(slices.len(), &config.difference);
+        reads.extend(of_noise.iter().map(|group| (rows_of(group), 1)));
+    }
     let mut pilot_slab = slab;
     if reference.is_some() && config.align.searches() {
         check_pilots(volume, cap, &format!("aligning {name}"))?;
@@ -397,6 +416,9 @@ fn plan_scan(
         let all = rows.start..rows.start + rows.len() / group * group;
         let starts = all.clone().step_by(at_once);
         reads.extend(starts.map(|start| (start..(start + at_once).min(all.end), 2)));
+        if pilot > 1 {
+            reads.extend(blocks(slices.len()).map(|block| (rows_of(&block), 1)));
+        }
     }
     Ok(ScanPlan {
         corrections,

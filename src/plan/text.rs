@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Plan;
 
-/// `1.5 GiB`
+/// `1.50 GiB`
 #[must_use]
 pub fn human_bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
@@ -13,12 +13,14 @@ pub fn human_bytes(bytes: u64) -> String {
             return if unit == "B" {
                 format!("{bytes} B")
             } else {
-                format!("{value:.1} {unit}")
+                // three figures, or what fits under a cap of few GiB is not told
+                let digits = if value < 10.0 { 2 } else { 1 };
+                format!("{value:.digits$} {unit}")
             };
         }
         value /= 1024.0;
     }
-    format!("{value:.1} TiB")
+    format!("{value:.2} TiB")
 }
 
 impl fmt::Display for Plan {

@@ -38,6 +38,29 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// Reads the records and tables in `folder`, of a difference of the volumes `reference` and `target`.
+    ///
+    /// # Errors
+    /// As for [`Run::read`].
+    pub(super) fn read(
+        folder: PathBuf,
+        alignment: AlignmentRecord,
+        [reference, target]: [PathBuf; 2],
+    ) -> Result<Change> {
+        Ok(Change {
+            record: json(&folder.join("difference.json"))?,
+            alignment,
+            per_height: table(&folder.join("per_height.csv"))?,
+            grains: table(&folder.join("grains.csv"))?,
+            histogram: table(&folder.join("histogram.csv"))?,
+            difference: find_volume(&folder, "difference")?,
+            labels: find_volume(&folder, "labels")?,
+            reference,
+            target,
+            folder,
+        })
+    }
+
     /// Edge of a voxel and its unit: um where known, else voxels.
     pub(super) fn length(&self) -> (f64, &'static str) {
         match self.record.voxel_size_um {
@@ -105,18 +128,12 @@ impl Run {
             .iter()
             .map(|(target, reference)| {
                 let folder = folder.join("differences").join(target);
-                Ok(Change {
-                    record: json(&folder.join("difference.json"))?,
-                    alignment: json(&folder.join("alignment.json"))?,
-                    per_height: table(&folder.join("per_height.csv"))?,
-                    grains: table(&folder.join("grains.csv"))?,
-                    histogram: table(&folder.join("histogram.csv"))?,
-                    difference: find_volume(&folder, "difference")?,
-                    labels: find_volume(&folder, "labels")?,
-                    reference: volume_of(reference)?,
-                    target: volume_of(target)?,
+                let alignment = json(&folder.join("alignment.json"))?;
+                Change::read(
                     folder,
-                })
+                    alignment,
+                    [volume_of(reference)?, volume_of(target)?],
+                )
             })
             .collect::<Result<Vec<Change>>>()?;
         Ok(Run {

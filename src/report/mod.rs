@@ -26,6 +26,7 @@ use crate::config::ElectrochemistryConfig;
 use crate::error::{Error, Result};
 use crate::io::volume::partial::write_file;
 use crate::progress::Progress;
+use crate::record::AlignmentRecord;
 
 use canvas::Canvas;
 use gather::{Change, Run};
@@ -178,6 +179,24 @@ fn change_figures(change: &Change, budget: u64, progress: &Progress) -> Result<V
         .iter()
         .map(|(name, canvas, caption)| save(&folder, name, canvas, caption))
         .collect()
+}
+
+/// Draws the figures of the difference in `folder` of `volumes` (reference, target) that were made for a trial: what it costs is all that
+/// is wanted of them.
+///
+/// # Errors
+/// As for [`write`].
+pub(crate) fn try_figures(
+    folder: &Path,
+    volumes: &[PathBuf; 2],
+    progress: &Progress,
+) -> Result<()> {
+    let change = Change::read(
+        folder.to_path_buf(),
+        AlignmentRecord::default(),
+        volumes.clone(),
+    )?;
+    change_figures(&change, DEFAULT_BUDGET, progress).map(drop)
 }
 
 /// Writes a figure as PNG and SVG.

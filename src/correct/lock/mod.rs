@@ -37,6 +37,7 @@ use serde::{Deserialize, Serialize};
 use super::CorrectedScan;
 use crate::config::LockConfig;
 use crate::error::{Error, Result};
+use crate::plan::forecast::cost::{Cost, repeated};
 use crate::progress::Progress;
 use crate::scan::SinogramSource;
 use evidence::Evidence;
@@ -312,19 +313,20 @@ pub fn band_rows(n_scans: usize, shape: [usize; 2], room: u64) -> usize {
 /// Samples whose evidence one thread gathers in a second, once they are read: dividing, logarithm, sums.
 const GATHERED_PER_THREAD: f64 = 6e7;
 
-/// Time that finding the map takes, when all threads do so, without reading \[s\]: the search is tried on noise.
-#[must_use]
-pub fn seconds(n_scans: usize, [n_rows, n_cols]: [usize; 2], projections: usize) -> f64 {
-    let threads = rayon::current_num_threads() as f64;
-    let gather = (n_scans * projections * n_rows * n_cols) as f64 / GATHERED_PER_THREAD / threads;
+/// What finding the map takes when all threads do so, without reading: the search is tried on noise.
+pub(crate) fn cost(n_scans: usize, [n_rows, n_cols]: [usize; 2], projections: usize) -> Cost {
+    let gathered = (n_scans * projections * n_rows * n_cols) as f64;
     let trial = 0..(2 * search::BLOCK).min(n_rows);
     let held = search::with_halo(&trial, n_rows);
     let evidence: Vec<Evidence> = (0..n_scans)
         .map(|scan| Evidence::of_noise((held.len(), n_cols), scan as u64))
         .collect();
-    let began = std::time::Instant::now();
-    search::search(&evidence, &held, &trial, LockConfig::default().ratio);
-    gather + began.elapsed().as_secs_f64() * n_rows as f64 / trial.len().max(1) as f64
+    let searched = repeated(|| {
+        search::search(&evidence, &held, &trial, LockConfig::default().ratio);
+        Ok(())
+    });
+    let rows = n_rows as f64 / trial.len().max(1) as f64;
+    Cost::shared(gathered / GATHERED_PER_THREAD) + searched.map_or(Cost::NONE, |cost| cost * rows)
 }
 
 /// Projections looked at of a scan with `n_angles`.
