@@ -87,7 +87,7 @@ compare() {
         'BEGIN { d = 100 * (a / b - 1); printf "%.1f, %.1f (%+.0f %%)%s", a, b, d, (d > most || d < least) ? " BEYOND" : "" }'
 }
 
-# Forecasts against what came of them. Times by the clock say nothing on a busy machine: above a load of 1.5 per core those of the processor
+# Forecasts against what came of them. Times by the clock say nothing on a busy machine: above a load of 1.5 per core and 1 those of the processor
 # are judged alone. Exit code 1 where anything is more than 20 % off, or the memory more than was forecast.
 forecast() {
     printf '\n| run | memory: forecast, peak [MiB] | disk: forecast, written [MiB] | wall: forecast, found [s] | CPU: forecast, found [s] |\n|---|---|---|---|---|\n'

@@ -67,6 +67,8 @@ const UNKNOWN: f64 = 1e3;
 const LEAST_SCATTER: f64 = 0.1;
 /// ... and by so many of their standard deviations.
 const SIGNIFICANT: f64 = 4.0;
+/// Correlation below which volumes of no confidence are left where they stand: not even layers or a wall are common to both.
+const LEAST_IN_COMMON: f64 = 0.2;
 /// Steps of refinement at each height.
 const HEIGHT_STEPS: usize = 8;
 
@@ -287,6 +289,15 @@ fn find(pair: &PilotPair, config: &AlignConfig, frame: &PairFrame) -> Option<Fou
         },
     ];
     let confidence = judge(&texture, &refined.motion, range, errors);
+    let left_alone =
+        if confidence.value == 0.0 && texture.coefficient(&refined.motion) < LEAST_IN_COMMON {
+            // wherever chance put the sample, it is worse than where it stands
+            refined.motion = RigidMotion::default();
+            refined.errors = [f64::INFINITY; 6];
+            [true; 3]
+        } else {
+            left_alone
+        };
     let leftover_turn = (!rigid).then(|| leftover_turn(&finest, &refined)).flatten();
     Some(Found {
         motion: refined.motion,

@@ -477,6 +477,25 @@ fn a_rotationally_symmetric_sample_says_nothing_about_the_turn() {
 }
 
 #[test]
+fn volumes_of_noise_are_left_where_they_stand() {
+    let nothing = Sample {
+        blobs: Vec::new(),
+        ..sample(1)
+    };
+    for method in [AlignMethod::Translation, AlignMethod::Rigid] {
+        let pair = pair_of(&nothing, &nothing, &RigidMotion::default(), 1.0);
+        let found = register(&pair, &config(method)).unwrap();
+        eprintln!("{method:?}: {found:?}");
+        assert_eq!(found.shift_voxel, [0.0; 3], "{found:?}");
+        assert_eq!(found.rotation_deg, [0.0; 3], "{found:?}");
+        assert!(
+            found.confidence < 0.3 && !found.warnings.is_empty(),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
 fn small_pilots_work() {
     for (shape, shift) in [
         ([8, 48, 48], [1.6, -0.7, 0.4]),

@@ -19,14 +19,47 @@ const SURE: f64 = 2.5;
 /// Half width of the cube around sure change that the tails are not judged by \[voxel\].
 const AROUND: usize = 4;
 
+/// Bins of a sigma in which tails are counted, and how far.
+const BINS: usize = 20;
+const TAIL_END: usize = 12;
+
+/// Values of a ring by their size, decrease and increase, in bins of sigma; what is beyond the last is in it.
+#[derive(Clone, Default)]
+struct Tails {
+    count: u64,
+    sides: [Vec<u32>; 2],
+}
+
+impl Tails {
+    fn add(&mut self, relative: f32) {
+        self.count += 1;
+        let side = &mut self.sides[usize::from(relative > 0.0)];
+        side.resize(BINS * TAIL_END, 0);
+        let bin = (relative.abs() * BINS as f32) as usize;
+        side[bin.min(BINS * TAIL_END - 1)] += 1;
+    }
+
+    /// Values beyond `level` sigma on each side; of the bin that holds it, its share.
+    fn beyond(&self, level: f64) -> [f64; 2] {
+        let at = level * BINS as f64;
+        let (bin, share) = (at as usize, 1.0 - at.fract());
+        [0, 1].map(|side| {
+            let counts = self.sides[side].iter().skip(bin).map(|&n| f64::from(n));
+            let cut = self.sides[side].get(bin).map_or(0.0, |&n| f64::from(n));
+            counts.sum::<f64>() - (1.0 - share) * cut
+        })
+    }
+}
+
 /// Gathers [`NoiseModel`] from groups of adjacent slices of the difference.
 pub(in super::super) struct NoiseSample<'a> {
     region: &'a Region,
+    /// Rings of equal area per squared voxel.
+    per_radius_squared: f64,
     rings: Vec<Vec<f32>>,
     sigmas: Vec<f64>,
     along_z: Vec<[f64; 2]>,
-    beyond: [u64; 2],
-    count: u64,
+    tails: Vec<Tails>,
     sums: Vec<(usize, Vec<f32>)>,
     stacks: Vec<(usize, Vec<f32>)>,
 }
@@ -39,11 +72,11 @@ impl<'a> NoiseSample<'a> {
             .take_while(|&side| side == 1 || side <= largest.min(64));
         NoiseSample {
             region,
+            per_radius_squared: RINGS as f64 / region.largest_radius_squared().max(1.0),
             rings: vec![Vec::new(); RINGS],
             sigmas: Vec::new(),
             along_z: Vec::new(),
-            beyond: [0; 2],
-            count: 0,
+            tails: vec![Tails::default(); RINGS],
             sums: sides.map(|side| (side, Vec::new())).collect(),
             stacks: [1, 2, 4]
                 .into_iter()
@@ -55,7 +88,6 @@ impl<'a> NoiseSample<'a> {
     /// Adds adjacent slices `[y, x]` of `width` columns, the first of which is slice `z`.
     pub(in super::super) fn add(&mut self, z: usize, slices: &[Vec<f32>], width: usize) {
         let mut spreads = Vec::with_capacity(slices.len());
-        let largest = self.region.largest_radius_squared().max(1.0);
         for slice in slices {
             let found = spread(|| self.region.voxels(slice).map(|(_, _, value)| value), 0.0);
             spreads.push(found);
@@ -65,10 +97,9 @@ impl<'a> NoiseSample<'a> {
             self.sigmas.push(found.sigma);
             let step = (self.region.voxels_per_slice() / (RINGS * KEPT)).max(1);
             for (y, x, value) in self.region.voxels(slice).step_by(step) {
-                let ring = (self.region.radius_squared(y, x) / largest * RINGS as f64) as usize;
                 if value.is_finite() {
-                    self.rings[ring.min(RINGS - 1)]
-                        .push(((f64::from(value) - found.center) / found.sigma) as f32);
+                    let ring = self.ring_of(y, x);
+                    self.rings[ring].push(((f64::from(value) - found.center) / found.sigma) as f32);
                 }
             }
             for (side, sums) in &mut self.sums {
@@ -106,7 +137,13 @@ impl<'a> NoiseSample<'a> {
         }
     }
 
-    /// Counts the voxels beyond 3 sigma on each side, away from what surely changed.
+    /// The ring of equal area that holds a voxel.
+    fn ring_of(&self, y: usize, x: usize) -> usize {
+        let ring = self.region.radius_squared(y, x) * self.per_radius_squared;
+        (ring as usize).min(RINGS - 1)
+    }
+
+    /// Counts the voxels by their size, away from what surely changed.
     fn count_tails(&mut self, slices: &[Vec<f32>], spreads: &[Spread], width: usize) {
         let relative: Vec<Vec<f32>> = slices
             .iter()
@@ -140,9 +177,8 @@ impl<'a> NoiseSample<'a> {
                 if value.is_nan() || near.get(y * width + x) == Some(&1) {
                     continue;
                 }
-                self.count += 1;
-                self.beyond[0] += u64::from(value < -3.0);
-                self.beyond[1] += u64::from(value > 3.0);
+                let ring = self.ring_of(y, x);
+                self.tails[ring].add(value);
             }
         }
     }
@@ -165,9 +201,17 @@ impl<'a> NoiseSample<'a> {
             .get(self.sigmas.len() / 2)
             .copied()
             .unwrap_or(0.0);
-        let expected = self.count as f64 * upper_tail(3.0);
+        // of the noise of each ring, which need not be that of the slice
+        let count: u64 = self.tails.iter().map(|ring| ring.count).sum();
+        let expected = count as f64 * upper_tail(3.0);
         let tails = if expected > 20.0 {
-            self.beyond[0].min(self.beyond[1]) as f64 / expected
+            let beyond = self
+                .tails
+                .iter()
+                .zip(&rings)
+                .map(|(tails, sigma)| tails.beyond(3.0 * sigma))
+                .fold([0.0; 2], |[a, b], [c, d]| [a + c, b + d]);
+            beyond[0].min(beyond[1]) / expected
         } else {
             1.0
         };
