@@ -119,7 +119,7 @@ pub fn bytes(
         + grow::bytes(config.grow, slice)
         + slab as u64 * slice / 4
         + volume::writer_bytes(format, shape)
-        + (32 << 20)
+        + (96 << 20)
 }
 
 /// Subtracts `reference` from `target` slab by slab and writes everything of `differences/<scan>/` but the figures.
