@@ -23,7 +23,7 @@ const SAMPLED: usize = 64;
 const SIDES: [usize; 2] = [48, 144];
 /// Slices and side of the pilots compared, the side at most: one that is next to nothing, and one of which the residuals are sampled as
 /// those of any larger one.
-const PILOTS: [[usize; 2]; 2] = [[8, 32], [40, 144]];
+const PILOTS: [[usize; 2]; 2] = [[8, 32], [24, 192]];
 /// By how much the pilots are apart, and volumes that were aligned \[voxel\].
 const APART: f32 = 0.4;
 const ALIGNED: f32 = 0.03;
