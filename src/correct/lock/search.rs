@@ -27,9 +27,14 @@ const GROUP: usize = 4;
 pub(super) const LEAST_SCALE: f32 = 3e-5;
 /// A pixel that moves this many times more, or less, than its neighbours does not respond.
 const UNRESPONSIVE: f32 = 4.0;
-/// The scans dispute a part of the scan where one shows an anomaly and another less than this share of it: a wrong pixel is much the same in all of
-/// them, while the edge of a sample that moved by a pixel or two meets the same pixels in some parts only.
+/// The scans dispute a part of the scan where one shows an anomaly and another less than this share of it here, but more than [`ELSEWHERE`] of it at most
+/// [`BESIDE`] columns away: a wrong pixel stays where it is, even if it drifts, while the edge of a sample that moved by a pixel or two meets the same
+/// pixels in some parts only.
 const DISPUTED: f32 = 0.25;
+/// See [`DISPUTED`].
+const ELSEWHERE: f32 = 0.5;
+/// See [`DISPUTED`] \[px\].
+const BESIDE: usize = 4;
 /// Where more parts than these are disputed, an anomaly counts at most [`STEADY`] times what all but so many parts show of it.
 const EXCUSED: usize = 2;
 /// See [`EXCUSED`].
@@ -415,13 +420,16 @@ impl Row<'_> {
         let (mut strength, mut disputed) = (0f32, 0);
         for (part, ratio) in ratios.iter_mut().enumerate() {
             let (mut least_ratio, mut least, mut sign) = (f32::INFINITY, f32::INFINITY, 0f32);
-            let mut most_ratio = 0f32;
-            for (means, scales) in self.means.iter().zip(self.scales) {
+            let (mut most_ratio, mut calmest) = (0f32, (f32::INFINITY, 0));
+            for (scan, (means, scales)) in self.means.iter().zip(self.scales).enumerate() {
                 let line = |c: usize| means[part][c];
                 let around: f32 = columns.iter().zip(weights).map(|(&c, w)| w * line(c)).sum();
                 let anomaly = line(col) - around;
                 let own_ratio = anomaly.abs() / scales.at(col, col - l1, r1 - col);
                 most_ratio = most_ratio.max(own_ratio);
+                if own_ratio < calmest.0 {
+                    calmest = (own_ratio, scan);
+                }
                 if sign * anomaly < 0.0 {
                     (least_ratio, least) = (0.0, 0.0);
                 } else {
@@ -430,7 +438,11 @@ impl Row<'_> {
                 }
                 sign = anomaly;
             }
-            disputed += usize::from(most_ratio > self.ratio && least_ratio < DISPUTED * most_ratio);
+            disputed += usize::from(
+                most_ratio > self.ratio
+                    && least_ratio < DISPUTED * most_ratio
+                    && self.most_beside(col, calmest.1, part) > ELSEWHERE * most_ratio,
+            );
             *ratio = least_ratio;
             strength += least.powi(2) / PARTS as f32;
         }
@@ -443,6 +455,20 @@ impl Row<'_> {
             },
             strength: strength.sqrt(),
         }
+    }
+
+    /// The largest anomaly of the columns beside `col` in a part of a scan, against the next two on either side, as a multiple of what good pixels show.
+    fn most_beside(&self, col: usize, scan: usize, part: usize) -> f32 {
+        let line = &self.means[scan][part];
+        let columns = col.saturating_sub(BESIDE).max(2)
+            ..(col + BESIDE + 1).min(self.n_cols.saturating_sub(2));
+        columns
+            .filter(|&c| c != col)
+            .map(|c| {
+                let around = (4.0 * (line[c - 1] + line[c + 1]) - line[c - 2] - line[c + 2]) / 6.0;
+                (line[c] - around).abs() / self.scales[scan].at(c, 1, 1)
+            })
+            .fold(0.0, f32::max)
     }
 
     /// Whether the pixel does not follow its good neighbours, in most of the scans: from part to part of the scan, or, where
