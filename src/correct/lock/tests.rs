@@ -337,20 +337,18 @@ const GRAINS: [(f64, f64); 5] = [
 #[test]
 fn a_wall_that_stands_still_in_one_scan_is_no_fault() {
     // its edge meets the pixels of the first scan's edge while the sample of the second has turned by a third of the scan
-    for shift in [[1.3, -0.8], [-0.9, 1.2]] {
-        let study = Study {
-            centred: true,
-            faulty: false,
-            shifts: vec![[0.0, 0.0], shift],
-            ..Study::new(192)
-        };
-        let (map, _) = study.find(4.0, 6);
-        let taken = (0..6)
-            .flat_map(|row| (0..192).map(move |col| (row, col)))
-            .filter(|&(row, col)| map.verdict(row, col) != Verdict::Good);
-        let taken: Vec<(usize, usize)> = taken.collect();
-        assert!(taken.is_empty(), "{shift:?}: {taken:?}");
-    }
+    let study = Study {
+        centred: true,
+        faulty: false,
+        shifts: vec![[0.0, 0.0], [1.3, -0.8]],
+        ..Study::new(192)
+    };
+    let (map, _) = study.find(4.0, 6);
+    let taken: Vec<(usize, usize)> = (0..6)
+        .flat_map(|row| (0..192).map(move |col| (row, col)))
+        .filter(|&(row, col)| map.verdict(row, col) != Verdict::Good)
+        .collect();
+    assert!(taken.is_empty(), "{taken:?}");
 }
 
 #[test]
