@@ -278,15 +278,9 @@ impl SlabOf<'_> {
                 None if correct.lock.enabled => reconstructor.column_bytes(None),
                 _ => 0,
             };
-            let reconstructing = reconstructor.scratch_bytes(rows) + columns;
-            let correcting =
-                crate::correct::scratch_bytes(shape, rows, correct, self.pixel_size_um);
-            if rows >= n_slices {
-                // one slab is corrected first, and then reconstructed
-                reconstructing.max(correcting)
-            } else {
-                reconstructing + correcting
-            }
+            reconstructor.scratch_bytes(rows)
+                + columns
+                + crate::correct::scratch_bytes(shape, rows, correct, self.pixel_size_um)
         })?;
         Ok((slab, reconstructor.off_device()))
     }
