@@ -81,6 +81,13 @@ struct Entry {
     near: Vec<u8>,
 }
 
+impl Entry {
+    /// What edges leave in a voxel.
+    fn edge(&self, at: usize) -> f32 {
+        self.edges.get(at).copied().unwrap_or(0.0)
+    }
+}
+
 /// Bytes that the window holds, for slices of so many bytes of f32.
 pub(super) fn bytes(grow: usize, slice: u64) -> u64 {
     if grow == 0 {
@@ -263,8 +270,7 @@ impl<'a> Grower<'a> {
             for x in left..left + CORNER {
                 let at = y * width + x;
                 let p = self.profile.at(self.region.radius_squared(y, x));
-                let edge = entry.edges.get(at).copied().unwrap_or(0.0);
-                sum += entry.slice[at] / entry.measured.level.at(p, edge);
+                sum += entry.slice[at] / entry.measured.level.at(p, entry.edge(at));
             }
         }
         sum / (CORNER * CORNER) as f32
@@ -345,8 +351,8 @@ impl<'a> Grower<'a> {
         let Entry {
             measured,
             slice,
-            edges,
             near: near_here,
+            ..
         } = entry;
         let mut sides = [Side::default(); 2];
         let mut beside = [0.0; 2];
@@ -361,9 +367,8 @@ impl<'a> Grower<'a> {
             if bits == 0 {
                 if around & BESIDE == 0 {
                     if let Some(cube) = cubes.get_mut(x / SIDE) {
-                        let edge = edges.get(at).copied().unwrap_or(0.0);
                         let p = self.profile.at(self.region.radius_squared(y, x));
-                        let noise = (measured.sigma as f32 * p).hypot(edge);
+                        let noise = measured.level.noise(p, entry.edge(at));
                         cube.add((value - measured.spread.center) as f32, noise);
                     }
                 } else if near_here[at] & SPECK == 0 {
@@ -388,9 +393,7 @@ impl<'a> Grower<'a> {
                         side.doubtful += sign * share * value;
                     }
                     side.squares += share * share * p * p;
-                    if let Some(edge) = edges.get(at) {
-                        side.edges += (share * f64::from(*edge)).powi(2);
-                    }
+                    side.edges += (share * f64::from(entry.edge(at))).powi(2);
                 }
             }
         }

@@ -45,31 +45,42 @@ pub(super) struct Side {
     pub(super) edge: f64,
 }
 
-/// Threshold of the voxels of a slice.
+/// Noise and threshold of the voxels of a slice.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Level {
-    /// Where p is 1 and nothing is left by edges.
+    /// Threshold where p is 1 and nothing is left by edges.
     base: f32,
-    /// 1 / s(z); 0 where there is no noise.
+    /// s(z), and 1 / s(z); 0 where there is no noise.
+    sigma: f32,
     per_sigma: f32,
     /// Changes below this are rounding of f32.
     floor: f32,
-    /// Whether it goes with the noise of the voxel, or is the same everywhere.
+    /// Whether the threshold goes with the noise of the voxel, or is the same everywhere.
     follows: bool,
 }
 
 impl Level {
-    /// Of a voxel of noise p s(z) that edges of the reference leave `edge` in.
+    /// Threshold of a voxel of noise p s(z) that edges of the reference leave `edge` in.
     pub(super) fn at(&self, p: f32, edge: f32) -> f32 {
-        if !self.follows {
-            return self.base;
+        if self.follows {
+            (self.base * self.widened(p, edge)).max(self.floor)
+        } else {
+            self.base
         }
-        let p = if edge == 0.0 {
+    }
+
+    /// What such a voxel scatters by.
+    pub(super) fn noise(&self, p: f32, edge: f32) -> f32 {
+        self.sigma * self.widened(p, edge)
+    }
+
+    /// p with what edges leave, in units of s(z).
+    fn widened(&self, p: f32, edge: f32) -> f32 {
+        if edge == 0.0 {
             p
         } else {
             p.hypot(self.per_sigma * edge)
-        };
-        (self.base * p).max(self.floor)
+        }
     }
 }
 
@@ -131,6 +142,7 @@ impl Measure<'_> {
             threshold: base,
             level: Level {
                 base: base as f32,
+                sigma: sigma as f32,
                 per_sigma: if sigma > 0.0 {
                     (1.0 / sigma) as f32
                 } else {

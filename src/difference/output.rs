@@ -306,7 +306,8 @@ fn warnings(
     ] {
         if below > MISSED * sum {
             warnings.push(format!(
-                "{sign} of {below:.4} {unit} lies away from grains in patches that stand out while their voxels stay below the threshold; {sum:.4} {unit} were found:                  a larger difference.smooth_sigma finds more of it, unless it is drift",
+                "{sign} of {below:.4} {unit} lies away from grains in patches that stand out while their voxels stay below the threshold; {sum:.4} {unit} were found: \
+                 a larger difference.smooth_sigma finds more of it, unless it is drift",
                 unit = inputs.unit
             ));
         }

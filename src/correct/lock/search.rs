@@ -196,6 +196,15 @@ struct Level {
     strength: f32,
 }
 
+/// The same in a part of the scan.
+#[derive(Clone, Copy)]
+struct Shared {
+    ratio: f32,
+    strength: f32,
+    /// The scans contradict each other ([`DISPUTED`]).
+    disputed: bool,
+}
+
 /// One row under judgement.
 struct Row<'a> {
     evidence: &'a [Evidence],
@@ -416,45 +425,58 @@ impl Row<'_> {
                 ([l1, l1, r1, r1], [0.0, a, b, 0.0])
             }
         };
-        let mut ratios = [0f32; PARTS];
-        let (mut strength, mut disputed) = (0f32, 0);
-        for (part, ratio) in ratios.iter_mut().enumerate() {
-            let (mut least_ratio, mut least, mut sign) = (f32::INFINITY, f32::INFINITY, 0f32);
-            let (mut most_ratio, mut calmest) = (0f32, (f32::INFINITY, 0));
-            for (scan, (means, scales)) in self.means.iter().zip(self.scales).enumerate() {
-                let line = |c: usize| means[part][c];
-                let around: f32 = columns.iter().zip(weights).map(|(&c, w)| w * line(c)).sum();
-                let anomaly = line(col) - around;
-                let own_ratio = anomaly.abs() / scales.at(col, col - l1, r1 - col);
-                most_ratio = most_ratio.max(own_ratio);
-                if own_ratio < calmest.0 {
-                    calmest = (own_ratio, scan);
-                }
-                if sign * anomaly < 0.0 {
-                    (least_ratio, least) = (0.0, 0.0);
-                } else {
-                    least = least.min(anomaly.abs());
-                    least_ratio = least_ratio.min(own_ratio);
-                }
-                sign = anomaly;
-            }
-            disputed += usize::from(
-                most_ratio > self.ratio
-                    && least_ratio < DISPUTED * most_ratio
-                    && self.most_beside(col, calmest.1, part) > ELSEWHERE * most_ratio,
-            );
-            *ratio = least_ratio;
-            strength += least.powi(2) / PARTS as f32;
-        }
-        let rms = (ratios.iter().map(|ratio| ratio.powi(2)).sum::<f32>() / PARTS as f32).sqrt();
+        let parts: [Shared; PARTS] = std::array::from_fn(|part| {
+            let anomaly = |scan: usize| {
+                let line = &self.means[scan][part];
+                let around: f32 = columns.iter().zip(weights).map(|(&c, w)| w * line[c]).sum();
+                let scale = self.scales[scan].at(col, col - l1, r1 - col);
+                (line[col] - around, scale)
+            };
+            self.shared(col, part, anomaly)
+        });
+        let rms = |of: fn(&Shared) -> f32| {
+            let squares = parts.iter().map(|part| of(part).powi(2) / PARTS as f32);
+            squares.sum::<f32>().sqrt()
+        };
+        let ratio = rms(|part| part.ratio);
+        let disputed = parts.iter().filter(|part| part.disputed).count();
         Level {
             ratio: if disputed > EXCUSED {
-                rms.min(STEADY * all_but(EXCUSED, ratios))
+                ratio.min(STEADY * all_but(EXCUSED, parts.map(|part| part.ratio)))
             } else {
-                rms
+                ratio
             },
-            strength: strength.sqrt(),
+            strength: rms(|part| part.strength),
         }
+    }
+
+    /// What all scans share of an `anomaly` of `col`, which comes with what good pixels show, in a part of the scan.
+    fn shared(&self, col: usize, part: usize, anomaly: impl Fn(usize) -> (f32, f32)) -> Shared {
+        let mut least = Shared {
+            ratio: f32::INFINITY,
+            strength: f32::INFINITY,
+            disputed: false,
+        };
+        let (mut sign, mut most, mut calmest) = (0f32, 0f32, (f32::INFINITY, 0));
+        for scan in 0..self.means.len() {
+            let (own, scale) = anomaly(scan);
+            let ratio = own.abs() / scale;
+            most = most.max(ratio);
+            if ratio < calmest.0 {
+                calmest = (ratio, scan);
+            }
+            if sign * own < 0.0 {
+                (least.ratio, least.strength) = (0.0, 0.0);
+            } else {
+                least.ratio = least.ratio.min(ratio);
+                least.strength = least.strength.min(own.abs());
+            }
+            sign = own;
+        }
+        least.disputed = most > self.ratio
+            && least.ratio < DISPUTED * most
+            && self.most_beside(col, calmest.1, part) > ELSEWHERE * most;
+        least
     }
 
     /// The largest anomaly of the columns beside `col` in a part of a scan, against the next two on either side, as a multiple of what good pixels show.

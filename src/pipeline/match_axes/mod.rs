@@ -274,6 +274,14 @@ pub(super) fn shift_per_axis(angles_rad: &[f64]) -> [f64; 2] {
 /// Largest correction that is believed where the axes say nothing of their errors \[px\].
 const MOST_PX: f64 = 0.5;
 
+/// By how much two axes may stand apart as each scan alone tells its own.
+fn axes_unknown_px(target: &ScanGeometry, reference: &ScanGeometry) -> f64 {
+    target
+        .axis
+        .uncertainty_px
+        .hypot(reference.axis.uncertainty_px)
+}
+
 /// Whether a correction is within what the two axes may be wrong by; if not, that is a doubt to be told.
 pub(super) fn believed(
     found: &AxisCorrection,
@@ -281,10 +289,7 @@ pub(super) fn believed(
     reference: &ScanGeometry,
     warnings: &mut Vec<String>,
 ) -> bool {
-    let expected = target
-        .axis
-        .uncertainty_px
-        .hypot(reference.axis.uncertainty_px);
+    let expected = axes_unknown_px(target, reference);
     let size = found.axis_px.abs();
     log::info!(
         "axis against the reference: {:.3} +- {:.3} px, lean {:.5} +- {:.5} px per row",
@@ -311,10 +316,7 @@ pub(super) fn widen_errors(
     reference: &ScanGeometry,
 ) {
     let per_axis = shift_per_axis(&target.angles_rad);
-    let own = target
-        .axis
-        .uncertainty_px
-        .hypot(reference.axis.uncertainty_px);
+    let own = axes_unknown_px(target, reference);
     let (axis, lean) = record
         .axis_correction
         .map_or((own, 0.0), |c| (c.axis_err_px, c.slope_err_px_per_row));

@@ -48,6 +48,8 @@ pub(super) struct MeanKernels {
     smooth_means: Kernel,
     shift_columns: Kernel,
     weights: wgpu::Buffer,
+    /// Columns on either side that the weights reach.
+    reach: usize,
     /// `[row, col]`, both.
     sums: wgpu::Buffer,
     factors: wgpu::Buffer,
@@ -70,6 +72,7 @@ impl MeanKernels {
             smooth_means: kernel("smooth_means")?,
             shift_columns: kernel("shift_columns")?,
             weights: gpu.storage_from("weights of the means", &weights)?,
+            reach: weights.len() - 1,
             sums: gpu.storage::<[f32; 4]>("sums of the columns", n_cols * n_rows)?,
             factors: gpu.storage::<f32>("shifts of the columns", n_cols * n_rows)?,
         }))
@@ -82,7 +85,7 @@ impl MeanKernels {
         removal: &StripeRemoval,
         columns: &wgpu::Buffer,
     ) -> Result<()> {
-        let params = params.of_means(removal);
+        let params = params.of_means(removal, self.reach);
         batch.launch(
             &self.sum_columns,
             &params,

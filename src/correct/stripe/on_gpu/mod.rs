@@ -107,11 +107,10 @@ impl StripeParams {
         }
     }
 
-    /// To move columns by their means.
-    fn of_means(self, removal: &StripeRemoval) -> Self {
-        let weights = means::mean_weights(removal, self.n_cols as usize);
+    /// To move columns by their means, which are told from so many columns on either side.
+    fn of_means(self, removal: &StripeRemoval, reach: usize) -> Self {
         StripeParams {
-            reach: weights.map_or(0, |weights| weights.len() as u32 - 1),
+            reach: reach as u32,
             logarithm: u32::from(matches!(removal, StripeRemoval::Regularization(_))),
             ..self
         }

@@ -75,7 +75,7 @@ pub fn stripes_cpu(removal: &StripeRemoval, sinogram: &mut [f32], n_cols: usize)
         }
         StripeRemoval::Normalization(_) | StripeRemoval::Regularization(_) => {
             let weights = mean_weights(removal, n_cols).unwrap_or_default();
-            let params = params.of_means(removal);
+            let params = params.of_means(removal, weights.len().saturating_sub(1));
             let sums = sum_columns(&params, &columns);
             let factors = smooth_means(&params, &sums, &weights);
             shift_columns(&params, &factors, &mut columns);
