@@ -91,6 +91,8 @@ const WIDEST_CUBIC: u32 = 4u;
 // samples before and after from which the noise is taken, and the excess that it cannot make
 const AROUND: u32 = 24u;
 const SIGMA: f32 = 6.0;
+// by how much structure may be dimmer from one angle to the next
+const DIMMER: f32 = 3.0;
 // share of a sample that cannot be told from rounding
 const ROUNDING: f32 = 1e-4;
 // samples beside a zinger that the same ray can have reached
@@ -265,22 +267,34 @@ fn neighbour_median(row: u32, angle: u32, col: u32) -> f32 {
     return 0.5 * middle;
 }
 
-// the largest at the two angles before and the two after, within what structure can have moved
-fn brightest_beside(row: u32, angle: u32, col: u32) -> f32 {
-    var brightest = -0x1.fffffep+127f;
-    let last = min(angle + 2u, params.n_angles - 1u);
-    for (var a = max(angle, 2u) - 2u; a <= last; a += 1u) {
-        if a == angle {
-            continue;
-        }
-        // one column of the reach is for the blur
-        let reach = (params.guard_reach - 1u) * (max(a, angle) - min(a, angle)) + 1u;
-        let right = min(col + reach, params.n_cols - 1u);
-        for (var c = max(col, reach) - reach; c <= right; c += 1u) {
-            brightest = max(brightest, at(row, a, c));
-        }
+// the most that the angle so far away rises above `base`, within what structure can have moved; nothing beyond the first and the last
+fn rise(row: u32, angle: u32, away: i32, col: u32, base: f32) -> f32 {
+    let a = i32(angle) + away;
+    var most = 0.0;
+    if a < 0 || a >= i32(params.n_angles) {
+        return most;
     }
-    return brightest;
+    // one column of the reach is for the blur
+    let reach = (params.guard_reach - 1u) * u32(abs(away)) + 1u;
+    let right = min(col + reach, params.n_cols - 1u);
+    for (var c = max(col, reach) - reach; c <= right; c += 1u) {
+        most = max(most, at(row, u32(a), c) - base);
+    }
+    return most;
+}
+
+// what rises on one side, as far as a second angle sees it
+fn seen(near: f32, far: f32, other: f32) -> f32 {
+    return max(min(far, DIMMER * near), min(near, DIMMER * max(far, other)));
+}
+
+// structure beside a sample, which three angles in a row see, and not one or two more rays
+fn brightest_beside(row: u32, angle: u32, col: u32, base: f32) -> f32 {
+    let before = rise(row, angle, -1, col, base);
+    let after = rise(row, angle, 1, col, base);
+    let side_before = seen(before, rise(row, angle, -2, col, base), after);
+    let side_after = seen(after, rise(row, angle, 2, col, base), before);
+    return base + max(side_before, side_after);
 }
 
 // size of the second difference along the angle
@@ -351,7 +365,11 @@ fn judged(row: u32, angle: u32, col: u32) -> Cleaned {
     if params.guard_reach == 0u {
         return Cleaned(mean, true);
     }
-    let brightest = brightest_beside(row, angle, col);
+    var base = mean;
+    if has_both(angle) {
+        base = between(row, angle, col);
+    }
+    let brightest = brightest_beside(row, angle, col, base);
     if value <= params.zinger_limit * brightest {
         return Cleaned(value, false);
     }
@@ -359,10 +377,7 @@ fn judged(row: u32, angle: u32, col: u32) -> Cleaned {
     if noise >= 0.0 && value - brightest <= SIGMA * noise {
         return Cleaned(value, false);
     }
-    if !has_both(angle) {
-        return Cleaned(mean, true);
-    }
-    return Cleaned(between(row, angle, col), true);
+    return Cleaned(base, true);
 }
 
 // the sample is above those before and after by more than rounding and noise

@@ -73,7 +73,8 @@ pub fn remove_zingers(
 /// What a sample must be beside bright among its neighbours to be a zinger: beyond structure and beyond noise.
 ///
 /// Structure: nothing at the two angles before and the two after comes near it, within the columns that anything in the field
-/// of view can have moved. Two, because a thread as thin as a pixel is dimmer where it falls between two. Noise: its excess over the brightest of these is more than
+/// of view can have moved. Two, because a thread as thin as a pixel is dimmer where it falls between two. What none of the angles beside it sees,
+/// at least as a third, is a ray of its own: two that hit close together must not pass for structure. Noise: its excess over the brightest of these is more than
 /// `Guard::SIGMA` times the noise of its column around it, the median size of the second difference along the angle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guard {
@@ -90,6 +91,8 @@ impl Guard {
     pub const HALO: usize = Guard::AROUND + 1;
     /// Samples beside a zinger that the same ray can have reached, on either side.
     pub const TRACK: usize = 4;
+    /// By how much structure may be dimmer from one angle to the next. A thread that falls between two pixels leaves each a half.
+    pub const DIMMER: f32 = 3.0;
     /// Share of a sample that cannot be told from rounding.
     pub const ROUNDING: f32 = 1e-4;
 
@@ -126,21 +129,18 @@ impl Guard {
         let n_angles = sinogram.len() / n_cols;
         let (angle, col) = (index / n_cols, index % n_cols);
         let value = sinogram[index];
-        let brightest = |a: usize| {
+        let base = Self::between(sinogram, n_cols, index).unwrap_or(mean);
+        // the most that an angle so far away rises above that
+        let rise = |away: isize| {
+            let a = angle.checked_add_signed(away).filter(|&a| a < n_angles)?;
             // one column of the reach is for the blur
-            let reach = (self.reach - 1) * a.abs_diff(angle) + 1;
+            let reach = (self.reach - 1) * away.unsigned_abs() + 1;
             let around = col.saturating_sub(reach)..(col + reach + 1).min(n_cols);
             let line = &sinogram[a * n_cols..(a + 1) * n_cols];
-            line[around]
-                .iter()
-                .copied()
-                .fold(f32::NEG_INFINITY, f32::max)
+            Some(line[around].iter().fold(0f32, |most, v| most.max(v - base)))
         };
-        let others = angle.saturating_sub(2)..(angle + 3).min(n_angles);
-        let brightest = others
-            .filter(|&a| a != angle)
-            .map(brightest)
-            .fold(f32::NEG_INFINITY, f32::max);
+        let brightest =
+            base + Self::structure([-2, -1, 1, 2].map(|away| rise(away).unwrap_or(0.0)));
         if value <= limit * brightest {
             return None;
         }
@@ -149,6 +149,15 @@ impl Guard {
             return None;
         }
         Some(Self::between(sinogram, n_cols, index).unwrap_or(mean))
+    }
+
+    /// How much of what rises at the two angles before and the two after is structure, which three angles in a row see, and not one or two more rays.
+    pub(super) fn structure([before2, before, after, after2]: [f32; 4]) -> f32 {
+        let side = |near: f32, far: f32, other: f32| {
+            let seen_twice = far.min(Guard::DIMMER * near);
+            seen_twice.max(near.min(Guard::DIMMER * far.max(other)))
+        };
+        side(before, before2, after).max(side(after, after2, before))
     }
 
     /// Adds to `found` (index and new value, by ascending index) what rays have left beside them: the samples of the same line, [`Guard::TRACK`] on
@@ -412,11 +421,37 @@ mod tests {
     }
 
     #[test]
+    fn rays_that_hit_close_together_do_not_pass_for_structure() {
+        let at = |angle: usize, col: usize| angle * 120 + col;
+        // two angles apart and one, where any of them could have come from where another is
+        let rays = [
+            (at(40, 26), 0.42),
+            (at(42, 30), 0.47),
+            (at(90, 20), 0.5),
+            (at(91, 22), 0.5),
+            (at(140, 90), 0.3),
+            (at(142, 90), 0.3),
+        ];
+        let clean = threads(0.002, &[]).0;
+        let (mut found, n_cols, angles) = threads(0.002, &rays);
+        let guard = Guard::for_scan(&angles, n_cols);
+        assert_eq!(remove_zingers(&mut found, n_cols, 0.08, 2, Some(guard)), 6);
+        for (found, clean) in found.iter().zip(&clean) {
+            assert!((found - clean).abs() < 0.02, "{found} {clean}");
+        }
+        // a third angle makes it structure
+        let mut slit = rays[2..4].to_vec();
+        slit.push((at(92, 24), 0.5));
+        let (mut found, ..) = threads(0.002, &slit);
+        assert_eq!(remove_zingers(&mut found, n_cols, 0.08, 2, Some(guard)), 0);
+    }
+
+    #[test]
     fn what_a_ray_leaves_beside_an_edge_goes_with_it() {
         let clean = threads(0.002, &[]);
         let at = |angle: usize, col: usize| angle * clean.1 + col;
-        // column 10 is the first behind the edge, five columns count two angles on: 0.5 is nothing beside 1.0
-        let rays = [(at(60, 14), 0.8), (at(60, 13), 0.1), (at(60, 15), 0.02)];
+        // column 10 is the first behind the edge, three columns count one angle on: 0.5 is nothing beside 1.0
+        let rays = [(at(60, 13), 0.8), (at(60, 12), 0.1), (at(60, 14), 0.02)];
         let (mut found, n_cols, angles) = threads(0.002, &rays);
         let guard = Guard::for_scan(&angles, n_cols);
         let judged = |ray: &(usize, f32)| {

@@ -257,18 +257,20 @@ impl Twin {
         (sides + (at(angle, left) + at(angle, right)) + (at(up, col) + at(down, col))) * 0.125
     }
 
-    fn brightest_beside(&self, row: usize, angle: usize, col: usize) -> f32 {
-        let mut brightest = f32::MIN;
-        for a in angle.saturating_sub(2)..(angle + 3).min(self.n_angles()) {
-            if a == angle {
-                continue;
-            }
-            let reach = (self.params.guard_reach as usize - 1) * a.abs_diff(angle) + 1;
-            for c in col.saturating_sub(reach)..(col + reach + 1).min(self.n_cols()) {
-                brightest = brightest.max(self.at(row, a, c));
-            }
-        }
-        brightest
+    /// The most that the line of an angle rises above `base` beside `col`; nothing beyond the first and the last.
+    fn rise(&self, row: usize, angle: usize, away: isize, col: usize, base: f32) -> f32 {
+        let there = angle.checked_add_signed(away);
+        let Some(a) = there.filter(|&a| a < self.n_angles()) else {
+            return 0.0;
+        };
+        let reach = (self.params.guard_reach as usize - 1) * away.unsigned_abs() + 1;
+        let around = col.saturating_sub(reach)..(col + reach + 1).min(self.n_cols());
+        around.fold(0.0, |most, c| most.max(self.at(row, a, c) - base))
+    }
+
+    fn brightest_beside(&self, row: usize, angle: usize, col: usize, base: f32) -> f32 {
+        let rise = |away| self.rise(row, angle, away, col, base);
+        base + Guard::structure([rise(-2), rise(-1), rise(1), rise(2)])
     }
 
     fn noise_around(&self, row: usize, angle: usize, col: usize) -> Option<f32> {
@@ -311,13 +313,14 @@ impl Twin {
         if self.params.guard_reach == 0 {
             return Some(mean);
         }
-        let brightest = self.brightest_beside(row, angle, col);
+        let base = self.between(row, angle, col).unwrap_or(mean);
+        let brightest = self.brightest_beside(row, angle, col, base);
         let noise = self.noise_around(row, angle, col);
         let is_noise = noise.is_some_and(|noise| value - brightest <= Guard::SIGMA * noise);
         if value <= limit * brightest || is_noise {
             return None;
         }
-        Some(self.between(row, angle, col).unwrap_or(mean))
+        Some(base)
     }
 
     fn between(&self, row: usize, angle: usize, col: usize) -> Option<f32> {
