@@ -1,9 +1,11 @@
-// The lowest waves along the angle of each column: taken out (filtering, of which they are then sorted) or smoothed across (fft).
+// The lowest waves along the angle of each column: taken out (filtering, of which they are then sorted), smoothed across (fft), or
+// all that is kept (the detail of wavelet-fft, see wavelet_columns.wgsl).
 // Twins: the functions of the same names in src/correct/stripe/on_gpu/waves.rs (same order of operations).
 //
 //   take_waves    Fourier samples of a column, extended at its ends, at the few frequencies that the window lets through
 //   across_waves  what the window across the columns removes of each of these frequencies
 //   take_away     the sum of these waves is taken off the columns, and kept for what comes next
+//   put_waves     the sum of these waves itself
 //   add_ranked    the smoothed sample of each rank is added at the angle that the rank came from
 //
 // A wave has so many half turns to the extended column: the low-pass of filtering stands between the frequencies of odd lengths.
@@ -107,18 +109,32 @@ fn across_waves(@builtin(global_invocation_id) id: vec3<u32>) {
     removed[line + id.x] = sum;
 }
 
-// x: angle, y: column, z: row
-@compute @workgroup_size(256)
-fn take_away(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= params.n_angles {
-        return;
-    }
+// the sum of all waves at an angle, column and row
+fn sum_at(id: vec3<u32>) -> f32 {
     var sum = 0.0;
     for (var wave = 0u; wave < params.n_waves; wave += 1u) {
         let size = waves[(id.z * params.n_waves + wave) * params.n_cols + id.y];
         let at = turn(wave, id.x + params.pad);
         sum += gains[wave] * (size.x * at.x - size.y * at.y);
     }
+    return sum;
+}
+
+// x: angle, y: column, z: row
+@compute @workgroup_size(256)
+fn put_waves(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x < params.n_angles {
+        columns[(id.z * params.n_cols + id.y) * params.n_angles + id.x] = sum_at(id);
+    }
+}
+
+// x: angle, y: column, z: row
+@compute @workgroup_size(256)
+fn take_away(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= params.n_angles {
+        return;
+    }
+    let sum = sum_at(id);
     let index = (id.z * params.n_cols + id.y) * params.n_angles + id.x;
     columns[index] -= sum;
     if params.mirrored == 1u {

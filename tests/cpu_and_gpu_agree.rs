@@ -315,6 +315,8 @@ fn broad_stripes_and_stripe_removal_on_the_gpu_give_the_slices_and_the_counters_
         (StripeMethod::All, -1.6),
         (StripeMethod::Normalization, 0.0),
         (StripeMethod::Regularization, 0.37),
+        (StripeMethod::Fitting, 0.0),
+        (StripeMethod::WaveletFft, -1.6),
     ] {
         let run = |device: &Device, stripes: StripeMethod| {
             slices_without(stripes, &broad, device, moved(shift_z_px), 47.4)

@@ -180,6 +180,35 @@ fn wave_layout() -> Layout {
     })
 }
 
+fn fit_layout() -> Layout {
+    layout!(stripes::FitParams {
+        n_cols,
+        n_angles,
+        pad,
+        half,
+        n_blocks,
+        n_terms,
+        before_along,
+        n_along,
+        before_across,
+        n_across,
+        n_parts,
+        slot,
+    })
+}
+
+fn wavelet_layout() -> Layout {
+    layout!(stripes::WaveletParams {
+        n_cols,
+        n_angles,
+        pad,
+        half_cols,
+        half_angles,
+        n_taps,
+        has_low,
+    })
+}
+
 fn fourier_grid_layout() -> Layout {
     layout!(fourier_grid::FourierGridParams {
         n_rows,
@@ -354,6 +383,8 @@ fn parameters_have_the_same_names_places_and_sizes_on_both_sides() {
         (stripes::SORT_SOURCE, "StripeParams", stripe_layout()),
         (stripes::FIND_SOURCE, "StripeParams", stripe_layout()),
         (stripes::FILTER_SOURCE, "WaveParams", wave_layout()),
+        (stripes::FIT_SOURCE, "FitParams", fit_layout()),
+        (stripes::WAVELET_SOURCE, "WaveletParams", wavelet_layout()),
         (
             fourier_grid::SOURCE,
             "FourierGridParams",
@@ -414,6 +445,13 @@ fn constants_of_the_shaders_are_those_of_the_host() {
         format!("const SEGMENT: u32 = {}u;", stripes::SEGMENT),
     ] {
         assert!(stripes::SORT_SOURCE.contains(&line), "{line}");
+    }
+    for line in [
+        format!("const BLOCK: u32 = {}u;", stripes::BLOCK),
+        format!("const COLS: u32 = {}u;", stripes::COLS),
+        format!("const FLOOR: f32 = {:e};", stripes::FLOOR),
+    ] {
+        assert!(stripes::FIT_SOURCE.contains(&line), "{line}");
     }
     let shift = format!("const SHIFT: u32 = {}u;", stripes::SHIFT);
     assert!(stripes::FIND_SOURCE.contains(&shift));

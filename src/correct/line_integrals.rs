@@ -1,7 +1,7 @@
 //! The corrections on the GPU: parameters, what goes up; the CPU twins in `twin`, the launches in `kernels`.
 //!
 //! Counts of 8 or 16 bits, flat and dark fields in any mode, bad pixels, drift of the beam, zingers of sinograms, the series lock, the
-//! double flat field, most ways to remove stripes and minus-log run there; what else is chosen keeps a scan on the CPU, and
+//! double flat field, all ways to remove stripes and minus-log run there; what else is chosen keeps a scan on the CPU, and
 //! [`off_device`] says why. Integer
 //! counts are finite, so a sample has no value only where its pixel is bad or locked out: which columns stand in for it is
 //! known before any projection is read.
@@ -187,15 +187,12 @@ pub fn off_device(scan: &Scan, config: &CorrectConfig) -> Option<String> {
         // found on the CPU over the whole series, applied on the GPU
         lock: _,
         spots: _,
-        stripe,
+        stripe: _,
         beam: _,
         phase,
     } = config;
     let on_cpu =
         |key: &str, method: serde_json::Value| Some(format!("{key} = {method} runs on the CPU"));
-    if StripeRemoval::from_config(stripe).is_some_and(|removal| !removal.runs_on_gpu()) {
-        return on_cpu("correct.stripe.method", json!(stripe.method));
-    }
     if zinger.enabled && zinger.domain != ZingerDomain::Sinogram {
         return on_cpu("correct.zinger.domain", json!(zinger.domain));
     }

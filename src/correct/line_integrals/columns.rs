@@ -83,6 +83,8 @@ impl CountSlab {
     /// the worst sample; a factor and its quotient are off by 2.5 units each, a straight line by two roundings, and twice
     /// that is what -ln may make of them. Regularization takes a difference of means of logarithms. Normalization adds a difference of
     /// means of transmission: for it this holds of transmission, not of line integrals.
+    ///
+    /// What filtering, fitting, the Fourier and the wavelet filter add is bounded beside their kernels, not here.
     #[must_use]
     pub fn columns_tolerance(&self) -> f32 {
         let of = |edge: &LockedPixel| locked_tolerance(self.min_transmission, &edge.weights);
@@ -133,9 +135,16 @@ pub(super) struct WholeColumns {
 }
 
 /// Rows to a buffer, of rows with so many columns and angles.
-fn rows_at_once(n_cols: usize, n_angles: usize, window: usize, limit: u64, updates: u64) -> usize {
+fn rows_at_once(
+    stripes: Option<&StripeRemoval>,
+    [n_angles, n_cols]: [usize; 2],
+    limit: u64,
+    updates: u64,
+) -> usize {
     let samples = (n_cols * n_angles).max(1) as u64;
-    let by_size = limit.min(BUFFER_BYTES) / (4 * samples);
+    let beside = stripes.map_or(0, |removal| removal.beside_on_gpu(n_cols, n_angles).largest);
+    let by_size = limit.min(BUFFER_BYTES) / (4 * samples.max(beside as u64));
+    let window = stripes.map_or(1, |removal| removal.widest_window(n_cols, n_angles));
     // a first median looks at 32 windows for a segment of columns, and each of the others at one
     let looks = LOOKS_PER_UPDATE.saturating_mul(updates) / (samples * 2 * window.max(1) as u64);
     by_size.min(looks).max(1) as usize
@@ -145,8 +154,8 @@ impl WholeColumns {
     /// Compiles the kernels and takes the buffers for `n_rows` rows of `slab`.
     pub(super) fn new(gpu: &Gpu, slab: &CountSlab, n_rows: usize, updates: u64) -> Result<Self> {
         let (n_angles, _, n_cols) = slab.counts.dim();
-        let window = slab.stripe.map_or(1, |stripe| stripe.widest_window());
-        let at_once = rows_at_once(n_cols, n_angles, window, gpu.max_bytes(), updates);
+        let of_row = [n_angles, n_cols];
+        let at_once = rows_at_once(slab.stripe.as_ref(), of_row, gpu.max_bytes(), updates);
         let part = |first: usize| {
             let rows = first..(first + at_once).min(n_rows);
             let samples = rows.len() * n_cols * n_angles;
@@ -395,29 +404,58 @@ pub fn column_bytes(
 ) -> u64 {
     let samples = (n_angles * n_cols) as u64;
     let one_buffer = (rows as u64 * samples).min((BUFFER_BYTES / 4).max(samples));
-    let images = stripes.map_or(0, StripeRemoval::images_on_gpu) as u64;
-    4 * (rows as u64 * samples + images * one_buffer)
+    let beside = stripes.map_or(0, |removal| removal.beside_on_gpu(n_cols, n_angles).samples);
+    // beside the columns of one buffer only
+    4 * (rows as u64 * samples + (one_buffer * beside as u64).div_ceil(samples.max(1)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::correct::stripe::{Fitting, WaveletFft};
 
     #[test]
     fn rows_share_a_buffer_as_far_as_it_may_be_large_and_a_launch_long() {
         let large = u64::MAX / 8;
+        let at_once = |removal: StripeRemoval, limit: u64, updates: u64| {
+            rows_at_once(Some(&removal), [3001, 2048], limit, updates)
+        };
+        let median = StripeRemoval::Sorting(51);
         // 24.6 MB to a row
-        assert_eq!(rows_at_once(2048, 3001, 51, large, large), 10);
-        assert_eq!(rows_at_once(2048, 3001, 51, 100 << 20, large), 4);
+        assert_eq!(at_once(median, large, large), 10);
+        assert_eq!(at_once(median, 100 << 20, large), 4);
         // 6.1 million samples with 102 looks each
-        assert_eq!(rows_at_once(2048, 3001, 51, large, 1_000_000_000), 3);
-        assert_eq!(rows_at_once(2048, 3001, 51, 1, 1), 1);
+        assert_eq!(at_once(median, large, 1_000_000_000), 3);
+        assert_eq!(at_once(median, 1, 1), 1);
+        // a sigma of 10 in 2348 Fourier samples is one of 37 samples; 6.1 million with twice 5.5 of them on either side
+        let fitting = StripeRemoval::Fitting(Fitting {
+            order: 2,
+            sigma: 10.0,
+        });
+        assert_eq!(at_once(fitting, large, 10_000_000_000), 3);
         let plane = 4 * 3001 * 2048;
         assert_eq!(column_bytes(None, [3001, 2048], 4), 4 * plane);
         let means = StripeRemoval::Normalization(15.0);
         assert_eq!(column_bytes(Some(&means), [3001, 2048], 4), 4 * plane);
         let sorting = StripeRemoval::Sorting(21);
         assert_eq!(column_bytes(Some(&sorting), [3001, 2048], 4), 3 * 4 * plane);
+        // the fit and two parts of it; polynomials of 3 terms in blocks of 64, twice as many as a column has, and a few sums
+        let of_fit = column_bytes(Some(&fitting), [3001, 2048], 4) as f64 / (4 * plane) as f64;
+        assert!((of_fit - 4.0 - 6.0 / 64.0).abs() < 0.003, "{of_fit}");
+        // low-pass along the angle, approximation, details, all with edges of 150, and two of 2048 and 17 coefficients
+        let wavelets = StripeRemoval::WaveletFft(WaveletFft {
+            levels: 5,
+            order: 9,
+            sigma: 1.0,
+        });
+        let (tall, wide) = (3301.0 / 3001.0, 2348.0 / 2048.0);
+        let share = tall * wide * (1.0 / 2.0 + 1.0 / 4.0 + 1.0 / 3.0);
+        let of_wavelets = column_bytes(Some(&wavelets), [3001, 2048], 4) as f64;
+        let of_wavelets = of_wavelets / (4 * plane) as f64 - 1.0;
+        assert!(
+            (of_wavelets / share - 1.0).abs() < 0.03,
+            "{of_wavelets} {share}"
+        );
         let twenty = column_bytes(Some(&sorting), [3001, 2048], 20);
         assert_eq!(twenty, 4 * 20 * 3001 * 2048 + 2 * (256 << 20));
     }

@@ -27,8 +27,7 @@ impl Fitting {
             return;
         }
         fit_columns(columns, self.order, fit);
-        let sigma_angle = (n_cols / 10).clamp(10, 60) as f64;
-        let smooth = smooth(fit, sigma_angle, self.sigma);
+        let smooth = smooth(fit, Fitting::sigma_angle(n_cols), self.sigma);
         let magnitude = |sum: f64, value: f32| sum + f64::from(value.abs());
         let sum_fit = fit.values().iter().copied().fold(0.0, magnitude);
         let sum_smooth = smooth.iter().map(|value| value.re).fold(0.0, magnitude);
@@ -47,6 +46,11 @@ impl Fitting {
         }
     }
 
+    /// Sigma of the smoothing along the angle \[Fourier samples of the extended column\].
+    pub(super) fn sigma_angle(n_cols: usize) -> f64 {
+        (n_cols / 10).clamp(10, 60) as f64
+    }
+
     /// Bytes of the complex arrays of one sinogram.
     pub(super) fn bytes(n_cols: usize, n_angles: usize) -> usize {
         n_cols * n_angles * size_of::<Complex32>()
@@ -57,7 +61,7 @@ impl Fitting {
 /// that fits.
 ///
 /// With mirrored ends a column of n angles has the period 2n - 2, so the filter is one circular convolution.
-fn fit_columns(columns: &Columns, order: usize, fit: &mut Columns) {
+pub(super) fn fit_columns(columns: &Columns, order: usize, fit: &mut Columns) {
     let (n_cols, n) = (columns.n_cols(), columns.n_angles());
     fit.reshape(n_cols, n);
     let period = 2 * n - 2;
@@ -111,42 +115,50 @@ fn response(half: usize, order: usize, period: usize) -> Vec<f32> {
 
 /// Weights with which the least-squares polynomial of the window `-half..=half` gives its value in the middle.
 ///
-/// From polynomials orthogonal over the window (three-term recurrence): the sum over their orders of
-/// `p(0) p(k) / <p, p>`. An order beyond the number of samples is lowered to it.
-fn savitzky_golay(half: usize, order: usize) -> Vec<f64> {
+/// From polynomials orthonormal over the window: the sum over their orders of `p(0) p(k)`. An order beyond the number of samples
+/// is lowered to it.
+pub(super) fn savitzky_golay(half: usize, order: usize) -> Vec<f64> {
     let n = 2 * half + 1;
-    let x: Vec<f64> = (0..n)
-        .map(|k| (k as f64 - half as f64) / half.max(1) as f64)
-        .collect();
-    let mut previous = vec![0.0; n];
-    let mut current = vec![1.0; n];
-    let mut norm_previous = 0.0;
     let mut weights = vec![0.0; n];
-    for _ in 0..=order.min(n - 1) {
-        let norm: f64 = current.iter().map(|p| p * p).sum();
-        let middle = current[half];
+    for polynomial in orthonormal(n, order.min(n - 1)) {
+        let middle = polynomial[half];
         weights
             .iter_mut()
-            .zip(&current)
-            .for_each(|(weight, p)| *weight += middle * p / norm);
+            .zip(&polynomial)
+            .for_each(|(weight, p)| *weight += middle * p);
+    }
+    weights
+}
+
+/// Polynomials of the orders up to `order`, orthonormal over `n` samples, by their three-term recurrence.
+pub(super) fn orthonormal(n: usize, order: usize) -> Vec<Vec<f64>> {
+    let middle = (n as f64 - 1.0) / 2.0;
+    let x = |k: usize| (k as f64 - middle) / middle.max(0.5);
+    let (mut previous, mut current) = (vec![0.0; n], vec![1.0; n]);
+    let mut norm_previous = 0.0;
+    let next = |_| {
+        let norm: f64 = current.iter().map(|p| p * p).sum();
+        let found = current.iter().map(|p| p / norm.sqrt()).collect();
         let back = if norm_previous > 0.0 {
             norm / norm_previous
         } else {
             0.0
         };
-        let next: Vec<f64> = (0..n)
-            .map(|k| x[k] * current[k] - back * previous[k])
+        let next = (0..n)
+            .map(|k| x(k) * current[k] - back * previous[k])
             .collect();
-        (previous, current, norm_previous) = (current, next, norm);
-    }
-    weights
+        previous = std::mem::replace(&mut current, next);
+        norm_previous = norm;
+        found
+    };
+    (0..=order).map(next).collect()
 }
 
 /// Gaussian low-pass over both axes of `image`; the result is the real part, `[angle, col]`.
 ///
 /// The image is extended by `padding(angles)` on every side: along the detector by its edge columns, along the angle by
 /// the mean of each column.
-fn smooth(image: &Columns, sigma_angle: f64, sigma_col: f64) -> Vec<Complex32> {
+pub(super) fn smooth(image: &Columns, sigma_angle: f64, sigma_col: f64) -> Vec<Complex32> {
     let (n_cols, n_angles) = (image.n_cols(), image.n_angles());
     let pad = padding(n_angles);
     let mut result = vec![Complex32::default(); n_cols * n_angles];

@@ -40,6 +40,11 @@ impl Wavelet {
         }
     }
 
+    /// The low-pass filter, then the high-pass one.
+    pub(super) fn taps(&self) -> Vec<f32> {
+        [&self.low[..], &self.high].concat()
+    }
+
     /// Coefficients of a line of `n` samples.
     pub(super) fn half(&self, n: usize) -> usize {
         (n + self.low.len() - 1) / 2

@@ -56,23 +56,53 @@ impl WaveletFft {
         work: &mut Work,
         share: impl Fn(usize) -> Vec<f32>,
     ) {
-        let (n_cols, n_angles) = (columns.n_cols(), columns.n_angles());
+        let mut planner = FftPlanner::new();
+        let mean = |column: &[f32]| {
+            let sum = column.iter().map(|&v| f64::from(v)).sum::<f64>();
+            (sum / column.len() as f64) as f32
+        };
+        self.apply_by(columns, work, mean, |detail| {
+            keep_share(detail, &share(detail.n_angles()), &mut planner);
+        });
+    }
+
+    /// Columns and angles of the image that each scale takes apart, the extended sinogram first, and of what the last one leaves;
+    /// only the sinogram where it is too small.
+    pub(super) fn scales(&self, n_cols: usize, n_angles: usize) -> Vec<(usize, usize)> {
         let pad = padding(n_cols.min(n_angles));
-        let (wide, tall) = (n_cols + 2 * pad, n_angles + 2 * pad);
-        let levels = self
-            .levels
-            .min((wide.min(tall) / 16).checked_ilog2().unwrap_or(0) as usize);
+        let (mut wide, mut tall) = (n_cols + 2 * pad, n_angles + 2 * pad);
+        let levels = (wide.min(tall) / 16).checked_ilog2().unwrap_or(0) as usize;
+        let half = |n: usize| (n + 2 * self.order - 1) / 2;
+        let mut sizes = vec![(wide, tall)];
+        for _ in 0..self.levels.min(levels) {
+            (wide, tall) = (half(wide), half(tall));
+            sizes.push((wide, tall));
+        }
+        sizes
+    }
+
+    /// The same with the mean of a column, and what of a detail is taken away.
+    pub(super) fn apply_by(
+        &self,
+        columns: &mut Columns,
+        work: &mut Work,
+        mean: impl Fn(&[f32]) -> f32,
+        mut keep: impl FnMut(&mut Columns),
+    ) {
+        let sizes = self.scales(columns.n_cols(), columns.n_angles());
+        let levels = sizes.len() - 1;
         if levels == 0 {
             return;
         }
+        let pad = padding(columns.n_cols().min(columns.n_angles()));
         let wavelet = Wavelet::daubechies(self.order);
-        let mut planner = FftPlanner::new();
-        // columns and angles of every level, the input first
-        let mut sizes = vec![(wide, tall)];
         work.details.resize_with(self.levels, Columns::default);
         for level in 0..levels {
-            let (width, height) = sizes[level];
-            work.low_along(&wavelet, columns, pad, level == 0, height);
+            let height = sizes[level].1;
+            match level {
+                0 => work.low_along_extended(&wavelet, columns, pad, height, &mean),
+                _ => work.low_along(&wavelet, height),
+            }
             let Work {
                 tall,
                 approximation,
@@ -80,9 +110,7 @@ impl WaveletFft {
                 ..
             } = work;
             wavelet.across(tall, approximation, &mut details[level]);
-            let (half_width, half_height) = (wavelet.half(width), wavelet.half(height));
-            keep_share(&mut details[level], &share(half_height), &mut planner);
-            sizes.push((half_width, half_height));
+            keep(&mut details[level]);
         }
         for level in (0..levels).rev() {
             let (width, height) = sizes[level];
@@ -134,36 +162,33 @@ impl WaveletFft {
 }
 
 impl Work {
-    /// Low-pass along the angle of the sinogram with its edges, or of the last approximation, into `tall`.
-    fn low_along(
+    /// Low-pass along the angle of the last approximation, into `tall`.
+    fn low_along(&mut self, wavelet: &Wavelet, height: usize) {
+        let approximation = &self.approximation;
+        self.tall
+            .reshape(approximation.n_cols(), wavelet.half(height));
+        for (out, column) in self.tall.iter_mut().zip(approximation.iter()) {
+            wavelet.low_along(column, out, &mut self.halves);
+        }
+    }
+
+    /// The same of the sinogram with its edges.
+    fn low_along_extended(
         &mut self,
         wavelet: &Wavelet,
         columns: &Columns,
         pad: usize,
-        first: bool,
         height: usize,
+        mean: &impl Fn(&[f32]) -> f32,
     ) {
         let Work {
-            tall,
-            approximation,
-            line,
-            halves,
-            ..
+            tall, line, halves, ..
         } = self;
-        let half = wavelet.half(height);
-        if !first {
-            tall.reshape(approximation.n_cols(), half);
-            for (out, column) in tall.iter_mut().zip(approximation.iter()) {
-                wavelet.low_along(column, out, halves);
-            }
-            return;
-        }
         let (n_cols, n_angles) = (columns.n_cols(), columns.n_angles());
-        tall.reshape(n_cols + 2 * pad, half);
+        tall.reshape(n_cols + 2 * pad, wavelet.half(height));
         for (col, column) in columns.iter().enumerate() {
-            let mean = column.iter().map(|&v| f64::from(v)).sum::<f64>() / n_angles as f64;
             line.clear();
-            line.resize(height, mean as f32);
+            line.resize(height, mean(column));
             line[pad..pad + n_angles].copy_from_slice(column);
             wavelet.low_along(line, tall.column_mut(pad + col), halves);
         }

@@ -9,7 +9,9 @@ use crate::correct::line_integrals::{
 use crate::correct::stripe::on_gpu::{
     LOCAL as LOCAL_SORT, Sorter, StripeKernels, StripeParams, stripes_cpu,
 };
-use crate::correct::stripe::{Dead, Filtering, Large, Raven, StripeCounts, StripeRemoval};
+use crate::correct::stripe::{
+    Dead, Filtering, Fitting, Large, Raven, StripeCounts, StripeRemoval, WaveletFft,
+};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::reconstruct::filter::FilterPlan;
@@ -34,6 +36,8 @@ pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
         find_stripes(gpu)?,
         column_means(gpu)?,
         filter_columns(gpu)?,
+        fit_columns(gpu)?,
+        wavelet_columns(gpu)?,
         fourier_grid(gpu)?,
         fourier_transform(gpu)?,
     ])
@@ -331,6 +335,29 @@ fn filter_columns(gpu: &Gpu) -> Result<Check> {
     };
     let (filtering, _) = of(StripeRemoval::Filtering(filtering), &smooth)?;
     Ok(worse(raven, filtering))
+}
+
+fn fit_columns(gpu: &Gpu) -> Result<Check> {
+    // samples of 0.4 to 0.6, and of all of these the fit and its smooth version: each a sum of up to 256 terms, thus 16 roundings, of
+    // magnitudes of up to twice the sum; two of them in a quotient of values below 1.5, and a few roundings of its own
+    let tolerance = 2.0 * 2.0 * 1.5 * 16.0 * f32::EPSILON;
+    let fitting = StripeRemoval::Fitting(Fitting {
+        order: 4,
+        sigma: 10.0,
+    });
+    Ok(stripes(gpu, "fit_columns", fitting, &striped(), tolerance)?.0)
+}
+
+fn wavelet_columns(gpu: &Gpu) -> Result<Check> {
+    let filter = WaveletFft {
+        levels: 5,
+        order: 5,
+        sigma: 1.0,
+    };
+    // two scales of four passes, each of 10 roundings of part sums of at most 10^(1/2), which come out at random; and the waves
+    let tolerance = 6.0 * 8f32.sqrt() * 10.0 * f32::EPSILON / 12f32.sqrt() + 12.0 * f32::EPSILON;
+    let removal = StripeRemoval::WaveletFft(filter);
+    Ok(stripes(gpu, "wavelet_columns", removal, &striped(), tolerance)?.0)
 }
 
 fn fourier_grid(gpu: &Gpu) -> Result<Check> {

@@ -1,6 +1,8 @@
 //! The launches and their buffers.
 
+use super::fits::FitKernels;
 use super::means::MeanKernels;
+use super::wavelets::WaveletKernels;
 use super::waves::WaveKernels;
 use super::{FIND_SOURCE, LOCAL, SEGMENT, SORT_SOURCE, StripeParams, samples};
 use crate::correct::stripe::{Dead, Large, StripeRemoval};
@@ -115,6 +117,8 @@ pub struct StripeKernels {
     finder: Option<Finder>,
     means: Option<MeanKernels>,
     pub(super) waves: Option<WaveKernels>,
+    fits: Option<FitKernels>,
+    wavelets: Option<WaveletKernels>,
     /// `[row, col, rank]`, the angle of each rank.
     order: wgpu::Buffer,
     /// `[row, col, rank]`
@@ -126,28 +130,18 @@ impl StripeKernels {
     ///
     /// # Errors
     /// [`crate::Error::Gpu`] beyond a limit or when memory runs out.
-    ///
-    /// # Panics
-    /// For a method that does not run on the GPU, see [`StripeRemoval::runs_on_gpu`].
-    pub fn new(
-        gpu: &Gpu,
-        removal: StripeRemoval,
-        [n_rows, n_cols, n_angles]: [usize; 3],
-    ) -> Result<StripeKernels> {
-        assert!(removal.runs_on_gpu(), "the caller has asked");
+    pub fn new(gpu: &Gpu, removal: StripeRemoval, shape: [usize; 3]) -> Result<StripeKernels> {
+        let [n_rows, n_cols, n_angles] = shape;
         // a method that takes none has buffers of a word
-        let beside = match removal.images_on_gpu() {
-            0 => 1,
-            _ => n_rows * n_cols * n_angles,
+        let beside = match removal.sorts() {
+            false => 1,
+            true => n_rows * n_cols * n_angles,
         };
-        let seeks = !matches!(
+        let moves = matches!(
             removal,
-            StripeRemoval::Sorting(_)
-                | StripeRemoval::Filtering(_)
-                | StripeRemoval::Normalization(_)
-                | StripeRemoval::Regularization(_)
-                | StripeRemoval::Fft(_)
+            StripeRemoval::Sorting(_) | StripeRemoval::Filtering(_)
         );
+        let seeks = removal.sorts() && !moves;
         Ok(StripeKernels {
             removal,
             sorter: Sorter::new(gpu)?,
@@ -158,7 +152,15 @@ impl StripeKernels {
                 true => Some(Finder::new(gpu, n_cols, n_rows)?),
             },
             means: MeanKernels::new(gpu, &removal, n_cols, n_rows)?,
-            waves: WaveKernels::new(gpu, &removal, [n_rows, n_cols, n_angles])?,
+            waves: WaveKernels::new(gpu, &removal, shape)?,
+            fits: match &removal {
+                StripeRemoval::Fitting(fitting) => Some(FitKernels::new(gpu, fitting, shape)?),
+                _ => None,
+            },
+            wavelets: match &removal {
+                StripeRemoval::WaveletFft(filter) => Some(WaveletKernels::new(gpu, filter, shape)?),
+                _ => None,
+            },
             order: gpu.storage::<u32>("order of the columns", beside)?,
             smooth: gpu.storage::<f32>("smooth columns", beside)?,
         })
@@ -225,8 +227,22 @@ impl StripeKernels {
                 let waves = self.waves();
                 run(&|batch| waves.take_away(batch, params, columns))
             }
-            removal => run(&|batch| self.means().launch(batch, params, removal, columns)),
+            StripeRemoval::Fitting(_) => self.fits().launch(params, columns, run),
+            StripeRemoval::WaveletFft(_) => self.wavelets().launch(params, columns, run),
+            removal @ (StripeRemoval::Normalization(_) | StripeRemoval::Regularization(_)) => {
+                run(&|batch| self.means().launch(batch, params, removal, columns))
+            }
         }
+    }
+
+    fn fits(&self) -> &FitKernels {
+        self.fits.as_ref().expect("made for fitting")
+    }
+
+    fn wavelets(&self) -> &WaveletKernels {
+        self.wavelets
+            .as_ref()
+            .expect("made for the wavelet-Fourier filter")
     }
 
     fn waves(&self) -> &WaveKernels {

@@ -3,23 +3,27 @@
 //! Columns `[row, col, angle]` of transmission stay where they are; beside them are held the angle of each rank and one more
 //! image of the same size. Sorting moves values and the median chooses them, so what the GPU gives has the bits of the
 //! CPU; only factors and straight lines are computed, in f32 from whole numbers where the CPU has f64 (see `find_stripes.wgsl`).
-//! Means and waves along the angle are sums too, within rounding of those of the CPU. Filtering sorts such sums: samples equal but for
+//! Means, waves along the angle, fits and wavelets are sums too, within rounding of those of the CPU. Filtering sorts such sums: samples equal but for
 //! rounding may take each other's place, as between any two programs (see `super`).
 
+mod fits;
 mod kernels;
 mod means;
 #[cfg(test)]
 mod tests;
 mod twin;
+mod wavelets;
 mod waves;
 
 use bytemuck::{Pod, Zeroable};
 
 use super::{Dead, Large, StripeRemoval};
 
+pub use fits::{BLOCK, COLS, FLOOR, FitParams};
 pub use kernels::{Sorter, StripeKernels};
 pub use twin::stripes_cpu;
 pub(in crate::correct) use twin::sum_of;
+pub use wavelets::WaveletParams;
 pub use waves::WaveParams;
 
 /// The shader that sorts columns.
@@ -28,6 +32,10 @@ pub const SORT_SOURCE: &str = include_str!("../../../../shaders/sort_columns.wgs
 pub const FIND_SOURCE: &str = include_str!("../../../../shaders/find_stripes.wgsl");
 /// The shader that takes waves out of columns.
 pub const FILTER_SOURCE: &str = include_str!("../../../../shaders/filter_columns.wgsl");
+/// The shader that fits columns.
+pub const FIT_SOURCE: &str = include_str!("../../../../shaders/fit_columns.wgsl");
+/// The shader that takes columns apart into scales.
+pub const WAVELET_SOURCE: &str = include_str!("../../../../shaders/wavelet_columns.wgsl");
 /// Samples that a workgroup sorts.
 pub const LOCAL: usize = 2048;
 /// Columns that an invocation slides its window over.
@@ -131,40 +139,78 @@ impl StripeParams {
     }
 }
 
+/// What a row takes on the GPU beside its columns \[samples of 4 bytes\].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// All of it.
+    pub samples: usize,
+    /// The largest of its buffers.
+    pub largest: usize,
+}
+
 impl StripeRemoval {
-    /// Whether this method runs on the GPU.
+    /// Whether this method runs on the GPU: all do, and one that does not is to be named here.
     #[must_use]
     pub fn runs_on_gpu(&self) -> bool {
         match self {
             StripeRemoval::Sorting(_)
+            | StripeRemoval::Filtering(_)
+            | StripeRemoval::Fitting(_)
             | StripeRemoval::Large(_)
             | StripeRemoval::Dead(..)
             | StripeRemoval::All(..)
             | StripeRemoval::Interpolation(_)
-            | StripeRemoval::Filtering(_)
             | StripeRemoval::Normalization(_)
+            | StripeRemoval::WaveletFft(_)
             | StripeRemoval::Regularization(_)
             | StripeRemoval::Fft(_) => true,
-            StripeRemoval::Fitting(_) | StripeRemoval::WaveletFft(_) => false,
         }
     }
 
-    /// Images of the size of the columns that it takes beside them on the GPU.
+    /// What it takes beside the columns of a row on the GPU.
     #[must_use]
-    pub fn images_on_gpu(&self) -> usize {
+    pub fn beside_on_gpu(&self, n_cols: usize, n_angles: usize) -> Beside {
+        let plane = n_cols * n_angles;
+        let images = |count: usize| Beside {
+            samples: count * plane,
+            largest: if count > 0 { plane } else { 0 },
+        };
         match self {
             StripeRemoval::Normalization(_)
             | StripeRemoval::Regularization(_)
-            | StripeRemoval::Fft(_) => 0,
+            | StripeRemoval::Fft(_) => images(0),
+            StripeRemoval::Fitting(fitting) => fits::beside(fitting, n_cols, n_angles),
+            StripeRemoval::WaveletFft(filter) => wavelets::beside(filter, n_cols, n_angles),
             // the order of the columns, and their smooth version; of their low part, which is held too
-            StripeRemoval::Filtering(_) => 3,
-            _ => 2,
+            StripeRemoval::Filtering(_) => images(3),
+            StripeRemoval::Sorting(_)
+            | StripeRemoval::Large(_)
+            | StripeRemoval::Dead(..)
+            | StripeRemoval::All(..)
+            | StripeRemoval::Interpolation(_) => images(2),
         }
     }
 
-    /// Samples that it looks at for each, at once: columns of its widest median, or waves.
+    /// Whether it sorts columns.
+    fn sorts(&self) -> bool {
+        match self {
+            StripeRemoval::Normalization(_)
+            | StripeRemoval::Regularization(_)
+            | StripeRemoval::Fft(_)
+            | StripeRemoval::Fitting(_)
+            | StripeRemoval::WaveletFft(_) => false,
+            StripeRemoval::Filtering(_)
+            | StripeRemoval::Sorting(_)
+            | StripeRemoval::Large(_)
+            | StripeRemoval::Dead(..)
+            | StripeRemoval::All(..)
+            | StripeRemoval::Interpolation(_) => true,
+        }
+    }
+
+    /// Samples that it looks at for each of so many columns and angles, at once: columns of its widest median, waves, or taps.
     #[must_use]
-    pub fn widest_window(&self) -> usize {
+    pub fn widest_window(&self, n_cols: usize, n_angles: usize) -> usize {
         match self {
             StripeRemoval::Sorting(size) => *size,
             StripeRemoval::Large(large) | StripeRemoval::Interpolation(large) => large.size,
@@ -174,7 +220,9 @@ impl StripeRemoval {
                 filtering.size.max((6.5 * filtering.sigma).ceil() as usize)
             }
             StripeRemoval::Fft(raven) => raven.rows + 1,
-            _ => 1,
+            StripeRemoval::Fitting(fitting) => fits::looked_at(fitting, n_cols, n_angles),
+            StripeRemoval::WaveletFft(filter) => wavelets::looked_at(filter, n_angles),
+            StripeRemoval::Normalization(_) | StripeRemoval::Regularization(_) => 1,
         }
     }
 }

@@ -2,8 +2,12 @@ use super::*;
 use crate::correct::goldens::worst;
 use crate::correct::stripe::columns::{Columns, SortedColumns};
 use crate::correct::stripe::filtering::low_pass;
+use crate::correct::stripe::fitting::{fit_columns, smooth};
+use crate::correct::stripe::on_gpu::fits::Fits;
 use crate::correct::stripe::on_gpu::waves::{WaveKernels, Waves, smooth_sorted};
-use crate::correct::stripe::{Filtering, Raven, Scratch, StripeCounts, dead};
+use crate::correct::stripe::{
+    Filtering, Fitting, Raven, Scratch, StripeCounts, StripeRemoval, WaveletFft, dead,
+};
 use crate::error::Result;
 use crate::gpu::{Batch, Gpu, for_tests as gpu};
 
@@ -35,6 +39,43 @@ fn dead(size: usize) -> Dead {
         size,
         smooth: dead::SMOOTH,
     }
+}
+
+fn wavelets(order: usize, sigma: f64) -> WaveletFft {
+    WaveletFft {
+        levels: 5,
+        order,
+        sigma,
+    }
+}
+
+/// How far a fitted sample may be from that of the CPU: the quotient passes on the rounding of the fit and of its smooth version.
+fn fit_tolerance(fitting: &Fitting, sinogram: &[f32], n_cols: usize) -> f32 {
+    let (mut columns, mut fit) = (Columns::default(), Columns::default());
+    columns.read(sinogram, n_cols);
+    let Some(fits) = Fits::new(fitting, n_cols, columns.n_angles()) else {
+        return 0.0;
+    };
+    fit_columns(&columns, fitting.order, &mut fit);
+    let smooth = smooth(&fit, Fitting::sigma_angle(n_cols), fitting.sigma);
+    let peak = sinogram
+        .iter()
+        .fold(0f32, |peak, value| peak.max(value.abs()));
+    let [of_fit, of_smooth] = fits.tolerances().map(|share| share * peak);
+    let magnitude = |sum: f32, value: f32| sum + value.abs();
+    let all = fit.values().iter().copied().fold(0.0, magnitude);
+    let scale = all / smooth.iter().map(|value| value.re).fold(0.0, magnitude);
+    let mut most = 0f32;
+    for (col, (column, fit)) in columns.iter().zip(fit.iter()).enumerate() {
+        for (angle, (value, fit)) in column.iter().zip(fit).enumerate() {
+            let ratio = (value / fit).abs();
+            let smooth = scale * smooth[angle * n_cols + col].re.abs();
+            let apart = ratio * (scale * of_smooth + smooth / fit.abs() * of_fit);
+            // two quotients, two products, and the ratio of two sums
+            most = most.max(apart + 12.0 * f32::EPSILON * ratio * smooth);
+        }
+    }
+    most
 }
 
 /// A sinogram `[angle, col]` of a disk off the axis with noise and columns of wrong gain, dead, and fluctuating.
@@ -161,6 +202,10 @@ fn every_method_gives_the_bits_of_the_cpu_or_is_within_the_rounding_of_a_quotien
     for (n_angles, n_cols, size, small) in [(47, 131, 31, 21), (90, 61, 21, 6), (2100, 40, 9, 5)] {
         let rows: Vec<Vec<f32>> = (0..2).map(|seed| striped(n_angles, n_cols, seed)).collect();
         let (large, dead) = (large(size), dead(size));
+        let fitting = Fitting {
+            order: 4,
+            sigma: 10.0,
+        };
         for removal in [
             StripeRemoval::Sorting(small),
             StripeRemoval::Large(large),
@@ -175,6 +220,8 @@ fn every_method_gives_the_bits_of_the_cpu_or_is_within_the_rounding_of_a_quotien
             StripeRemoval::Normalization(size as f64 / 4.0),
             StripeRemoval::Regularization(5e-4),
             StripeRemoval::Fft(raven(8.0)),
+            StripeRemoval::Fitting(fitting),
+            StripeRemoval::WaveletFft(wavelets(5, 1.5)),
         ] {
             let name = format!("{removal:?} {n_angles} {n_cols}");
             let apply = |row: &Vec<f32>| {
@@ -194,6 +241,13 @@ fn every_method_gives_the_bits_of_the_cpu_or_is_within_the_rounding_of_a_quotien
                 StripeRemoval::Fft(_) => {
                     let waves = Waves::new(&removal, n_cols, n_angles).unwrap();
                     1.3 * (waves.tolerance() + f32::EPSILON)
+                }
+                StripeRemoval::Fitting(fitting) => {
+                    let of = |row: &Vec<f32>| fit_tolerance(&fitting, row, n_cols);
+                    rows.iter().map(of).fold(0.0, f32::max)
+                }
+                StripeRemoval::WaveletFft(filter) => {
+                    1.3 * super::wavelets::tolerance(&filter, n_cols, n_angles)
                 }
                 // a logarithm near 1 is off by 2^-21 on a GPU, an exponential by 3 units
                 StripeRemoval::Regularization(_) => 1.3 * (2.0 / 2_097_152.0 + 8.0 * f32::EPSILON),
@@ -222,6 +276,8 @@ fn every_method_gives_the_bits_of_the_cpu_or_is_within_the_rounding_of_a_quotien
                     | StripeRemoval::Normalization(_)
                     | StripeRemoval::Regularization(_)
                     | StripeRemoval::Fft(_)
+                    | StripeRemoval::Fitting(_)
+                    | StripeRemoval::WaveletFft(_)
             );
             assert!(counts.large > 0 || !seeks_large, "{name}: {counts:?}");
             let seeks_dead = matches!(removal, StripeRemoval::Dead(..) | StripeRemoval::All(..));
@@ -394,5 +450,111 @@ fn the_low_part_is_that_of_the_cpu_and_is_sorted_and_added_again_bit_by_bit() {
             .filter(|(a, b)| (*a - *b).abs() > 2.0 * tolerance);
         let swapped = swapped.count() as f64 / whole.len() as f64;
         assert!(swapped < 0.01, "{what}: {swapped} of the samples differ");
+    }
+}
+
+#[test]
+fn fits_of_any_length_order_and_width_are_those_of_the_cpu_and_few_angles_are_left() {
+    let Some(gpu) = gpu() else { return };
+    for (n_angles, n_cols, order, sigma) in [
+        (1, 9, 2, 10.0),
+        (2, 9, 2, 10.0),
+        (3, 9, 2, 10.0),
+        (4, 1, 3, 10.0),
+        (5, 2, 9, 0.5),
+        (9, 30, 0, 10.0),
+        (63, 31, 2, 3.0),
+        (64, 31, 5, 10.0),
+        (65, 40, 2, 200.0),
+        (127, 9, 9, 10.0),
+        (128, 17, 8, 0.3),
+        (129, 16, 2, 10.0),
+        (300, 520, 9, 10.0),
+        (700, 25, 2, 1.0),
+    ] {
+        let what = format!("{n_angles} x {n_cols}, order {order}, sigma {sigma}");
+        let sinogram = striped(n_angles, n_cols, 7);
+        let fitting = Fitting { order, sigma };
+        let removal = StripeRemoval::Fitting(fitting);
+        let mut on_cpu = sinogram.clone();
+        removal.apply(&mut on_cpu, n_cols, &mut Scratch::default());
+        let mut by_twin = sinogram.clone();
+        stripes_cpu(&removal, &mut by_twin, n_cols);
+        let found = &on_gpu(&gpu, removal, std::slice::from_ref(&sinogram), n_cols, 0).0[0];
+        let tolerance = fit_tolerance(&fitting, &sinogram, n_cols);
+        for (whose, expected) in [("CPU", &on_cpu), ("twin", &by_twin)] {
+            let off = worst(found, expected);
+            assert!(off <= tolerance, "{what}, {whose}: {off} > {tolerance}");
+        }
+        assert!(tolerance < 1e-3, "{what}: {tolerance}");
+        if n_angles < 3 {
+            assert_eq!(found, &sinogram, "{what}");
+            continue;
+        }
+        // a wider window across the columns must be seen, and another order where there is more than one
+        let other = Fitting {
+            sigma: 1.2 * sigma,
+            order: if order < 2 { 2 } else { 0 },
+        };
+        let mut moved = sinogram.clone();
+        StripeRemoval::Fitting(other).apply(&mut moved, n_cols, &mut Scratch::default());
+        let seen = worst(found, &moved);
+        assert!(
+            n_cols < 5 || n_angles < 5 || seen > 10.0 * tolerance,
+            "{what}: blind, {seen} at {tolerance}"
+        );
+    }
+}
+
+#[test]
+fn scales_of_any_size_are_those_of_the_cpu_and_small_sinograms_are_left() {
+    let Some(gpu) = gpu() else { return };
+    for (n_angles, n_cols, levels, order, sigma) in [
+        (20, 300, 5, 9, 1.0),
+        (300, 26, 5, 9, 1.0),
+        (1, 1, 5, 9, 1.0),
+        (27, 27, 5, 20, 1.0),
+        (28, 28, 5, 20, 1.0),
+        (31, 40, 12, 1, 0.01),
+        (64, 65, 1, 2, 1e4),
+        (65, 64, 12, 20, 30.0),
+        (131, 90, 2, 9, 2.0),
+        (600, 140, 12, 9, 1.0),
+    ] {
+        let what = format!("{n_angles} x {n_cols}, {levels} levels, order {order}, sigma {sigma}");
+        let sinogram = striped(n_angles, n_cols, 8);
+        let filter = WaveletFft {
+            levels,
+            order,
+            sigma,
+        };
+        let removal = StripeRemoval::WaveletFft(filter);
+        let mut on_cpu = sinogram.clone();
+        removal.apply(&mut on_cpu, n_cols, &mut Scratch::default());
+        let mut by_twin = sinogram.clone();
+        stripes_cpu(&removal, &mut by_twin, n_cols);
+        let found = &on_gpu(&gpu, removal, std::slice::from_ref(&sinogram), n_cols, 0).0[0];
+        let tolerance = 1.3 * super::wavelets::tolerance(&filter, n_cols, n_angles);
+        for (whose, expected) in [("CPU", &on_cpu), ("twin", &by_twin)] {
+            let off = worst(found, expected);
+            assert!(off <= tolerance, "{what}, {whose}: {off} > {tolerance}");
+        }
+        assert!(tolerance < 1e-3, "{what}: {tolerance}");
+        if n_angles.min(n_cols) < 28 {
+            assert_eq!(found, &sinogram, "{what}");
+            continue;
+        }
+        let other = WaveletFft {
+            sigma: if sigma > 20.0 { 5.0 } else { sigma + 0.7 },
+            ..filter
+        };
+        let mut moved = sinogram.clone();
+        let other = StripeRemoval::WaveletFft(other);
+        other.apply(&mut moved, n_cols, &mut Scratch::default());
+        let seen = worst(found, &moved);
+        assert!(
+            seen > 10.0 * tolerance,
+            "{what}: blind, {seen} at {tolerance}"
+        );
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Where a kernel moves or chooses values, its twin is the function of the CPU that must give the same bits.
 
+use super::fits::fitting_cpu;
 use super::means::mean_weights;
+use super::wavelets::wavelets_cpu;
 use super::waves::filter_cpu;
 use super::{SHIFT, StripeParams};
 use crate::correct::median::{Tile, across_columns, reflect};
@@ -15,9 +17,6 @@ const THREADS: usize = 256;
 const LEAST_NOISE: f32 = 1e-6;
 
 /// Removes the stripes of one sinogram `[angle, col]` as the kernels do.
-///
-/// # Panics
-/// For a method that does not run on the GPU.
 pub fn stripes_cpu(removal: &StripeRemoval, sinogram: &mut [f32], n_cols: usize) -> StripeCounts {
     let mut counts = StripeCounts::default();
     let (mut columns, mut smooth) = (Columns::default(), Columns::default());
@@ -81,7 +80,8 @@ pub fn stripes_cpu(removal: &StripeRemoval, sinogram: &mut [f32], n_cols: usize)
             shift_columns(&params, &factors, &mut columns);
         }
         StripeRemoval::Filtering(_) | StripeRemoval::Fft(_) => filter_cpu(removal, &mut columns),
-        _ => panic!("the caller has asked whether the method runs on the GPU"),
+        StripeRemoval::Fitting(fitting) => fitting_cpu(fitting, &mut columns),
+        StripeRemoval::WaveletFft(filter) => wavelets_cpu(filter, &mut columns),
     }
     columns.write(sinogram);
     counts

@@ -35,9 +35,9 @@ pub struct WaveParams {
 /// The waves of a method for sinograms of one size.
 #[derive(Debug, Clone)]
 pub(super) struct Waves {
-    params: WaveParams,
+    pub(super) params: WaveParams,
     /// `[wave]`
-    gains: Vec<f32>,
+    pub(super) gains: Vec<f32>,
     /// `[distance]`, what the window across the columns removes; empty for filtering.
     window: Vec<f32>,
 }
@@ -115,13 +115,42 @@ impl Waves {
         }
     }
 
+    /// The lowest frequencies of columns as they are, weighted by `exp(-k^2 / (2 sigma^2))`: as many as single precision sees.
+    pub(super) fn lowest(sigma: f64, n_cols: usize, n_angles: usize) -> Waves {
+        let pair = |wave: usize| wave != 0 && 2 * wave != n_angles;
+        let gain = |wave: usize| {
+            let both = if pair(wave) { 2.0 } else { 1.0 };
+            (gauss(wave as f64, sigma) * both / n_angles as f64) as f32
+        };
+        let gains: Vec<f32> = (0..Waves::count_lowest(sigma, n_angles))
+            .map(gain)
+            .collect();
+        Waves {
+            params: WaveParams {
+                n_cols: n_cols as u32,
+                n_angles: n_angles as u32,
+                pad: 0,
+                n_waves: gains.len() as u32,
+                odd: 0,
+                mirrored: 1,
+            },
+            gains,
+            window: Vec::new(),
+        }
+    }
+
+    /// How many waves [`Waves::lowest`] has.
+    pub(super) fn count_lowest(sigma: f64, n_angles: usize) -> usize {
+        ((6.5 * sigma).ceil() as usize).min(n_angles / 2) + 1
+    }
+
     /// Samples of an extended column.
     fn tall(&self) -> usize {
         (self.params.n_angles + 2 * self.params.pad) as usize
     }
 
     /// Cosine and sine of a turn in two steps per sample of an extended column.
-    fn turns(&self) -> Vec<[f32; 2]> {
+    pub(super) fn turns(&self) -> Vec<[f32; 2]> {
         let n = 2 * self.tall();
         let turn = |step: usize| {
             let (sin, cos) = (std::f64::consts::TAU * step as f64 / n as f64).sin_cos();
@@ -149,6 +178,16 @@ impl Waves {
 
     /// Takes the waves of `columns` off them, and gives their sum: what the kernels do.
     fn take_away(&self, columns: &mut Columns) -> Columns {
+        let low = self.sum_of_waves(columns);
+        for (column, low) in columns.iter_mut().zip(low.iter()) {
+            let samples = column.iter_mut().zip(low);
+            samples.for_each(|(value, low)| *value -= low);
+        }
+        low
+    }
+
+    /// The sum of the waves of `columns`.
+    pub(super) fn sum_of_waves(&self, columns: &Columns) -> Columns {
         let turns = self.turns();
         let params = &self.params;
         let turn = |wave: usize, place: usize| {
@@ -160,14 +199,13 @@ impl Waves {
         }
         let mut low = Columns::default();
         low.reshape(columns.n_cols(), columns.n_angles());
-        for (col, (column, low)) in columns.iter_mut().zip(low.iter_mut()).enumerate() {
-            for (angle, (value, low)) in column.iter_mut().zip(low).enumerate() {
+        for (col, low) in low.iter_mut().enumerate() {
+            for (angle, low) in low.iter_mut().enumerate() {
                 let mut sum = 0.0;
                 for (wave, gain) in self.gains.iter().enumerate() {
                     let (size, at) = (waves[wave][col], turn(wave, angle + params.pad as usize));
                     sum += gain * (size[0] * at[0] - size[1] * at[1]);
                 }
-                *value -= sum;
                 *low = sum;
             }
         }
