@@ -1,5 +1,11 @@
+use std::ops::Range;
+
+use ndarray::{Array3, s};
+
+use super::counts::good_columns;
 use super::*;
-use crate::config::{BeamConfig, BeamDrift, FlatInTime, PhaseMethod, StripeMethod};
+use crate::config::{BeamConfig, BeamDrift, FlatInTime, OutlierKind, PhaseMethod, StripeMethod};
+use crate::correct::CorrectedScan;
 use crate::correct::goldens::worst;
 use crate::correct::lock::PixelMap;
 use crate::correct::tests::{noise, plain, scan};

@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use super::{
-    CountSlab, LOST, LevelledColumn, LineIntegralParams, LockedPixel, Placement, Touched, middle,
-};
+use super::{CountSlab, LOST, LevelledColumn, LineIntegralParams, LockedPixel, Placement, Touched};
 use crate::correct::Guard;
 use crate::correct::bad_pixels::{WIDEST_CUBIC, lagrange};
+use crate::correct::beam::middle;
 use crate::correct::lock;
 use crate::correct::stripe::on_gpu::{stripes_cpu, sum_of};
 
