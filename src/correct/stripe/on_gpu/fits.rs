@@ -23,6 +23,8 @@ pub const BLOCK: usize = 64;
 pub const COLS: usize = 8;
 /// Share of the mean magnitude below which the fit divides nothing.
 pub const FLOOR: f32 = 1e-6;
+/// Sums of magnitudes of a row: of the fit, and of its smooth version.
+const TOTALS: usize = 2;
 /// Fewer angles are left as they are.
 const LEAST_ANGLES: usize = 3;
 
@@ -351,7 +353,7 @@ pub(super) fn beside(fitting: &Fitting, n_cols: usize, n_angles: usize) -> Besid
     let plane = n_cols * n_angles;
     Beside {
         // the fit, and the two parts of what is smooth along the angle
-        samples: 3 * plane + moments + n_cols + parts(n_cols, n_angles),
+        samples: 3 * plane + moments + n_cols + parts(n_cols, n_angles) + TOTALS,
         largest: plane.max(moments),
     }
 }
@@ -409,7 +411,7 @@ impl Held {
             imaginary_part: buffer("smooth fit, imaginary part", plane)?,
             means: buffer("means of the fit", n_cols)?,
             parts: buffer("sums of magnitudes", parts(n_cols, n_angles))?,
-            totals: buffer("mean magnitudes", 2)?,
+            totals: buffer("sums of all magnitudes", TOTALS)?,
         })
     }
 }
@@ -448,6 +450,24 @@ impl FitKernels {
                 Some(fits) => Some(Held::new(gpu, &fits, n_rows)?),
             },
         })
+    }
+
+    /// Bytes of each buffer.
+    #[cfg(test)]
+    pub(super) fn held_sizes(&self) -> Vec<u64> {
+        let of = |held: &Held| {
+            let per_row = [
+                &held.moments,
+                &held.fit,
+                &held.real_part,
+                &held.imaginary_part,
+                &held.means,
+                &held.parts,
+                &held.totals,
+            ];
+            per_row.map(wgpu::Buffer::size).to_vec()
+        };
+        self.held.as_ref().map_or_else(|| vec![0], of)
     }
 
     pub(super) fn launch(

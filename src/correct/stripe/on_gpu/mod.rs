@@ -3,8 +3,8 @@
 //! Columns `[row, col, angle]` of transmission stay where they are; beside them are held the angle of each rank and one more
 //! image of the same size. Sorting moves values and the median chooses them, so what the GPU gives has the bits of the
 //! CPU; only factors and straight lines are computed, in f32 from whole numbers where the CPU has f64 (see `find_stripes.wgsl`).
-//! Means, waves along the angle, fits and wavelets are sums too, within rounding of those of the CPU. Filtering sorts such sums: samples equal but for
-//! rounding may take each other's place, as between any two programs (see `super`).
+//! Means, waves along the angle, fits and wavelets are sums too, within rounding of those of the CPU. Filtering sorts such sums:
+//! samples equal but for rounding may take each other's place, as between any two programs (see `super`).
 
 mod fits;
 mod kernels;

@@ -3,7 +3,8 @@ use crate::correct::goldens::worst;
 use crate::correct::stripe::columns::{Columns, SortedColumns};
 use crate::correct::stripe::filtering::low_pass;
 use crate::correct::stripe::fitting::{fit_columns, smooth};
-use crate::correct::stripe::on_gpu::fits::Fits;
+use crate::correct::stripe::on_gpu::fits::{FitKernels, Fits};
+use crate::correct::stripe::on_gpu::wavelets::WaveletKernels;
 use crate::correct::stripe::on_gpu::waves::{WaveKernels, Waves, smooth_sorted};
 use crate::correct::stripe::{
     Filtering, Fitting, Raven, Scratch, StripeCounts, StripeRemoval, WaveletFft, dead,
@@ -265,6 +266,13 @@ fn every_method_gives_the_bits_of_the_cpu_or_is_within_the_rounding_of_a_quotien
                 assert!(
                     few || worst(row, &on_cpu) > 0.01,
                     "{name}: nothing was removed"
+                );
+            }
+            for (row, found) in rows.iter().zip(&found) {
+                let alone = on_gpu(&gpu, removal, std::slice::from_ref(row), n_cols, 0).0;
+                assert!(
+                    &alone[0] == found,
+                    "{name}: rows do not depend on each other"
                 );
             }
             // rows before the second were counted elsewhere
@@ -556,5 +564,36 @@ fn scales_of_any_size_are_those_of_the_cpu_and_small_sinograms_are_left() {
             seen > 10.0 * tolerance,
             "{what}: blind, {seen} at {tolerance}"
         );
+    }
+}
+
+#[test]
+fn a_row_takes_the_memory_that_is_planned_for_it() {
+    let Some(gpu) = gpu() else { return };
+    for (n_angles, n_cols) in [(181, 64), (50, 301), (2, 9), (40, 33)] {
+        let fitting = Fitting {
+            order: 6,
+            sigma: 10.0,
+        };
+        let filter = wavelets(20, 3.0);
+        let of_fits = |n_rows| FitKernels::new(&gpu, &fitting, [n_rows, n_cols, n_angles]);
+        let of_wavelets = |n_rows| WaveletKernels::new(&gpu, &filter, [n_rows, n_cols, n_angles]);
+        let fits = |n_rows| of_fits(n_rows).unwrap().held_sizes();
+        let wavelets = |n_rows| of_wavelets(n_rows).unwrap().held_sizes();
+        for (removal, three, two) in [
+            (StripeRemoval::Fitting(fitting), fits(3), fits(2)),
+            (StripeRemoval::WaveletFft(filter), wavelets(3), wavelets(2)),
+        ] {
+            // what the same tables take for any number of rows is in neither
+            let more = three.iter().zip(&two).map(|(three, two)| three - two);
+            let planned = removal.beside_on_gpu(n_cols, n_angles);
+            let what = format!("{removal:?} {n_angles} {n_cols}");
+            let [all, largest] = [planned.samples, planned.largest].map(|n| 4 * n as u64);
+            assert_eq!(more.clone().max(), Some(largest), "{what}");
+            assert_eq!(more.sum::<u64>(), all, "{what}");
+            let small =
+                n_angles < 3 || (n_angles < 28 && matches!(removal, StripeRemoval::WaveletFft(_)));
+            assert_eq!(all == 0, small, "{what}");
+        }
     }
 }

@@ -100,6 +100,9 @@ fn sizes(filter: &WaveletFft, scales: &[WaveletParams]) -> Sizes {
 /// What a row takes beside its columns.
 pub(super) fn beside(filter: &WaveletFft, n_cols: usize, n_angles: usize) -> Beside {
     let scales = scales(filter, n_cols, n_angles);
+    if scales.is_empty() {
+        return Beside::default();
+    }
     let details = scales.iter().map(WaveletParams::detail).sum::<usize>();
     let sizes = sizes(filter, &scales);
     Beside {
@@ -183,7 +186,7 @@ impl WaveletKernels {
         let kernel = |entry| Kernel::new(gpu, WAVELET_SOURCE, entry);
         let of_waves = |entry| Kernel::new(gpu, FILTER_SOURCE, entry);
         let all = scales(filter, n_cols, n_angles);
-        let sizes = sizes(filter, &all);
+        let (sizes, all_left) = (sizes(filter, &all), all.is_empty());
         // a sinogram that is left as it is has buffers of a word
         let buffer = |label, samples: usize| gpu.storage::<f32>(label, (n_rows * samples).max(1));
         let scale = |params: WaveletParams| {
@@ -207,11 +210,20 @@ impl WaveletKernels {
             take_off: kernel("take_off")?,
             filters: gpu.storage_from("wavelet", &Wavelet::daubechies(filter.order).taps())?,
             scales: all.into_iter().map(scale).collect::<Result<_>>()?,
-            means: buffer("means of the columns", n_cols)?,
+            means: buffer("means of the columns", if all_left { 0 } else { n_cols })?,
             tall: buffer("low-pass along the angle", sizes.tall)?,
             approximation: buffer("approximation", sizes.approximation)?,
             waves: buffer("waves of a detail", 2 * sizes.waves)?,
         })
+    }
+
+    /// Bytes of each buffer.
+    #[cfg(test)]
+    pub(super) fn held_sizes(&self) -> Vec<u64> {
+        let per_row = [&self.means, &self.tall, &self.approximation, &self.waves];
+        let details = self.scales.iter().map(|scale| &scale.detail);
+        let all = per_row.into_iter().chain(details);
+        all.map(wgpu::Buffer::size).collect()
     }
 
     pub(super) fn launch(
