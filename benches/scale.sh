@@ -88,17 +88,18 @@ compare() {
 }
 
 # Forecasts against what came of them. Times by the clock say nothing on a busy machine: above a load of 1.5 per core and 1 those of the processor
-# are judged alone. Exit code 1 where anything is more than 20 % off, or the memory more than was forecast.
+# are judged alone. Exit code 1 where anything is more than 20 % off, or the memory more than was said to be its most.
 forecast() {
-    printf '\n| run | memory: forecast, peak [MiB] | disk: forecast, written [MiB] | wall: forecast, found [s] | CPU: forecast, found [s] |\n|---|---|---|---|---|\n'
-    local name simulated cap flags series plan memory disk time cpu written row beyond=0
+    printf '\n| run | memory: likely, peak; at most [MiB] | disk: forecast, written [MiB] | wall: forecast, found [s] | CPU: forecast, found [s] |\n|---|---|---|---|---|\n'
+    local name simulated cap flags series plan memory most disk time cpu written row beyond=0
     while IFS='|' read -r -u 3 name simulated cap flags; do
         series="$folder/$(tr -c 'a-z0-9\n' - <<<"$simulated")"
         [ -d "$series" ] || "$program" simulate "$series" --preset $simulated -q >/dev/null
         rm -rf "$folder/out"
         local run=("$program" run "$series/series.toml" --output "$folder/out" --memory "$cap" --device cpu $flags)
         plan=$("${run[@]}" -q --dry-run 2>/dev/null)
-        memory=$(sed -n 's/^memory   peak \([0-9.]* [A-Za-z]*\) of.*/\1/p' <<<"$plan" | mib)
+        memory=$(sed -n 's/^memory   peak about \([0-9.]* [A-Za-z]*\),.*/\1/p' <<<"$plan" | mib)
+        most=$(sed -n 's/^memory   .*, at most \([0-9.]* [A-Za-z]*\),.*/\1/p' <<<"$plan" | mib)
         disk=$(sed -n 's/^disk     about \([0-9.]* [A-Za-z]*\) written.*/\1/p' <<<"$plan" | mib)
         time=$(sed -n 's/^time     about \([^,(]*\).*/\1/p' <<<"$plan" | seconds)
         cpu=$(sed -n 's/^time     about [^,(]*, \(.*\) of all threads.*/\1/p' <<<"$plan" | seconds)
@@ -110,7 +111,7 @@ forecast() {
         load=$(cut -d' ' -f1 /proc/loadavg)
         awk "BEGIN { exit !($load > 1.5 * $cores + 1) }" && wall_tolerance=1e9
         row=$(printf '| %s | %s | %s | %s | %s |' "$name: $simulated, $cap $flags" \
-            "$(compare "$memory" "$(calc %f "$peak / 1024")" 20 0)" \
+            "$(compare "$memory" "$(calc %f "$peak / 1024")"), at most $most$(awk "BEGIN { if ($peak / 1024 > $most) print \" EXCEEDED, BEYOND\" }")" \
             "$(compare "$disk" "$(calc %f "$written / 2 ^ 20")")" \
             "$(compare "$time" "$wall" "$wall_tolerance" "-$wall_tolerance")" \
             "$(compare "$cpu" "$(calc %f "$user + $system")")")

@@ -221,12 +221,17 @@ impl<'a> Inputs<'a> {
             .reference
             .slices_together()
             .max(self.target.slices_together());
-        let slab = slab.max(1);
-        if slab > together {
-            slab / together * together
-        } else {
-            slab
-        }
+        slab_height(slab, together)
+    }
+}
+
+/// Slices of a slab of `slab` at most, from readers that give so many `together`.
+pub(super) fn slab_height(slab: usize, together: usize) -> usize {
+    let slab = slab.max(1);
+    if slab > together {
+        slab / together * together
+    } else {
+        slab
     }
 }
 

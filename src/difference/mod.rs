@@ -44,6 +44,7 @@ use rayon::prelude::*;
 
 use crate::config::{DifferenceConfig, MassConfig, VolumeFormat};
 use crate::error::{Error, Result};
+use crate::io::hdf5::release_freed_memory;
 use crate::io::volume::{self, VolumeMeta, VolumeReader, VolumeWriter, VoxelType};
 use crate::progress::Progress;
 use crate::record::DifferenceRecord;
@@ -101,25 +102,40 @@ pub struct Context<'a> {
 /// Groups of slices on which gain and noise are estimated.
 const SAMPLE_GROUPS: usize = 16;
 
-/// Bytes of memory that [`run`] holds at most, for slabs of `slab` slices `[z, y, x]`, without what the readers hold themselves.
+/// What the readers of the two volumes hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Readers {
+    /// Beside the slices that they give, both together \[bytes\].
+    pub bytes: u64,
+    /// Slices that they give best at a time.
+    pub together: usize,
+}
+
+/// Memory that [`run`] holds, `[at most, likely]` \[bytes\], for slabs of `slab` slices of volumes of `shape` `[z, y, x]`.
 #[must_use]
 pub fn bytes(
     shape: [usize; 3],
     slab: usize,
+    readers: Readers,
     format: VolumeFormat,
     config: &DifferenceConfig,
-) -> u64 {
+) -> [u64; 2] {
     let slice = 4 * shape[1] as u64 * shape[2] as u64;
     let smoothing = Smoothing::of(config);
     let reach = smoothing.reach() as u64;
+    let slab = inputs::slab_height(slab, readers.together);
     // reference, target turned difference, the smoothed difference and the slices that wait for it, gradient, of which four are there at a
     // time; the window of the smoother; runs of the slab's slices
-    let slabs = 4 * (slab.max(GROUP_HEIGHT) as u64 + 2 * reach) * slice + smoothing.bytes(slice);
-    slabs
-        + grow::bytes(config.grow, slice)
-        + slab as u64 * slice / 4
-        + volume::writer_bytes(format, shape)
-        + (96 << 20)
+    let slabs = 4 * (slab.max(GROUP_HEIGHT) as u64 + 2 * reach) * slice;
+    let windows =
+        smoothing.bytes(slice) + grow::bytes(config.grow, slice) + slab as u64 * slice / 4;
+    let writer = volume::writer_bytes(format, shape);
+    // reading comes before, and writing after, all four are there
+    let stages = slabs.max(slabs / 2 + readers.bytes.max(writer));
+    [
+        readers.bytes + slabs + windows + writer + (96 << 20),
+        windows + stages,
+    ]
 }
 
 /// Subtracts `reference` from `target` slab by slab and writes everything of `differences/<scan>/` but the figures.
@@ -163,6 +179,7 @@ pub fn run(
     drop(stage);
     let edge = sample_edges(&inputs, &measured, &groups, &model, config)?;
     let rule = rule_of(&inputs, &measured, &model, edge, context)?;
+    release_freed_memory();
 
     std::fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
     let measure = Measure {

@@ -742,10 +742,12 @@ fn difference_speed() {
     )
     .unwrap();
     eprintln!("{record:#?}\n{:?}", progress.times());
-    eprintln!(
-        "stated memory {} MiB",
-        bytes(shape, 16, VolumeFormat::Zarr, &config) >> 20
-    );
+    let readers = Readers {
+        bytes: reference.bytes_per_slice() + target.bytes_per_slice(),
+        together: reference.slices_together(),
+    };
+    let stated = bytes(shape, 16, readers, VolumeFormat::Zarr, &config);
+    eprintln!("stated memory {:?} MiB", stated.map(|bytes| bytes >> 20));
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     eprintln!(
         "{}",

@@ -14,7 +14,7 @@ mod geometry_tests;
 pub mod halves;
 pub mod heights;
 mod lock;
-mod match_axes;
+pub(crate) mod match_axes;
 pub mod output;
 pub mod pilot;
 mod recipe;

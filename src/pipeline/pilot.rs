@@ -14,6 +14,7 @@ use crate::config::{AlignConfig, ReconstructConfig, ReconstructMethod};
 use crate::correct::CorrectedScan;
 use crate::error::Result;
 use crate::gpu::Device;
+use crate::io::hdf5::release_freed_memory;
 use crate::io::volume::VolumeReader;
 use crate::pipeline::beyond::Beyond;
 use crate::pipeline::binned::BinnedRows;
@@ -275,6 +276,7 @@ pub(super) fn find_motion(
         binning,
         radius: radius(binning, &start),
     };
+    release_freed_memory();
     let mut record = align::register(&pair, config)?;
     let mut motion = start.followed_by(Motion::from_rotations(
         record.shift_voxel,
@@ -286,7 +288,8 @@ pub(super) fn find_motion(
     if let Some(correction) = &record.axis_correction {
         target.geometry.correct_axis(correction, target.binned_from);
     }
-    // on the reference grid only interpolation-free residuals are left
+    // on the reference grid only interpolation-free residuals are left; the first pilot makes room
+    drop(std::mem::take(&mut pair.target));
     pair.target = target.pilot(
         binning,
         motion,
@@ -300,6 +303,7 @@ pub(super) fn find_motion(
         search: 0.05_f64.min(config.search),
         ..config.clone()
     };
+    release_freed_memory();
     let residual = align::register(&pair, &fine)?;
     motion = motion.followed_by(Motion::from_rotations(
         residual.shift_voxel,
@@ -407,6 +411,7 @@ fn refine(
             binning: 1,
             radius: target.valid_radius - motion.reach_in_plane_px(n_slices) - 2.0,
         };
+        release_freed_memory();
         let found = align::register(&pair, &fine)?;
         if found.confidence < config.min_confidence {
             log::info!(

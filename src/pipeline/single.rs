@@ -164,20 +164,21 @@ pub fn write_sinograms(
     let need = plan::SlabNeed {
         fixed: correct::fixed_bytes([shape[1], all_rows, shape[2]]),
         per_slice: 2 * sinogram,
-        beside: 0,
+        ..plan::SlabNeed::default()
     };
     let slab = need
         .slab_under(
             plan::memory_cap(config)?,
             rows.len(),
             "correcting",
-            |rows| {
-                correct::scratch_bytes(
+            |rows| plan::SlabScratch {
+                correct: correct::scratch_bytes(
                     [shape[1], all_rows, shape[2]],
                     rows,
                     &config.correct,
                     scan.scan().pixel_size_um,
-                )
+                ),
+                reconstruct: 0,
             },
         )?
         .rows;

@@ -87,8 +87,11 @@ pub fn difference(
     let [n_z, n_y, n_x] = shape;
     let shift = motion.in_plane.shift_x_px.hypot(motion.in_plane.shift_y_px);
     let covered = Heights::shifted(motion.shift_z_px).covered(&(0..n_z), n_z, n_x);
-    let held = target.bytes_per_slice() + reference.bytes_per_slice();
-    let slab = plan::difference_slab(shape, config, cap, held, "the difference")?.rows;
+    let readers = difference::Readers {
+        bytes: target.bytes_per_slice() + reference.bytes_per_slice(),
+        together: target.slices_together().max(reference.slices_together()),
+    };
+    let slab = plan::difference_slab(shape, config, cap, readers, "the difference")?.rows;
     let name = |path: &Path| {
         path.file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned())

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::center::AxisFit;
 use crate::config::{Acquisition, Config, ScanConfig, StripeMethod};
 use crate::correct::lock;
-use crate::difference::half_groups;
+use crate::difference::{Readers, half_groups};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::io::volume;
@@ -38,8 +38,8 @@ pub use grid::{binned_rows, field_before_the_axis, slice_grid};
 pub use pilot::{check_pilots, pilot_binning};
 pub use reading::{Reading, Scratch};
 pub use slab::{
-    BASE_BYTES, HALO_ROWS, RowsNeeded, Slab, SlabNeed, difference_slab, lock_band, memory_cap,
-    reconstruct_need, single_slab, turning_bytes,
+    BASE_BYTES, HALO_ROWS, PROGRAM_BYTES, RowsNeeded, Slab, SlabNeed, SlabScratch, difference_slab,
+    lock_band, memory_cap, reconstruct_need, single_slab, turning_bytes,
 };
 pub use text::human_bytes;
 
@@ -75,8 +75,10 @@ pub struct LockPlan {
     pub shape: [usize; 2],
     /// Detector rows looked at at a time; each such band reads the chosen projections anew.
     pub band: usize,
-    /// Peak host memory predicted \[bytes\].
+    /// Peak host memory, at most \[bytes\].
     pub peak_bytes: u64,
+    /// The same, likely \[bytes\].
+    pub likely_bytes: u64,
 }
 
 /// One scan.
@@ -110,8 +112,10 @@ pub struct ScanPlan {
     pub corrected_on_gpu: bool,
     /// Slices at a time.
     pub slab: usize,
-    /// Peak host memory predicted \[bytes\].
+    /// Peak host memory, at most \[bytes\].
     pub peak_bytes: u64,
+    /// The same, likely \[bytes\].
+    pub likely_bytes: u64,
     /// How the projections are read.
     pub reading: Reading,
     /// Bytes of the volume, uncompressed.
@@ -140,8 +144,10 @@ pub struct DifferencePlan {
     pub reference: String,
     /// Slices at a time.
     pub slab: usize,
-    /// Peak host memory predicted \[bytes\].
+    /// Peak host memory, at most \[bytes\].
     pub peak_bytes: u64,
+    /// The same, likely \[bytes\].
+    pub likely_bytes: u64,
     /// Bytes of the difference and the labels, uncompressed.
     pub volume_bytes: u64,
 }
@@ -197,7 +203,16 @@ impl Plan {
         Self::with(config, scans, &known, device)
     }
 
-    /// Peak host memory predicted for the whole run \[bytes\].
+    /// Peak host memory that the whole run likely takes \[bytes\].
+    #[must_use]
+    pub fn likely_bytes(&self) -> u64 {
+        let scans = self.scans.iter().map(|scan| scan.likely_bytes);
+        let lock = self.lock.iter().map(|lock| lock.likely_bytes);
+        let differences = self.differences.iter().map(|change| change.likely_bytes);
+        scans.chain(lock).chain(differences).max().unwrap_or(0)
+    }
+
+    /// Peak host memory of the whole run, at most \[bytes\].
     #[must_use]
     pub fn peak_bytes(&self) -> u64 {
         let scans = self.scans.iter().map(|scan| scan.peak_bytes);
@@ -247,7 +262,10 @@ impl Plan {
                     volume,
                     config,
                     cap,
-                    2 * volume::reader_bytes(config.run.format, volume),
+                    Readers {
+                        bytes: 2 * volume::reader_bytes(config.run.format, volume),
+                        together: volume::slices_together(config.run.format, volume),
+                    },
                     &format!("the difference of {}", planned.name),
                 )?;
                 plan.differences.push(DifferencePlan {
@@ -255,6 +273,7 @@ impl Plan {
                     reference,
                     slab: slab.rows,
                     peak_bytes: slab.peak_bytes,
+                    likely_bytes: slab.likely_bytes,
                     volume_bytes: voxels * 8,
                 });
             }
@@ -276,7 +295,7 @@ fn plan_lock(config: &Config, scans: &[Scan], cap: u64) -> Result<Option<LockPla
         return Ok(None);
     }
     let count = scans.len().min(lock::MOST_SCANS);
-    let (band, peak_bytes) = lock_band(count, shape, cap)?;
+    let (band, [peak_bytes, likely_bytes]) = lock_band(count, shape, cap)?;
     Ok(Some(LockPlan {
         scans: (0..count)
             .map(|k| k * (scans.len() - 1) / (count - 1).max(1))
@@ -284,6 +303,7 @@ fn plan_lock(config: &Config, scans: &[Scan], cap: u64) -> Result<Option<LockPla
         shape,
         band,
         peak_bytes,
+        likely_bytes,
     }))
 }
 
@@ -348,6 +368,7 @@ fn plan_scan(
     let Slab {
         rows: slab,
         peak_bytes,
+        mut likely_bytes,
     } = slab;
     // of the detector rows that are read at a time
     let read = if slab < binning {
@@ -405,6 +426,7 @@ fn plan_scan(
     let mut pilot_slab = slab;
     if reference.is_some() && config.align.searches() {
         check_pilots(volume, cap, &format!("aligning {name}"))?;
+        likely_bytes = likely_bytes.max(pilot::likely_bytes(volume));
         pilot_slab = pilot_slab_of(&need, &rows, pilot, pilot_voxels(volume), cap, &name)?;
         // two pilots, as many rows at a time as one of their slabs has slices
         let group = pilot * binning;
@@ -430,6 +452,7 @@ fn plan_scan(
         slice: [grid.n_x, grid.n_y],
         slab,
         peak_bytes,
+        likely_bytes,
         reading: reading::plan(config, scan, &reads, &config.series.output),
         volume_bytes: (slices.len() * grid.n_x * grid.n_y * 4) as u64,
         pilot_binning: pilot,

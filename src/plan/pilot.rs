@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::slab::SlabOf;
-use super::{BASE_BYTES, binned_rows, human_bytes};
+use super::{BASE_BYTES, PROGRAM_BYTES, binned_rows, human_bytes};
 use crate::config::ReconstructMethod;
 use crate::error::{Error, Result};
 
@@ -25,14 +25,21 @@ pub(super) fn pilot_voxels(shape: [usize; 3]) -> u64 {
     shape.iter().map(|n| (n / b) as u64).product()
 }
 
+/// Memory that an alignment of volumes of `shape` likely takes \[bytes\].
+pub(super) fn likely_bytes(shape: [usize; 3]) -> u64 {
+    PROGRAM_BYTES + align_bytes(shape)
+}
+
+fn align_bytes(shape: [usize; 3]) -> u64 {
+    crate::align::fixed_bytes() + crate::align::bytes_per_pilot_voxel() * pilot_voxels(shape)
+}
+
 /// Refuses an alignment of volumes of `shape` whose pilots do not fit under `cap`.
 ///
 /// # Errors
 /// [`Error::Memory`].
 pub fn check_pilots(shape: [usize; 3], cap: u64, what: &str) -> Result<()> {
-    let needed = BASE_BYTES
-        + crate::align::fixed_bytes()
-        + crate::align::bytes_per_pilot_voxel() * pilot_voxels(shape);
+    let needed = BASE_BYTES + align_bytes(shape);
     if needed <= cap {
         return Ok(());
     }

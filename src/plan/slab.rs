@@ -1,9 +1,10 @@
 //! How many slices at a time fit under the cap.
 
-use super::{binned_rows, human_bytes, slice_grid};
+use super::{binned_rows, disk, human_bytes, slice_grid};
 use crate::config::{AlignMethod, Config, VolumeFormat};
 use crate::correct::lock;
 use crate::correct::stripe::StripeRemoval;
+use crate::difference::Readers;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::io::volume;
@@ -20,6 +21,9 @@ pub const HALO_ROWS: usize = 3;
 /// Host memory that a run needs whatever the scan: code, threads, headers, the report \[bytes\].
 pub const BASE_BYTES: u64 = 128 << 20;
 
+/// What of that is likely taken where nothing runs on a GPU, whose driver takes most of it \[bytes\].
+pub const PROGRAM_BYTES: u64 = 36 << 20;
+
 /// One part in so many that the allocator holds beside what is asked for: blocks that are free but too small for the next slab. Seen: 1.5 %
 /// more than the sum of the parts.
 const HELD_BESIDE: u64 = 32;
@@ -28,14 +32,29 @@ const HELD_BESIDE: u64 = 32;
 const MOST_SLAB_ROWS: usize = 128;
 
 /// Memory that a slab needs, for the choice of its height.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct SlabNeed {
+    /// The program itself, likely: [`PROGRAM_BYTES`], or [`BASE_BYTES`] with the driver of a GPU.
+    pub program: u64,
     /// Whatever the height \[bytes\].
     pub fixed: u64,
+    /// What writes the slices \[bytes\].
+    pub writer: u64,
     /// For each slice of the slab at work \[bytes\].
     pub per_slice: u64,
     /// For each slice of the next slab, which is read meanwhile, or of the last one, which is written \[bytes\].
     pub beside: u64,
+    /// Of each slice what nobody writes to, outside the mask: the system does not hand it out \[bytes\].
+    pub untouched: u64,
+}
+
+/// What a slab needs beside its rows and slices \[bytes\].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SlabScratch {
+    /// While it is corrected.
+    pub correct: u64,
+    /// While it is reconstructed.
+    pub reconstruct: u64,
 }
 
 /// A slab height and the memory that it takes.
@@ -43,8 +62,10 @@ pub struct SlabNeed {
 pub struct Slab {
     /// Slices at a time.
     pub rows: usize,
-    /// Peak host memory \[bytes\].
+    /// Peak host memory, at most \[bytes\].
     pub peak_bytes: u64,
+    /// The same, likely: less than at most where what is freed is given back, and stages do not meet \[bytes\].
+    pub likely_bytes: u64,
 }
 
 impl SlabNeed {
@@ -57,14 +78,31 @@ impl SlabNeed {
         cap: u64,
         rows: usize,
         what: &str,
-        scratch: impl Fn(usize) -> u64,
+        scratch: impl Fn(usize) -> SlabScratch,
     ) -> Result<Slab> {
+        // where one slab is all, or nearly, there is nothing to be read or written meanwhile
+        let beside = |height: usize| height.min(rows.saturating_sub(height)) as u64;
+        let slabs = |height: usize| self.per_slice * height as u64 + self.beside * beside(height);
         let peak = |height: usize| {
-            // where one slab is all, or nearly, there is nothing to be read or written meanwhile
-            let beside = height.min(rows.saturating_sub(height));
-            let slabs = self.per_slice * height as u64 + self.beside * beside as u64;
-            let parts = BASE_BYTES + self.fixed + slabs + scratch(height);
+            let SlabScratch {
+                correct,
+                reconstruct,
+            } = scratch(height);
+            let parts =
+                BASE_BYTES + self.fixed + self.writer + slabs(height) + correct + reconstruct;
             parts + parts / HELD_BESIDE
+        };
+        let likely = |height: usize| {
+            let SlabScratch {
+                correct,
+                reconstruct,
+            } = scratch(height);
+            let stages = match beside(height) {
+                0 => self.writer.max(correct).max(reconstruct),
+                _ => self.writer + correct + reconstruct,
+            };
+            let untouched = self.untouched * (height as u64 + beside(height));
+            self.program + self.fixed + slabs(height) + stages - untouched
         };
         let most = rows.clamp(1, MOST_SLAB_ROWS);
         // whole groups of sixteen keep the interleaved kernels full; slices go in pairs through the Fourier method and to the smaller scales of a
@@ -78,6 +116,7 @@ impl SlabNeed {
                 return Ok(Slab {
                     rows,
                     peak_bytes: peak(rows),
+                    likely_bytes: likely(rows),
                 });
             }
         }
@@ -150,9 +189,10 @@ pub fn reconstruct_need(
         (n_angles * n_cols * 4) as u64
     };
     SlabNeed {
-        fixed: crate::correct::fixed_bytes(shape)
-            + volume::writer_bytes(format, [volume_rows, grid.n_y, grid.n_x])
-            + halo * sinogram,
+        program: PROGRAM_BYTES,
+        fixed: crate::correct::fixed_bytes(shape) + halo * sinogram,
+        writer: volume::writer_bytes(format, [volume_rows, grid.n_y, grid.n_x]),
+        untouched: 0,
         per_slice: (1 + held) * sinogram + slice + fine,
         beside: (copies - held) * sinogram + slice,
     }
@@ -233,6 +273,11 @@ impl SlabOf<'_> {
             halo: 2 * HALO_ROWS + (below - above).ceil() as usize,
         };
         let mut need = reconstruct_need(shape, &grid, n_slices, self.config.run.format, reading);
+        let outside = 1.0 - disk::share_inside(config);
+        need.untouched = ((4 * grid.n_x * grid.n_y) as f64 * outside) as u64;
+        if !matches!(self.device, Device::Cpu) {
+            need.program = BASE_BYTES;
+        }
         let tilt = self.largest_tilt_deg();
         if tilt > 0.0 {
             // whole rows are reconstructed first, and held for as long as a slice needs them
@@ -278,9 +323,10 @@ impl SlabOf<'_> {
                 None if correct.lock.enabled => reconstructor.column_bytes(None),
                 _ => 0,
             };
-            reconstructor.scratch_bytes(rows)
-                + columns
-                + crate::correct::scratch_bytes(shape, rows, correct, self.pixel_size_um)
+            SlabScratch {
+                correct: crate::correct::scratch_bytes(shape, rows, correct, self.pixel_size_um),
+                reconstruct: reconstructor.scratch_bytes(rows) + columns,
+            }
         })?;
         Ok((slab, reconstructor.off_device()))
     }
@@ -291,11 +337,11 @@ fn need_halo(reading: &RowsNeeded) -> u64 {
     3 * reading.halo as u64
 }
 
-/// Rows at a time, and peak memory, of looking for wrong pixels in `n_scans` scans of a detector `[row, col]`.
+/// Rows at a time, and peak memory, at most and likely, of looking for wrong pixels in `n_scans` scans of a detector `[row, col]`.
 ///
 /// # Errors
 /// [`Error::Memory`] when even few rows do not fit.
-pub fn lock_band(n_scans: usize, shape: [usize; 2], cap: u64) -> Result<(usize, u64)> {
+pub fn lock_band(n_scans: usize, shape: [usize; 2], cap: u64) -> Result<(usize, [u64; 2])> {
     let fixed = BASE_BYTES + crate::correct::fixed_bytes([0, shape[0], shape[1]]);
     let band = lock::band_rows(n_scans, shape, cap.saturating_sub(fixed));
     let peak = fixed + lock::bytes(n_scans, shape, band);
@@ -306,10 +352,10 @@ pub fn lock_band(n_scans: usize, shape: [usize; 2], cap: u64) -> Result<(usize, 
             cap: human_bytes(cap),
         });
     }
-    Ok((band, peak))
+    Ok((band, [peak, peak - BASE_BYTES + PROGRAM_BYTES]))
 }
 
-/// The largest slab of a difference of volumes of `shape` `[z, y, x]` under `cap`, with readers that hold `readers` bytes.
+/// The largest slab of a difference of volumes of `shape` `[z, y, x]` under `cap`.
 ///
 /// # Errors
 /// [`Error::Memory`] when not even one slice fits.
@@ -317,16 +363,19 @@ pub fn difference_slab(
     shape: [usize; 3],
     config: &Config,
     cap: u64,
-    readers: u64,
+    readers: Readers,
     what: &str,
 ) -> Result<Slab> {
-    let need = SlabNeed {
-        fixed: readers,
-        per_slice: 0,
-        beside: 0,
+    let bytes = |rows| {
+        crate::difference::bytes(shape, rows, readers, config.run.format, &config.difference)
     };
-    need.slab_under(cap, shape[0], what, |rows| {
-        crate::difference::bytes(shape, rows, config.run.format, &config.difference)
+    let slab = SlabNeed::default().slab_under(cap, shape[0], what, |rows| SlabScratch {
+        correct: bytes(rows)[0],
+        reconstruct: 0,
+    })?;
+    Ok(Slab {
+        likely_bytes: PROGRAM_BYTES + bytes(slab.rows)[1],
+        ..slab
     })
 }
 
@@ -340,8 +389,12 @@ mod tests {
             fixed: 10 << 20,
             per_slice: 30 << 20,
             beside: 7 << 20,
+            ..SlabNeed::default()
         };
-        let scratch = |rows: usize| (rows as u64) << 20;
+        let scratch = |rows: usize| SlabScratch {
+            correct: (rows as u64) << 20,
+            reconstruct: 0,
+        };
         let held = |parts: u64| parts + parts / HELD_BESIDE;
         for cap in [200u64 << 20, 512 << 20, 3 << 30, 64 << 30] {
             let slab = need.slab_under(cap, 1000, "x", scratch).unwrap();

@@ -28,7 +28,8 @@ impl fmt::Display for Plan {
         writeln!(f, "device   {} ({} threads)", self.device, self.threads)?;
         writeln!(
             f,
-            "memory   peak {} of at most {}",
+            "memory   peak about {}, at most {}, of {} allowed",
+            human_bytes(self.likely_bytes()),
             human_bytes(self.peak_bytes()),
             human_bytes(self.memory_cap)
         )?;

@@ -235,8 +235,18 @@ pub fn reader_bytes(format: VolumeFormat, shape: [usize; 3]) -> u64 {
     let slice = 4 * shape[1] as u64 * shape[2] as u64;
     match format {
         VolumeFormat::Zarr => zarr::reader_bytes(shape),
-        VolumeFormat::Tiff | VolumeFormat::Npy => slice,
+        VolumeFormat::Tiff => tiff::reader_bytes(shape),
+        VolumeFormat::Npy => slice,
         VolumeFormat::Hdf5 => 2 * slice,
+    }
+}
+
+/// Slices that a reader of a volume of ours gives best at a time: [`VolumeReader::slices_together`], before there is a volume.
+#[must_use]
+pub fn slices_together(format: VolumeFormat, shape: [usize; 3]) -> usize {
+    match format {
+        VolumeFormat::Zarr => zarr::slices_together(shape),
+        VolumeFormat::Tiff | VolumeFormat::Npy | VolumeFormat::Hdf5 => 1,
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ::tiff::decoder::{Decoder, DecodingResult};
 use ::tiff::encoder::{Rational, TiffEncoder, colortype};
 use ::tiff::tags::{ResolutionUnit, Tag};
-use ndarray::{Array3, Axis};
+use ndarray::{Array3, ArrayViewMut3, Axis, s};
 use rayon::prelude::*;
 
 use super::checksum::{CHECKSUMS, Checksums, Part};
@@ -268,6 +268,16 @@ fn bad(path: &Path) -> impl FnOnce(::tiff::TiffError) -> Error {
     }
 }
 
+/// Slices decoded at a time.
+fn at_once() -> usize {
+    2 * rayon::current_num_threads()
+}
+
+/// Slices that wait to be placed, of four bytes a voxel.
+pub(super) fn reader_bytes(shape: [usize; 3]) -> u64 {
+    4 * (at_once() * shape[1] * shape[2]) as u64
+}
+
 fn count_pages(path: &Path) -> Result<usize> {
     let mut decoder = decoder(path)?;
     let mut pages = 1;
@@ -294,52 +304,45 @@ impl TiffStack {
         decoder.read_image().map_err(bad(path))
     }
 
-    fn slices(&self, z: Range<usize>) -> Result<Vec<DecodingResult>> {
-        match &self.pages {
-            Pages::Files(files) => files[z]
-                .par_iter()
-                .map(|path| self.page(&mut decoder(path)?, path))
-                .collect(),
-            Pages::OneFile => {
-                let mut decoder = decoder(&self.path)?;
-                z.map(|page| {
-                    decoder.seek_to_image(page).map_err(bad(&self.path))?;
-                    self.page(&mut decoder, &self.path)
-                })
-                .collect()
-            }
+    /// Slices `z`, decoded a few at a time: the slab that they go into is held beside them.
+    fn each(
+        &self,
+        z: Range<usize>,
+        mut take: impl FnMut(usize, Vec<DecodingResult>) -> Result<()>,
+    ) -> Result<()> {
+        let at_once = at_once();
+        let mut one_file = match &self.pages {
+            Pages::Files(_) => None,
+            Pages::OneFile => Some(decoder(&self.path)?),
+        };
+        for first in z.clone().step_by(at_once) {
+            let part = first..(first + at_once).min(z.end);
+            let pages = match (&self.pages, &mut one_file) {
+                (Pages::Files(files), _) => files[part]
+                    .par_iter()
+                    .map(|path| self.page(&mut decoder(path)?, path))
+                    .collect::<Result<_>>()?,
+                (Pages::OneFile, decoder) => part
+                    .map(|page| {
+                        let decoder = decoder.as_mut().expect("opened above");
+                        decoder.seek_to_image(page).map_err(bad(&self.path))?;
+                        self.page(decoder, &self.path)
+                    })
+                    .collect::<Result<_>>()?,
+            };
+            take(first - z.start, pages)?;
         }
+        Ok(())
     }
-}
 
-impl Stack for TiffStack {
-    fn meta(&self) -> &VolumeMeta {
-        &self.meta
-    }
-    fn path(&self) -> &Path {
-        &self.path
-    }
-    fn slab(&self, z: Range<usize>) -> Result<Slab> {
-        let [_, ny, nx] = self.meta.shape;
-        let shape = (z.len(), ny, nx);
-        let z0 = z.start;
-        let pages = self.slices(z)?;
-        if self.meta.voxel_type == VoxelType::U32 {
-            let mut labels = Array3::zeros(shape);
-            for (index, page) in pages.into_iter().enumerate() {
-                let DecodingResult::U32(page) = page else {
-                    return Err(self.mixed(z0 + index));
-                };
-                labels
-                    .index_axis_mut(Axis(0), index)
-                    .iter_mut()
-                    .zip(page)
-                    .for_each(|(to, from)| *to = from);
-            }
-            return Ok(Slab::Labels(labels));
-        }
-        let mut values = Array3::zeros(shape);
-        values
+    /// Puts pages of values into `slices`, as f32; the first of them is slice `z0`.
+    fn place(
+        &self,
+        z0: usize,
+        pages: Vec<DecodingResult>,
+        mut slices: ArrayViewMut3<'_, f32>,
+    ) -> Result<()> {
+        slices
             .outer_iter_mut()
             .into_par_iter()
             .zip(pages)
@@ -366,11 +369,44 @@ impl Stack for TiffStack {
                     _ => return Err(self.mixed(z0 + index)),
                 }
                 Ok(())
+            })
+    }
+}
+
+impl Stack for TiffStack {
+    fn meta(&self) -> &VolumeMeta {
+        &self.meta
+    }
+    fn path(&self) -> &Path {
+        &self.path
+    }
+    fn slab(&self, z: Range<usize>) -> Result<Slab> {
+        let [_, ny, nx] = self.meta.shape;
+        let shape = (z.len(), ny, nx);
+        let z0 = z.start;
+        if self.meta.voxel_type == VoxelType::U32 {
+            let mut labels = Array3::zeros(shape);
+            self.each(z, |first, pages| {
+                for (index, page) in pages.into_iter().enumerate() {
+                    let DecodingResult::U32(page) = page else {
+                        return Err(self.mixed(z0 + first + index));
+                    };
+                    let mut slice = labels.index_axis_mut(Axis(0), first + index);
+                    slice.iter_mut().zip(page).for_each(|(to, from)| *to = from);
+                }
+                Ok(())
             })?;
+            return Ok(Slab::Labels(labels));
+        }
+        let mut values = Array3::zeros(shape);
+        self.each(z, |first, pages| {
+            let slices = values.slice_mut(s![first..first + pages.len(), .., ..]);
+            self.place(z0 + first, pages, slices)
+        })?;
         Ok(Slab::Values(values))
     }
     fn bytes_per_slice(&self) -> u64 {
-        4 * (self.meta.shape[1] * self.meta.shape[2]) as u64
+        reader_bytes(self.meta.shape)
     }
 }
 

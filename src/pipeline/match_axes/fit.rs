@@ -30,6 +30,8 @@ const LEAN: usize = 6;
 const GAIN: usize = 7;
 /// Steps, at most, and when they are done \[px\].
 const STEPS: usize = 12;
+/// Passes until it has settled, as a rule.
+pub(super) const PASSES: usize = 8;
 const SETTLED: f64 = 3e-4;
 /// Misalignment \[px\] that the weights allow for in the first steps and later: edges that may still move are no change.
 const LOOSE: f64 = 0.3;
@@ -163,6 +165,13 @@ pub(super) fn axis(pair: &Pair<'_>) -> Option<Found> {
         slope: at[LEAN] / pair.half_height,
         slope_err: errors[LEAN] / pair.half_height,
     })
+}
+
+/// One of the passes over all samples of which [`axis`] needs [`PASSES`].
+pub(super) fn one_pass(pair: &Pair<'_>) {
+    let mut at = [0.0; N];
+    at[GAIN] = 1.0;
+    std::hint::black_box(pair.sums(&at, Some(1.0), TIGHT));
 }
 
 /// Sums over lines.

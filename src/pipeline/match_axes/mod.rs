@@ -14,6 +14,7 @@
 //!
 //! What is held, at most 110 MB, is less than what the alignment needs beside its pilots, which are held meanwhile.
 
+mod cost;
 mod fit;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::pipeline::reconstruct_scan::Motion;
 use crate::reconstruct::geometry::arc_weights;
 use crate::record::{AlignmentRecord, AxisCorrection};
 use crate::scan::SinogramSource;
+pub(crate) use cost::{cost, rows_corrected};
 use fit::{Band, Pair, Side, View};
 
 /// Samples compared, at most.
@@ -120,8 +122,9 @@ pub(super) fn find(
         return Ok(None);
     }
     let n_rows: usize = bands.iter().map(|(rows, _)| rows.len()).sum();
-    let most = (SAMPLES / (n_rows * reference.source.n_cols())).max(VIEWS);
-    let stride = matched.len().div_ceil(most);
+    let stride = matched
+        .len()
+        .div_ceil(most_views(n_rows, reference.source.n_cols()));
     let matched: Vec<_> = matched.into_iter().step_by(stride).collect();
     let views: Vec<View> = matched
         .iter()
@@ -238,8 +241,7 @@ fn bands(
     let (Some(&first), n) = (usable.first(), usable.len()) else {
         return Vec::new();
     };
-    let height = (n / BANDS).clamp(1, BAND_ROWS);
-    let count = (n / height).min(BANDS);
+    let [count, height] = bands_of(n);
     (0..count)
         .map(|k| {
             let start = first + (n - height) * k / (count - 1).max(1);
@@ -249,6 +251,17 @@ fn bands(
             (rows, low..high + 1)
         })
         .collect()
+}
+
+/// How many bands of how many rows are compared where `n` rows can be.
+fn bands_of(n: usize) -> [usize; 2] {
+    let height = (n / BANDS).clamp(1, BAND_ROWS);
+    [(n / height).min(BANDS), height]
+}
+
+/// Views of `n_rows` rows in all that are compared at most.
+fn most_views(n_rows: usize, n_cols: usize) -> usize {
+    (SAMPLES / (n_rows * n_cols)).max(VIEWS)
 }
 
 /// What an axis that is off by one pixel shifts a sample by, x and y (down), that is seen from `angles_rad`: the cosine and the

@@ -167,6 +167,20 @@ pub(crate) fn repeated(mut work: impl FnMut() -> Result<()>) -> Result<Cost> {
     done.map(|()| all * (1.0 / f64::from(times)))
 }
 
+/// Bytes between places that lie on pages of their own.
+const PAGE: usize = 4096;
+
+/// What it takes to get `bytes` from the system for the first time, per byte: more than the allocator keeps, or it would not ask for them.
+pub(super) fn fresh_memory(bytes: usize) -> Cost {
+    let (cost, held) = spent(|| {
+        let mut held = vec![0u8; bytes];
+        held.par_chunks_mut(PAGE).for_each(|page| page[0] = 1);
+        held
+    });
+    drop(std::hint::black_box(held));
+    cost * (1.0 / bytes.max(1) as f64)
+}
+
 /// What `work` takes per item, `n` at a time on all threads.
 pub(crate) fn per_item(n: usize, work: impl Fn() + Sync) -> Cost {
     let all = repeated(|| {

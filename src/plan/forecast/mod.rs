@@ -4,6 +4,7 @@
 //! reconstructing a few slices (back-projection on a part of a slice, because its cost is that of its voxels), the search
 //! of the axis on a made sinogram. Of a series: two made volumes of two depths each are written, binned, registered, subtracted
 //! and drawn, which gives what such work costs at least and for each voxel. What is tried is multiplied by how often the plan does it.
+//! Trials find their memory in use, while a run takes most of its own for the first time: that is tried by itself.
 //!
 //! Every trial is measured by the clock and by the processor. On the CPU everything shares the threads, so times add; with a GPU
 //! the longer of the two sides counts, and slices are tried from counts where it corrects them.
@@ -23,8 +24,9 @@ use crate::correct::{lock, screen};
 use crate::difference::half_groups;
 use crate::error::Result;
 use crate::gpu::Device;
-use crate::pipeline::pilot;
-use crate::plan::HALO_ROWS;
+use crate::io::hdf5::allocator_keeps;
+use crate::pipeline::{match_axes, pilot};
+use crate::plan::{HALO_ROWS, PROGRAM_BYTES};
 use crate::scan::Scan;
 pub use cost::Cost;
 use scan::Unit;
@@ -56,6 +58,7 @@ struct Parts {
     align: Cost,
     change: Cost,
     figures: Cost,
+    memory: Cost,
 }
 
 /// Tries the work of `plan` for a few seconds.
@@ -114,6 +117,7 @@ pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -
                 + volumes.written(voxels) * (1.0 / plan.differences.len() as f64);
         }
     }
+    parts.memory = fresh_memory(plan);
     Ok(parts.sum(device))
 }
 
@@ -137,6 +141,7 @@ impl Parts {
             ("aligning", self.align),
             ("subtracting", self.change),
             ("drawing", self.figures),
+            ("taking memory", self.memory),
         ];
         for (what, cost) in parts {
             log::debug!(
@@ -146,13 +151,30 @@ impl Parts {
             );
         }
         Forecast {
-            total: slices + self.lock + self.axis + self.align + self.change + self.figures,
+            total: slices
+                + self.lock
+                + self.axis
+                + self.align
+                + self.change
+                + self.figures
+                + self.memory,
             parts: parts
                 .into_iter()
                 .filter(|(_, cost)| cost.wall > 0.0)
                 .collect(),
         }
     }
+}
+
+/// What the run takes from the system for the first time: the memory of every scan and difference, which is given back in between, and as much of the
+/// cache of files as it writes.
+fn fresh_memory(plan: &Plan) -> Cost {
+    let own = |likely: u64| likely.saturating_sub(PROGRAM_BYTES);
+    let scans: u64 = plan.scans.iter().map(|scan| own(scan.likely_bytes)).sum();
+    let differences = plan.differences.iter();
+    let differences: u64 = differences.map(|change| own(change.likely_bytes)).sum();
+    let tried = allocator_keeps(plan.memory_cap) as usize * 5 / 4 + (8 << 20);
+    cost::fresh_memory(tried) * (scans + differences + plan.disk.expected) as f64
 }
 
 /// The work on one scan.
@@ -235,6 +257,10 @@ impl Work<'_> {
         let rows = scan_plan.rows.len() as f64;
         let pilot = unit.correct * rows + (unit.pilot + unit.place) * slices;
         let mut cost = volumes.binned(voxels) + (pilot + volumes.registered(pilot_voxels)) * 2.0;
+        if self.config.align.match_axis {
+            let held = match_axes::rows_corrected(scan_plan.rows.len());
+            cost += unit.correct * held as f64 + unit.match_axes;
+        }
         let blocks = pilot::blocks(scan_plan.slices.len());
         for block in blocks.take_while(|_| b > 1) {
             let height = block.len() as f64;

@@ -12,6 +12,7 @@ use crate::correct::stripe::StripeRemoval;
 use crate::error::Result;
 use crate::gpu::Device;
 use crate::pipeline::heights::Heights;
+use crate::pipeline::match_axes;
 use crate::pipeline::pilot::BLOCK_WIDTH;
 use crate::pipeline::rows::{PlainSource, ShiftedRows};
 use crate::plan::{HALO_ROWS, ScanPlan, disk, slice_grid};
@@ -41,6 +42,8 @@ pub(super) struct Unit {
     /// One slice of a pilot, and one of a block at full resolution; nothing where nothing is aligned.
     pub(super) pilot: Cost,
     pub(super) block: Cost,
+    /// Holding its axis against that of the reference, without reading and correcting.
+    pub(super) match_axes: Cost,
 }
 
 impl Unit {
@@ -74,6 +77,13 @@ impl Unit {
             axis: axis(scan, &config.center),
             place: when(moved, &|| place(plan, scan))?,
             pilot: when(aligned, &|| slices.of_a_pilot())?,
+            match_axes: when(aligned && config.align.match_axis, &|| {
+                Ok(match_axes::cost([
+                    scan.n_angles(),
+                    plan.rows.len(),
+                    plan.shape[2],
+                ]))
+            })?,
             block: when(aligned && plan.pilot_binning > 1, &|| slices.of_a_block())?,
         })
     }

@@ -24,6 +24,11 @@ pub(super) fn reader_bytes(shape: [usize; 3]) -> u64 {
     8 * shard::Layout::of(shape).shard.iter().product::<usize>() as u64
 }
 
+/// A layer of chunks.
+pub(super) fn slices_together(shape: [usize; 3]) -> usize {
+    shard::Layout::of(shape).chunk[0]
+}
+
 pub(super) fn create(partial: Partial, meta: &VolumeMeta) -> Result<Box<dyn VolumeWriter>> {
     Writer::start(partial, meta, |building| {
         pyramid::Pyramid::start(building, meta)
