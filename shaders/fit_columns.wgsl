@@ -1,5 +1,5 @@
 // Fitting: every column is divided by a polynomial fit along the angle and multiplied by the same fit, smoothed over both axes.
-// Twins: the functions of the same names in src/correct/stripe/on_gpu/fits.rs (same order of operations).
+// Twin: fitting_cpu in src/correct/stripe/on_gpu/fits.rs (same order of operations).
 //
 //   block_moments   shares of the polynomials in each block of a column that is mirrored at its ends
 //   fit_columns     the fit at every angle: whole blocks of its window by their shares, samples at the window's ends one by one
