@@ -317,9 +317,7 @@ impl SlabOf<'_> {
             let correct = &self.config.correct;
             // broad stripes are found later
             let columns = match StripeRemoval::from_config(&correct.stripe) {
-                Some(removal) if removal.runs_on_gpu() => {
-                    reconstructor.column_bytes(Some(&removal))
-                }
+                Some(removal) => reconstructor.column_bytes(Some(&removal)),
                 None if correct.lock.enabled => reconstructor.column_bytes(None),
                 _ => 0,
             };

@@ -149,24 +149,6 @@ pub struct Beside {
 }
 
 impl StripeRemoval {
-    /// Whether this method runs on the GPU: all do, and one that does not is to be named here.
-    #[must_use]
-    pub fn runs_on_gpu(&self) -> bool {
-        match self {
-            StripeRemoval::Sorting(_)
-            | StripeRemoval::Filtering(_)
-            | StripeRemoval::Fitting(_)
-            | StripeRemoval::Large(_)
-            | StripeRemoval::Dead(..)
-            | StripeRemoval::All(..)
-            | StripeRemoval::Interpolation(_)
-            | StripeRemoval::Normalization(_)
-            | StripeRemoval::WaveletFft(_)
-            | StripeRemoval::Regularization(_)
-            | StripeRemoval::Fft(_) => true,
-        }
-    }
-
     /// What it takes beside the columns of a row on the GPU.
     #[must_use]
     pub fn beside_on_gpu(&self, n_cols: usize, n_angles: usize) -> Beside {
