@@ -2,12 +2,13 @@
 """Pairs of scans that share nothing with `tomodelta simulate`, run and scored: change found over true change, pulls, motion.
 
     python benches/pairs.py                       every pair of the table in RESULTS
-    python benches/pairs.py grow photons=3000     one pair: both, new, grow, shrink or none, with any of SETTINGS
+    python benches/pairs.py grow photons=3000     one pair: both, new, loss, grow, shrink or none, with any of SETTINGS
+    python benches/pairs.py table 18 25           some rows of the table
 
-The sample: spheres in a cylinder, with exact chords, averaged in transmission over 3 x 3 rays per pixel, so that edges are
+The sample: ellipsoids in a cylinder, with exact chords, averaged in transmission over 3 x 3 rays per pixel, so that edges are
 blurred as a detector blurs them. The detector: Poisson noise, flats, darks, pixels whose gain differs between flats and
-projections, zingers. The scans are NXtomo files, run by `target/release/tomodelta run` (TOMODELTA names another one).
-True sums are volumes of spheres, cut at the slices that were measured. Needs numpy and h5py.
+projections, whole columns of them, zingers. The scans are NXtomo files, run by `target/release/tomodelta run` (TOMODELTA names another one).
+True sums are volumes of ellipsoids, cut at the slices that were measured. Needs numpy and h5py.
 """
 
 import csv
@@ -30,15 +31,21 @@ PER_CM = 1e4 / PIXEL_UM  # of 1/px
 SETTINGS = {
     "seed": 1,
     "angles": 301,
+    "arc": 180.0,  # degrees from the first to the last projection, which both ends belong to
     "photons": 5e4,  # in the open beam, of the reference
     "contrast": 0.01,  # of the spheres [1/px]: -1, 1 or 2 times; the cylinder has 0.012
+    "flat": 1.0,  # height of the ellipsoids over their width; their other axes differ by the square root of it
+    "changed": 15,  # of each sign
     "light": 1.0,  # of the target's scan, over the reference's
     "drift": 0.0,  # of the light within the target's scan, not seen by its flats
     "shift": (1.3, -0.8, 0.6),  # of the target's sample, voxels
     "turn": 0.0,  # about z, degrees
     "radius": 80.0,  # of the cylinder, px; above 100 it is wider than the detector
+    "middle": (0.0, 0.0),  # where the cylinder stands beside the axis in the reference, px
+    "wall": 0.0,  # attenuation of a tube of 4 px around the cylinder [1/px]
     "axis": (101.3, 99.8),  # px
     "wrong": 0.01,  # share of pixels with a gain wrong by 3 %
+    "stripes": 0,  # whole columns with a gain wrong by 0.5 to 2 %
     "zingers": 2e-5,  # of all samples
     "backwards": 0,  # the target's angles run down
     "set": "",  # of the config, KEY=VALUE,KEY=VALUE
@@ -62,18 +69,37 @@ TABLE = [
     ("even detector, moved by 0.01 px", "both", {"wrong": 0.0, "shift": (0.01, 0.01, 0.0)}),
     ("even detector, moved by 0.5 px", "both", {"wrong": 0.0, "shift": (0.5, 0.3, 0.0)}),
     ("even detector, moved by 2 px", "both", {"wrong": 0.0, "shift": (1.7, -1.0, 0.4)}),
+    ("moved and turned, stripes, zingers, truncated", "both",
+     {"shift": (3.2, -2.1, 1.4), "turn": 0.7, "stripes": 8, "zingers": 1e-4, "radius": 110.0, "set": "align.method=rigid"}),
+    ("moved and turned, stripes, zingers", "both",
+     {"shift": (3.2, -2.1, 1.4), "turn": 0.7, "stripes": 8, "zingers": 1e-4, "set": "align.method=rigid"}),
+    ("flat ellipsoids, cylinder beside the axis", "both", {"flat": 0.5, "middle": (9.0, -6.0), "stripes": 5}),
+    ("0.2 times the light, stripes", "both", {"light": 0.2, "stripes": 5}),
+    ("only loss, stripes", "loss", {"stripes": 5}),
+    ("unchanged, not moved, stripes", "none", {"stripes": 5, "shift": (0.0, 0.0, 0.0)}),
+    ("unchanged, moved by 5 px, stripes", "none", {"stripes": 5, "shift": (4.0, -3.0, 0.0)}),
+    ("full turn, stripes", "both", {"arc": 360.0, "angles": 401, "stripes": 5}),
+    ("61 projections", "both", {"angles": 61, "radius": 60.0}),
+    ("moved by 12 px, turned by 2 degrees, `rigid`", "both",
+     {"shift": (10.0, -7.0, 3.0), "turn": 2.0, "radius": 70.0, "set": "align.method=rigid"}),
+    ("a tenth of the sample changes", "both", {"changed": 60}),
+    ("low contrast, bright", "both", {"contrast": 0.003, "photons": 6e4, "angles": 601}),
+    ("tube around the sample, turned by 3 degrees, `rigid`", "both",
+     {"radius": 70.0, "wall": 0.05, "contrast": 0.004, "turn": 3.0, "set": "align.method=rigid"}),
+    ("20000 photons, turned, `rigid`", "both", {"photons": 2e4, "turn": 0.8, "set": "align.method=rigid"}),
 ]
 
 
-def place_spheres(random, radius, contrast):
-    """Centres from the middle of the volume, radii and contrasts [1/px] of spheres that do not touch, in any state."""
+def place_spheres(random, radius, contrast, longest):
+    """Centres from the middle of the volume, radii and contrasts [1/px] of bodies that do not touch, in any state."""
     reach = min(radius, 0.5 * COLS) - 12.0
     centres, radii = [], []
     while len(radii) < 180:
         r = random.uniform(1.5, 8.0)
         distance, angle = reach * math.sqrt(random.uniform()), random.uniform(0, 2 * math.pi)
         centre = np.array([distance * math.cos(angle), distance * math.sin(angle), random.uniform(-0.5, 0.5) * (ROWS - 1)])
-        if all(np.linalg.norm(centre - c) > 1.25 * (r + s) + 2 for c, s in zip(centres, radii)):
+        away = np.linalg.norm(np.reshape(centres, (-1, 3)) - centre, axis=1)
+        if np.all(away > 1.25 * longest * (r + np.array(radii)) + 2):
             centres.append(centre)
             radii.append(r)
         elif random.uniform() < 1e-4:
@@ -81,42 +107,49 @@ def place_spheres(random, radius, contrast):
     return np.array(centres), np.array(radii), contrast * random.choice([-1.0, 1.0, 2.0], len(radii))
 
 
-def states(kind, random, radii):
-    """Radii before and after. Fifteen spheres of each sign change, or as many as there are to grow and to shrink."""
+def states(kind, random, radii, n):
+    """Radii before and after. So many spheres come, go, grow or shrink."""
     before, after = radii.copy(), radii.copy()
     changed = random.permutation(len(radii))
     if kind in ("both", "new"):
-        before[changed[:15]] = 0.0
-    if kind == "both":
-        after[changed[15:30]] = 0.0
+        before[changed[:n]] = 0.0
+    if kind in ("both", "loss"):
+        after[changed[n : 2 * n]] = 0.0
     if kind == "grow":
-        after[changed[:15]] *= 1.25
+        after[changed[:n]] *= 1.25
     if kind == "shrink":
-        after[changed[:15]] *= 0.7
+        after[changed[:n]] *= 0.7
     return before, after
 
 
-def cut_volume(r, z, low, high):
-    """Of a sphere about height z, between two heights."""
-    a, b = np.clip(low - z, -r, r), np.clip(high - z, -r, r)
-    return math.pi * (r * r * (b - a) - (b**3 - a**3) / 3)
+def cut_volume(r, flat, z, low, high):
+    """Of an ellipsoid of half width r, scaled by `flat` in height, about height z, between two heights."""
+    a, b = (np.clip((end - z) / flat, -r, r) for end in (low, high))
+    return flat * math.pi * (r * r * (b - a) - (b**3 - a**3) / 3)
 
 
-def project(angles, axis, radius, centres, radii, contrast, middle):
-    """Transmission [angle, row, col]; `middle` is where the cylinder stands."""
+def project(angles, given, axis, centres, radii, contrast, middle, turn):
+    """Transmission [angle, row, col]; `middle` is where the cylinder stands, `turn` how far the sample is turned."""
     columns = (np.arange(3 * COLS) - 1) / 3 - axis
     rows = (np.arange(3 * ROWS) - 1) / 3 - 0.5 * (ROWS - 1)
     out = np.empty((len(angles), ROWS, COLS), np.float32)
+    long = given["flat"] ** -0.25  # half axes in the plane: r times it and over it, in height r times flat
     for number, angle in enumerate(angles):
         cos, sin = math.cos(angle), math.sin(angle)
         seen = columns - (middle[0] * cos - middle[1] * sin)
-        line = np.tile(2 * 0.012 * np.sqrt(np.maximum(radius**2 - seen**2, 0)), (3 * ROWS, 1))
+        chord = lambda r: 2 * np.sqrt(np.maximum(r**2 - seen**2, 0))
+        body = 0.012 * chord(given["radius"]) + given["wall"] * (chord(given["radius"] + 4) - chord(given["radius"]))
+        line = np.tile(body, (3 * ROWS, 1))
         for (x, y, z), r, value in zip(centres, radii, contrast):
             t = x * cos - y * sin
-            i0, i1 = np.searchsorted(columns, (t - r, t + r))
-            j0, j1 = np.searchsorted(rows, (z - r, z + r))
-            square = r * r - (columns[i0:i1] - t) ** 2 - ((rows[j0:j1] - z) ** 2)[:, None]
-            line[j0:j1, i0:i1] += 2 * value * np.sqrt(np.maximum(square, 0))
+            # the shadow of an ellipse: half width w, chords as those of a circle of r times r / w
+            own = angle + turn + 200 * r  # any direction, the same in both scans
+            wide = math.hypot(r * long * math.cos(own), r / long * math.sin(own))
+            high = r * given["flat"]
+            i0, i1 = np.searchsorted(columns, (t - wide, t + wide))
+            j0, j1 = np.searchsorted(rows, (z - high, z + high))
+            square = 1 - ((columns[i0:i1] - t) / wide) ** 2 - (((rows[j0:j1] - z) / high) ** 2)[:, None]
+            line[j0:j1, i0:i1] += 2 * value * r * r / wide * np.sqrt(np.maximum(square, 0))
         out[number] = np.exp(-line).reshape(ROWS, 3, COLS, 3).mean(axis=(1, 3))
     return out
 
@@ -148,37 +181,54 @@ def write_scan(path, random, transmission, degrees, photons, drift, gain, wrong,
 
 
 def make_pair(folder, kind, given):
-    """Writes both scans and their series; returns heights, radii before and after and contrasts of the spheres."""
+    """Writes both scans and their series; returns the ellipsoids: centres, radii before and after, contrasts, flatness."""
     random = np.random.default_rng(given["seed"])
-    centres, radii, contrast = place_spheres(random, given["radius"], given["contrast"])
-    before, after = states(kind, random, radii)
+    centres, radii, contrast = place_spheres(random, given["radius"], given["contrast"], max(given["flat"] ** -0.25, given["flat"]))
+    before, after = states(kind, random, radii, given["changed"])
     gain = 1 + 0.05 * random.normal(size=(ROWS, COLS))
     wrong = np.where(random.uniform(size=(ROWS, COLS)) < given["wrong"], 1.03, 1.0)
+    striped = random.permutation(np.arange(10, COLS - 10))[: given["stripes"]]
+    wrong[:, striped] *= 1 + random.choice([-1, 1], len(striped)) * random.uniform(0.005, 0.02, len(striped))
     shift, turn = np.array(given["shift"]), math.radians(given["turn"])
     rotation = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
-    degrees = np.linspace(0, 180, given["angles"])
-    for name, sizes, placed, middle, axis, light, drift, order in (
-        ("before", before, centres, np.zeros(3), given["axis"][0], 1.0, 0.0, 1),
-        ("after", after, centres @ rotation.T + shift, shift, given["axis"][1], given["light"], given["drift"],
-         -1 if given["backwards"] else 1),
+    middle = np.array([*given["middle"], 0.0])
+    centres += middle
+    degrees = np.linspace(0, given["arc"], given["angles"])
+    for name, sizes, placed, middle, turn, axis, light, drift, order in (
+        ("before", before, centres, middle, 0.0, given["axis"][0], 1.0, 0.0, 1),
+        ("after", after, centres @ rotation.T + shift, rotation @ middle + shift, turn, given["axis"][1], given["light"],
+         given["drift"], -1 if given["backwards"] else 1),
     ):
         there = sizes > 0
-        seen = project(np.radians(degrees), axis, given["radius"], placed[there], sizes[there], contrast[there], middle)
+        seen = project(np.radians(degrees), given, axis, placed[there], sizes[there], contrast[there], middle, turn)
         write_scan(folder / f"{name}.nxs", random, seen[::order], degrees[::order], given["photons"] * light, drift, gain, wrong,
                    given["zingers"])
     (folder / "series.toml").write_text(
         '[series]\nname = "pair"\noutput = "out"\nreference = "before"\n'
         '[[scan]]\nname = "before"\npath = "before.nxs"\n[[scan]]\nname = "after"\npath = "after.nxs"\n'
     )
-    return centres[:, 2], before, after, contrast
+    return centres, before, after, contrast, given["flat"]
 
 
 def true_sums(spheres, slices):
     """Of increase and decrease [1/cm], in the slices first to last."""
-    heights, before, after, contrast = spheres
+    centres, before, after, contrast, flat = spheres
     low, high = (end - 0.5 * (ROWS - 1) for end in (slices[0] - 0.5, slices[-1] + 0.5))
-    change = contrast * (cut_volume(after, heights, low, high) - cut_volume(before, heights, low, high)) * PER_CM
+    cut = lambda radii: cut_volume(radii, flat, centres[:, 2], low, high)
+    change = contrast * (cut(after) - cut(before)) * PER_CM
     return change[change > 0].sum(), -change[change < 0].sum()
+
+
+def false_grains(out, spheres):
+    """Grains whose middle lies in no ellipsoid that changed, nor within 3 voxels of one."""
+    centres, before, after, _, flat = spheres
+    changed = before != after
+    reach = np.maximum(before, after)[changed] * max(1.0, flat, flat**-0.25) + 3
+    places = centres[changed] + [0.5 * (COLS - 1), 0.5 * (COLS - 1), 0.5 * (ROWS - 1)]
+    with open(out / "grains.csv", newline="") as table:
+        grains = [[float(row[axis]) for axis in "xyz"] for row in csv.DictReader(table)]
+    near = lambda grain: np.any(np.linalg.norm(places - grain, axis=1) < reach)
+    return sum(not near(grain) for grain in grains), len(grains)
 
 
 def score(folder, spheres, given):
@@ -195,7 +245,11 @@ def score(folder, spheres, given):
         pulls.append(f"{(total - true) / error:.1f}" if error > 0 else "-")
         below.append(f"{found[f'{sign}_below_sum'] / true:.3f}" if true > 0 else "-")
     off = ", ".join(f"{a - b:.3f}" for a, b in zip(motion["shift_voxel"], given["shift"]))
-    return f"{', '.join(ratios)} | {', '.join(pulls)} | {', '.join(below)} | {off} | {motion['rotation_deg'][2] - given['turn']:.3f}"
+    turns = motion["rotation_deg"]
+    turned = ", ".join(f"{a:.3f}" for a in (*turns[:2], turns[2] - given["turn"])) if motion["method"] == "rigid" else "-"
+    wrong, grains = false_grains(out, spheres)
+    grains = f"{grains} of {np.count_nonzero(spheres[1] != spheres[2])}, {wrong}"
+    return f"{', '.join(ratios)} | {', '.join(pulls)} | {', '.join(below)} | {grains} | {off} | {turned}"
 
 
 def run_pair(label, kind, changes):
@@ -210,6 +264,8 @@ def run_pair(label, kind, changes):
             print(f"| {label} | failed: {done.stderr.strip()} |", flush=True)
             return
         print(f"| {label} | {score(folder, spheres, given)} |", flush=True)
+        for warning in json.loads((folder / "out/run.json").read_text())["warnings"]:
+            print(f"  {warning}", file=sys.stderr, flush=True)
 
 
 def read_settings(words):
@@ -227,9 +283,12 @@ def read_settings(words):
 
 
 if __name__ == "__main__":
-    print("| pair | increase, decrease over truth | pulls | seen below the threshold | shift found - true, x y z [voxel] | turn [degrees] |")
-    print("|---|---|---|---|---|---|")
-    if len(sys.argv) > 1:
+    print("| pair | increase, decrease over truth | pulls | seen below the threshold | grains, of ellipsoids that changed, false | shift found - true, x y z [voxel] | rotation [degrees] |")
+    print("|---|---|---|---|---|---|---|")
+    if sys.argv[1:2] == ["table"]:
+        for pair in TABLE[int(sys.argv[2]) : int(sys.argv[3])]:
+            run_pair(*pair)
+    elif len(sys.argv) > 1:
         run_pair(" ".join(sys.argv[1:]), sys.argv[1], read_settings(sys.argv[2:]))
     else:
         for pair in TABLE:

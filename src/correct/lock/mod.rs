@@ -22,6 +22,7 @@
 //! flat field (see `double_flat`), which takes the angular mean as it is and with it the sample.
 
 mod broad;
+mod course;
 mod evidence;
 mod search;
 #[cfg(test)]

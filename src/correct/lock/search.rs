@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::super::bad_pixels::lagrange;
 use super::Verdict;
 use super::broad::{self, Run};
+use super::course::{follows, left_by_a_detector, root_mean_square};
 use super::evidence::{Evidence, PARTS};
 use crate::stats::middle;
 
@@ -27,18 +28,25 @@ const GROUP: usize = 4;
 pub(super) const LEAST_SCALE: f32 = 3e-5;
 /// A pixel that moves this many times more, or less, than its neighbours does not respond.
 const UNRESPONSIVE: f32 = 4.0;
-/// The scans dispute a part of the scan where one shows an anomaly and another less than this share of it here, but more than [`ELSEWHERE`] of it at most
-/// [`BESIDE`] columns away: a wrong pixel stays where it is, even if it drifts, while the edge of a sample that moved by a pixel or two meets the same
-/// pixels in some parts only.
-const DISPUTED: f32 = 0.25;
+/// Scans contradict each other in a part of the scan where one shows an anomaly and another less than this share of it here, but more than [`ELSEWHERE`] of
+/// it at most [`BESIDE`] columns away: a wrong pixel stays where it is, while the edge of a sample that moved by a pixel or two meets the same pixels in some
+/// parts only.
+const DISPUTED: f32 = 0.35;
 /// See [`DISPUTED`].
 const ELSEWHERE: f32 = 0.5;
 /// See [`DISPUTED`] \[px\].
 const BESIDE: usize = 4;
-/// Where more parts than these are disputed, an anomaly counts at most [`STEADY`] times what all but so many parts show of it.
+/// They contradict each other as well where they show anomalies of opposite sign, the smaller at least this share of the larger.
+const OPPOSITE: f32 = 0.25;
+/// Contradictions in so many parts are left to structure that passes.
 const EXCUSED: usize = 2;
-/// See [`EXCUSED`].
-const STEADY: f32 = 2.0;
+/// The course of an anomaly over the parts of a scan is that of a detector where no more than this share of it, or than so many times what good pixels show, is
+/// left by a line or by two levels: edges that pass leave more. Pixels that do not respond have no course.
+const PASSING: f32 = 0.25;
+const PASSING_LEAST: f32 = 2.0;
+/// The same for a course that is so clear that it excuses signs that are opposite in more parts: a step at another time in each scan.
+const CLEAR: f32 = 0.15;
+const CLEAR_LEAST: f32 = 1.5;
 /// Movement of the sample between the scans with which broad stripes can be told from it \[px\].
 const MOVED: f32 = 0.7;
 /// The calm ones of a row are as lively as the pixel at this part of it, counted from the stillest.
@@ -201,8 +209,16 @@ struct Level {
 struct Shared {
     ratio: f32,
     strength: f32,
-    /// The scans contradict each other ([`DISPUTED`]).
-    disputed: bool,
+    contradiction: Option<Contradiction>,
+}
+
+/// How scans contradict each other.
+#[derive(Clone, Copy, PartialEq)]
+enum Contradiction {
+    /// What one shows stands beside it in the other ([`DISPUTED`]).
+    Elsewhere,
+    /// [`OPPOSITE`].
+    Opposite,
 }
 
 /// One row under judgement.
@@ -339,7 +355,7 @@ impl Row<'_> {
                 return;
             };
             match self.best_group(worst, wrong) {
-                Some(group) => wrong[group].fill(true),
+                Some(group) => group.into_iter().for_each(|col| wrong[col] = true),
                 None => hopeless[worst] = true,
             }
             let reach = 2 * REACH;
@@ -352,9 +368,9 @@ impl Row<'_> {
 
     /// The group around `worst` that explains most: with it left out, the pixels around follow each other.
     ///
-    /// A good pixel beside a wrong pair deviates more from its neighbours than either of the pair, so the worst pixel is
-    /// not always the wrong one.
-    fn best_group(&self, worst: usize, wrong: &mut [bool]) -> Option<Range<usize>> {
+    /// A good pixel beside a wrong pair, or between two wrong ones, deviates more from its neighbours than either of them, so the
+    /// worst pixel is not always the wrong one.
+    fn best_group(&self, worst: usize, wrong: &mut [bool]) -> Option<Vec<usize>> {
         let half = 0.5 * self.ratio;
         let around = worst.saturating_sub(REACH)..(worst + REACH + 1).min(self.n_cols);
         let unexplained = |wrong: &[bool]| -> f32 {
@@ -366,22 +382,16 @@ impl Row<'_> {
         };
         let mut least = unexplained(wrong);
         let mut best = None;
-        for width in 1..=GROUP {
-            for start in
-                worst.saturating_sub(width)..=(worst + 1).min(self.n_cols.saturating_sub(width))
-            {
-                let group = start..start + width;
-                let before: Vec<bool> = wrong[group.clone()].to_vec();
-                let new = before.iter().filter(|&&w| !w).count();
-                if new == 0 {
-                    continue;
-                }
-                wrong[group.clone()].fill(true);
-                let cost = unexplained(wrong) + new as f32 * half * half;
-                wrong[group.clone()].copy_from_slice(&before);
-                if cost < least {
-                    (least, best) = (cost, Some(group));
-                }
+        for mut group in groups(worst, self.n_cols) {
+            group.retain(|&col| !wrong[col]);
+            if group.is_empty() {
+                continue;
+            }
+            group.iter().for_each(|&col| wrong[col] = true);
+            let cost = unexplained(wrong) + group.len() as f32 * half * half;
+            group.iter().for_each(|&col| wrong[col] = false);
+            if cost < least {
+                (least, best) = (cost, Some(group));
             }
         }
         best
@@ -410,73 +420,78 @@ impl Row<'_> {
 
     /// The anomaly of `col` against its neighbours that are not `wrong`, as far as all scans share it.
     fn level(&self, col: usize, wrong: &[bool]) -> Level {
-        let Some([[Some(l1), l2], [Some(r1), r2]]) = self.neighbours(col, wrong) else {
+        // beside the edge of the detector a straight line would take the curvature of a sample that goes on there for an anomaly
+        let Some([[Some(l1), Some(l2)], [Some(r1), Some(r2)]]) = self.neighbours(col, wrong) else {
             return Level::default();
         };
         let away = |c: usize| c as f32 - col as f32;
-        let (columns, weights) = match (l2, r2) {
-            (Some(l2), Some(r2)) => (
-                [l2, l1, r1, r2],
-                lagrange([away(l2), away(l1), away(r1), away(r2)]),
-            ),
-            // at the edges of the detector, a straight line
-            _ => {
-                let [a, b] = lagrange([away(l1), away(r1)]);
-                ([l1, l1, r1, r1], [0.0, a, b, 0.0])
-            }
+        let columns = [l2, l1, r1, r2];
+        let weights = lagrange(columns.map(away));
+        let anomaly = |scan: usize, part: usize| {
+            let line = &self.means[scan][part];
+            let around: f32 = columns.iter().zip(weights).map(|(&c, w)| w * line[c]).sum();
+            line[col] - around
         };
+        let scale = |scan: usize| self.scales[scan].at(col, col - l1, r1 - col);
         let parts: [Shared; PARTS] = std::array::from_fn(|part| {
-            let anomaly = |scan: usize| {
-                let line = &self.means[scan][part];
-                let around: f32 = columns.iter().zip(weights).map(|(&c, w)| w * line[c]).sum();
-                let scale = self.scales[scan].at(col, col - l1, r1 - col);
-                (line[col] - around, scale)
-            };
-            self.shared(col, part, anomaly)
+            self.shared(col, part, |scan| (anomaly(scan, part), scale(scan)))
         });
-        let rms = |of: fn(&Shared) -> f32| {
-            let squares = parts.iter().map(|part| of(part).powi(2) / PARTS as f32);
-            squares.sum::<f32>().sqrt()
-        };
+        let rms = |of: fn(&Shared) -> f32| root_mean_square(parts.each_ref().map(of));
         let ratio = rms(|part| part.ratio);
-        let disputed = parts.iter().filter(|part| part.disputed).count();
+        let like_a_detector = |share: f32, least: f32| {
+            (0..self.means.len()).all(|scan| {
+                let course = std::array::from_fn(|part| anomaly(scan, part) / scale(scan));
+                left_by_a_detector(&course) < least.max(share * root_mean_square(course))
+            })
+        };
+        let number = |of: Contradiction| {
+            let said = parts.iter().filter(|part| part.contradiction == Some(of));
+            said.count()
+        };
+        let [elsewhere, opposite] = [Contradiction::Elsewhere, Contradiction::Opposite].map(number);
+        let refuted = elsewhere > EXCUSED
+            || elsewhere + opposite > EXCUSED && !like_a_detector(CLEAR, CLEAR_LEAST)
+            || !like_a_detector(PASSING, PASSING_LEAST) && !self.apart(col, l1, r1);
         Level {
-            ratio: if disputed > EXCUSED {
-                ratio.min(STEADY * all_but(EXCUSED, parts.map(|part| part.ratio)))
-            } else {
-                ratio
-            },
+            ratio: if refuted { 0.0 } else { ratio },
             strength: rms(|part| part.strength),
         }
     }
 
     /// What all scans share of an `anomaly` of `col`, which comes with what good pixels show, in a part of the scan.
     fn shared(&self, col: usize, part: usize, anomaly: impl Fn(usize) -> (f32, f32)) -> Shared {
-        let mut least = Shared {
-            ratio: f32::INFINITY,
-            strength: f32::INFINITY,
-            disputed: false,
-        };
-        let (mut sign, mut most, mut calmest) = (0f32, 0f32, (f32::INFINITY, 0));
+        let (mut ratio, mut strength) = (f32::INFINITY, f32::INFINITY);
+        let (mut most, mut calmest) = (0f32, 0);
+        let mut signs = [false; 2];
         for scan in 0..self.means.len() {
             let (own, scale) = anomaly(scan);
-            let ratio = own.abs() / scale;
-            most = most.max(ratio);
-            if ratio < calmest.0 {
-                calmest = (ratio, scan);
+            let size = own.abs() / scale;
+            most = most.max(size);
+            if size < ratio {
+                (ratio, calmest) = (size, scan);
             }
-            if sign * own < 0.0 {
-                (least.ratio, least.strength) = (0.0, 0.0);
-            } else {
-                least.ratio = least.ratio.min(ratio);
-                least.strength = least.strength.min(own.abs());
-            }
-            sign = own;
+            strength = strength.min(own.abs());
+            signs[0] |= own < 0.0;
+            signs[1] |= own > 0.0;
         }
-        least.disputed = most > self.ratio
-            && least.ratio < DISPUTED * most
-            && self.most_beside(col, calmest.1, part) > ELSEWHERE * most;
-        least
+        let opposite = signs[0] && signs[1];
+        let contradiction = if most <= self.ratio {
+            None
+        } else if opposite && ratio > OPPOSITE * most {
+            Some(Contradiction::Opposite)
+        } else {
+            let calm = opposite || ratio < DISPUTED * most;
+            (calm && self.most_beside(col, calmest, part) > ELSEWHERE * most)
+                .then_some(Contradiction::Elsewhere)
+        };
+        if opposite {
+            (ratio, strength) = (0.0, 0.0);
+        }
+        Shared {
+            ratio,
+            strength,
+            contradiction,
+        }
     }
 
     /// The largest anomaly of the columns beside `col` in a part of a scan, against the next two on either side, as a multiple of what good pixels show.
@@ -502,7 +517,7 @@ impl Row<'_> {
         self.apart(col, left, right)
     }
 
-    /// The same for most columns of a broad stripe, against the good columns on either side of it.
+    /// The same for most columns of a broad stripe, against the good columns on each side of it.
     fn unresponsive_run(&self, run: &Run, wrong: &[bool]) -> bool {
         let good = |col: &usize| !wrong[*col];
         let left = (0..run.columns.start).rev().find(good);
@@ -511,7 +526,9 @@ impl Row<'_> {
             return false;
         };
         let columns = run.columns.clone();
-        let odd = columns.filter(|&col| self.apart(col, left, right)).count();
+        // the edge of the sample may stand within the run: then its columns go with those on their own side
+        let alone = |&col: &usize| self.apart(col, left, left) && self.apart(col, right, right);
+        let odd = columns.filter(alone).count();
         2 * odd > run.columns.len()
     }
 
@@ -537,10 +554,17 @@ impl Row<'_> {
     }
 }
 
-/// What all parts of the scan but so many reach at least.
-fn all_but(excused: usize, mut ratios: [f32; PARTS]) -> f32 {
-    ratios.sort_unstable_by(f32::total_cmp);
-    ratios[excused]
+/// Groups of columns that may be the wrong ones where `worst` deviates most: [`GROUP`] together at most, or two apart.
+fn groups(worst: usize, n_cols: usize) -> impl Iterator<Item = Vec<usize>> {
+    let together = (1..=GROUP).flat_map(move |width| {
+        let last = (worst + 1).min(n_cols.saturating_sub(width));
+        (worst.saturating_sub(width)..=last).map(move |start| (start..start + width).collect())
+    });
+    let apart = (worst.saturating_sub(GROUP)..=worst).flat_map(move |left| {
+        let rights = worst.max(left + 2)..(left + GROUP + 2).min(n_cols);
+        rights.map(move |right| vec![left, right])
+    });
+    together.chain(apart)
 }
 
 /// The `wrong` columns that stand together by [`GROUP`] at most, and the `bad` ones.
@@ -556,16 +580,85 @@ fn few_together(wrong: &[bool], bad: &[bool]) -> Vec<bool> {
     few
 }
 
-/// Whether `own` goes along with `around`, by the slope of the line through the parts; `None` where these hardly change.
-fn follows(own: &[f32; PARTS], around: &[f32; PARTS]) -> Option<bool> {
-    // a change of line integrals by this much is far beyond what a pixel that responds is wrong by
-    const ENOUGH: f32 = 0.03;
-    let mean = |values: &[f32; PARTS]| values.iter().sum::<f32>() / PARTS as f32;
-    let (own_mean, around_mean) = (mean(own), mean(around));
-    let (mut both, mut power) = (0.0, 0.0);
-    for (o, a) in own.iter().zip(around) {
-        both += (o - own_mean) * (a - around_mean);
-        power += (a - around_mean).powi(2);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Columns taken in a row of evidence that two scans share, made from noise `[part, col]` of its own by `change`.
+    fn taken(noise: f32, change: impl Fn(usize, usize) -> f32) -> Vec<usize> {
+        let shape = (16, 96);
+        let evidence: Vec<Evidence> = (0..2)
+            .map(|scan| {
+                let mut one = Evidence::of_noise(shape, scan);
+                for ((_, part, col), value) in one.means.indexed_iter_mut() {
+                    *value = 0.7 + noise * (*value - 0.7) / 0.01 + change(part, col);
+                }
+                one
+            })
+            .collect();
+        let found = search(&evidence, &(0..16), &(0..16), 4.0);
+        found[5].pixels.iter().map(|pixel| pixel.0).collect()
     }
-    (power > PARTS as f32 * ENOUGH * ENOUGH).then(|| (0.5..=2.0).contains(&(both / power)))
+
+    #[test]
+    fn two_wrong_columns_are_found_and_not_the_good_one_between() {
+        for apart in [2, 3, 5] {
+            let wrong = [40, 40 + apart];
+            let fault = |_: usize, col: usize| if wrong.contains(&col) { 0.03 } else { 0.0 };
+            assert_eq!(taken(3e-3, fault), wrong);
+        }
+    }
+
+    #[test]
+    fn a_bent_line_that_goes_on_beyond_the_detector_is_no_fault() {
+        let bent = |_: usize, col: usize| -1e-4 * (col as f32 - 48.0).powi(2);
+        assert!(taken(1e-4, bent).is_empty());
+        // the same line broken within the detector is one
+        let broken = |part: usize, col: usize| bent(part, col) + if col == 60 { 4e-3 } else { 0.0 };
+        assert_eq!(taken(1e-4, broken), [60]);
+    }
+
+    #[test]
+    fn columns_on_either_side_of_the_edge_of_a_sample_respond() {
+        let n_cols = 96;
+        let (run, edge) = (40..60, 52);
+        let line = |stuck: bool| -> Vec<Vec<f32>> {
+            let at = |part: usize, col: usize| match col {
+                _ if stuck && run.contains(&col) => 0.2,
+                _ if col < edge => 0.5 + 0.1 * part as f32,
+                _ => 0.0,
+            };
+            (0..PARTS)
+                .map(|part| (0..n_cols).map(|col| at(part, col)).collect())
+                .collect()
+        };
+        let unresponsive = |stuck: bool| {
+            let mut one = Evidence::of_noise((1, n_cols), 0);
+            for (col, moves) in one.activity.row_mut(0).iter_mut().enumerate() {
+                *moves = match col {
+                    _ if stuck && run.contains(&col) => 1e-4,
+                    _ if col < edge => 0.05,
+                    _ => 0.005,
+                };
+            }
+            let row = Row {
+                evidence: &[one],
+                row: 0,
+                means: vec![line(stuck)],
+                scales: &[],
+                n_cols,
+                ratio: 4.0,
+            };
+            let columns = run.clone();
+            row.unresponsive_run(
+                &Run {
+                    columns,
+                    strength: 0.01,
+                },
+                &vec![false; n_cols],
+            )
+        };
+        assert!(!unresponsive(false));
+        assert!(unresponsive(true));
+    }
 }

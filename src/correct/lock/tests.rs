@@ -349,6 +349,21 @@ fn a_wall_that_stands_still_in_one_scan_is_no_fault() {
         .filter(|&(row, col)| map.verdict(row, col) != Verdict::Good)
         .collect();
     assert!(taken.is_empty(), "{taken:?}");
+    // the edge is as sharp as a fault: where it stands still in both scans, nobody can tell
+    let still = Study {
+        shifts: vec![[0.0, 0.0]; 2],
+        taken: Arc::default(),
+        ..study.clone()
+    };
+    let (map, _) = still.find(4.0, 6);
+    assert!(map.count(Verdict::Corrected) > 0, "the check is blind");
+    // faults beside it are found as ever
+    let faulty = Study {
+        faulty: true,
+        ..study
+    };
+    let (map, _) = faulty.find(4.0, 6);
+    assert!(2 * map.count(Verdict::Corrected) >= 6 * faulty.faults().len() as u64);
 }
 
 #[test]
