@@ -198,8 +198,10 @@ impl Scales {
 /// Anomaly of a pixel that all scans share.
 #[derive(Clone, Copy, Default)]
 struct Level {
-    /// As a multiple of what good pixels show.
+    /// As a multiple of what good pixels show; 0 where it is no fault of the detector.
     ratio: f32,
+    /// The same, whatever it is.
+    shared: f32,
     /// In line integrals.
     strength: f32,
 }
@@ -373,12 +375,22 @@ impl Row<'_> {
     fn best_group(&self, worst: usize, wrong: &mut [bool]) -> Option<Vec<usize>> {
         let half = 0.5 * self.ratio;
         let around = worst.saturating_sub(REACH)..(worst + REACH + 1).min(self.n_cols);
+        // what is no fault at first needs no explanation; what is one, and no longer looks like it beside the wrong group, does
+        let no_fault: Vec<bool> = around
+            .clone()
+            .map(|col| self.level(col, wrong).ratio == 0.0)
+            .collect();
         let unexplained = |wrong: &[bool]| -> f32 {
-            around
+            let rest = around
                 .clone()
-                .filter(|&col| !wrong[col])
-                .map(|col| (self.level(col, wrong).ratio - half).max(0.0).powi(2))
-                .sum()
+                .zip(&no_fault)
+                .filter(|(col, _)| !wrong[*col]);
+            rest.map(|(col, &no_fault)| {
+                let level = self.level(col, wrong);
+                let ratio = if no_fault { level.ratio } else { level.shared };
+                (ratio - half).max(0.0).powi(2)
+            })
+            .sum()
         };
         let mut least = unexplained(wrong);
         let mut best = None;
@@ -454,6 +466,7 @@ impl Row<'_> {
             || !like_a_detector(PASSING, PASSING_LEAST) && !self.apart(col, l1, r1);
         Level {
             ratio: if refuted { 0.0 } else { ratio },
+            shared: ratio,
             strength: rms(|part| part.strength),
         }
     }
