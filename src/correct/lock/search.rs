@@ -400,7 +400,7 @@ impl Row<'_> {
                 continue;
             }
             group.iter().for_each(|&col| wrong[col] = true);
-            let cost = unexplained(wrong) + group.len() as f32 * half * half;
+            let cost = unexplained(wrong) + price(&group) * half * half;
             group.iter().for_each(|&col| wrong[col] = false);
             if cost < least {
                 (least, best) = (cost, Some(group));
@@ -578,6 +578,16 @@ fn groups(worst: usize, n_cols: usize) -> impl Iterator<Item = Vec<usize>> {
         rights.map(move |right| vec![left, right])
     });
     together.chain(apart)
+}
+
+/// What a group of columns costs beside what it leaves unexplained: each of them one, and good ones between them a half, as the columns on either side of
+/// a run of wrong ones explain nearly as much as the run does.
+fn price(group: &[usize]) -> f32 {
+    let across = group
+        .last()
+        .zip(group.first())
+        .map_or(0, |(last, first)| last - first + 1);
+    0.5 * (group.len() + across) as f32
 }
 
 /// The `wrong` columns that stand together by [`GROUP`] at most, and the `bad` ones.
