@@ -7,6 +7,7 @@ use crate::correct::stripe::StripeRemoval;
 use crate::difference::Readers;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
+use crate::io::hdf5::allocator_keeps;
 use crate::io::volume;
 use crate::pipeline::beyond::likely_margin_px;
 use crate::pipeline::geometry::ScanGeometry;
@@ -102,7 +103,8 @@ impl SlabNeed {
                 _ => self.writer + correct + reconstruct,
             };
             let untouched = self.untouched * (height as u64 + beside(height));
-            self.program + self.fixed + slabs(height) + stages - untouched
+            let own = self.fixed + slabs(height) + stages - untouched;
+            self.program + own + kept(own, cap)
         };
         let most = rows.clamp(1, MOST_SLAB_ROWS);
         // whole groups of sixteen keep the interleaved kernels full; slices go in pairs through the Fourier method and to the smaller scales of a
@@ -126,6 +128,11 @@ impl SlabNeed {
             cap: human_bytes(cap),
         })
     }
+}
+
+/// What is likely free and stays in the process beside the `own` memory of a stage \[bytes\].
+fn kept(own: u64, cap: u64) -> u64 {
+    allocator_keeps(cap).min(own / 3)
 }
 
 /// Memory for turning the frames of a scan: nothing else is held meanwhile, and more than a gigabyte gains nothing.
@@ -371,8 +378,9 @@ pub fn difference_slab(
         correct: bytes(rows)[0],
         reconstruct: 0,
     })?;
+    let own = bytes(slab.rows)[1];
     Ok(Slab {
-        likely_bytes: PROGRAM_BYTES + bytes(slab.rows)[1],
+        likely_bytes: PROGRAM_BYTES + own + kept(own, cap),
         ..slab
     })
 }
