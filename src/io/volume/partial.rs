@@ -43,14 +43,16 @@ impl Partial {
         if folder.exists() {
             check_leftover(&folder)?;
             if !again {
-                std::fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
+                remove_site(&folder).map_err(Error::io("remove", &folder))?;
             }
         }
         std::fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
         let lock_path = folder.join(LOCK);
         let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
         // a file system without locks is no reason to refuse; then two runs into one folder go unnoticed
-        let _ = lock.try_lock();
+        if matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
+            return Err(written_elsewhere(&folder));
+        }
         Ok(Partial {
             target: target.to_path_buf(),
             folder,
@@ -110,7 +112,7 @@ impl Drop for Partial {
         // closed first: some systems do not remove open files
         self.lock = None;
         if !self.keep {
-            let _ = std::fs::remove_dir_all(&self.folder);
+            let _ = remove_site(&self.folder);
         }
     }
 }
@@ -154,22 +156,47 @@ pub(super) fn check_target(target: &Path, overwrite: bool) -> Result<()> {
 
 /// What a dead run left may be removed or taken over; the lock of a living one is respected.
 fn check_leftover(folder: &Path) -> Result<()> {
-    let lock_path = folder.join(LOCK);
-    let lock = File::open(&lock_path).map_err(|_| {
-        Error::input(
-            folder,
-            "is in the way and holds no lock file of tomodelta",
-            "move it away",
-        )
-    })?;
+    let Ok(lock) = File::open(folder.join(LOCK)) else {
+        // a run that died before it made its lock file, or behind it, left nothing to lose
+        let nothing = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+        return if nothing {
+            Ok(())
+        } else {
+            Err(Error::input(
+                folder,
+                "is in the way and holds no lock file of tomodelta",
+                "move it away",
+            ))
+        };
+    };
     if matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
-        return Err(Error::input(
-            folder,
-            "is being written by another run",
-            "wait for it, or choose another output",
-        ));
+        return Err(written_elsewhere(folder));
     }
     Ok(())
+}
+
+fn written_elsewhere(folder: &Path) -> Error {
+    Error::input(
+        folder,
+        "is being written by another run",
+        "wait for it, or choose another output",
+    )
+}
+
+/// Removes a hidden folder, the lock file last: a run that dies meanwhile leaves a folder that is known as its own.
+fn remove_site(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    std::fs::remove_dir_all(folder)
 }
 
 fn file_name(path: &Path) -> Result<OsString> {
@@ -278,5 +305,13 @@ mod tests {
         let again = Partial::start(&target, false).unwrap();
         assert!(!leftover.join("junk").exists());
         drop(again);
+        // killed before the lock file was made, which is not told from killed while all was removed
+        std::fs::create_dir(&leftover).unwrap();
+        drop(Partial::start_again(&target, false).unwrap());
+        assert!(!leftover.exists());
+        std::fs::create_dir(&leftover).unwrap();
+        std::fs::write(leftover.join("of somebody else"), b"x").unwrap();
+        assert!(Partial::start(&target, false).is_err());
+        assert!(leftover.join("of somebody else").exists());
     }
 }
