@@ -43,6 +43,7 @@
 #![warn(clippy::print_stdout)]
 
 pub mod align;
+pub mod allocator;
 pub mod center;
 pub mod config;
 pub mod correct;

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     unsafe {
         tomodelta::gpu::look_for_no_compositor();
     }
-    tomodelta::io::hdf5::tune_allocator(u64::MAX);
+    tomodelta::allocator::tune(u64::MAX);
     tomodelta::io::hdf5::silence_guarded_panics();
     if let Err(error) = tomodelta::stop::listen() {
         eprintln!("signals end the program at once: {error}");

@@ -271,7 +271,7 @@ impl log::Log for AboveBars {
 fn session(shared: &Shared, config: &Config, existing: Existing) -> Result<Session> {
     let progress = progress(shared);
     threads(config)?;
-    io::hdf5::tune_allocator(plan::memory_cap(config)?);
+    tomodelta::allocator::tune(plan::memory_cap(config)?);
     io::stall::warn_after(Duration::from_secs_f64(config.run.stall_warning));
     let device = Device::open(config.run.device_choice()?)?;
     let file = Some(&config.run.trace).filter(|file| !file.is_empty());

@@ -42,9 +42,9 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use crate::allocator;
 use crate::config::{DifferenceConfig, MassConfig, VolumeFormat};
 use crate::error::{Error, Result};
-use crate::io::hdf5::release_freed_memory;
 use crate::io::volume::{self, VolumeMeta, VolumeReader, VolumeWriter, VoxelType};
 use crate::progress::Progress;
 use crate::record::DifferenceRecord;
@@ -179,7 +179,7 @@ pub fn run(
     drop(stage);
     let edge = sample_edges(&inputs, &measured, &groups, &model, config)?;
     let rule = rule_of(&inputs, &measured, &model, edge, context)?;
-    release_freed_memory();
+    allocator::release();
 
     std::fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
     let measure = Measure {

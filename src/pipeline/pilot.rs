@@ -10,11 +10,11 @@ use std::ops::Range;
 use ndarray::{Array3, Axis, s};
 
 use crate::align::{self, PilotPair};
+use crate::allocator;
 use crate::config::{AlignConfig, ReconstructConfig, ReconstructMethod};
 use crate::correct::CorrectedScan;
 use crate::error::Result;
 use crate::gpu::Device;
-use crate::io::hdf5::release_freed_memory;
 use crate::io::volume::VolumeReader;
 use crate::pipeline::beyond::Beyond;
 use crate::pipeline::binned::BinnedRows;
@@ -276,8 +276,7 @@ pub(super) fn find_motion(
         binning,
         radius: radius(binning, &start),
     };
-    release_freed_memory();
-    let mut record = align::register(&pair, config)?;
+    let mut record = register(&pair, config)?;
     let mut motion = start.followed_by(Motion::from_rotations(
         record.shift_voxel,
         record.rotation_deg,
@@ -303,8 +302,7 @@ pub(super) fn find_motion(
         search: 0.05_f64.min(config.search),
         ..config.clone()
     };
-    release_freed_memory();
-    let residual = align::register(&pair, &fine)?;
+    let residual = register(&pair, &fine)?;
     motion = motion.followed_by(Motion::from_rotations(
         residual.shift_voxel,
         residual.rotation_deg,
@@ -340,6 +338,12 @@ pub(super) fn find_motion(
     record.shift_voxel = found.shift_voxel();
     record.rotation_deg = found.rotation_deg();
     Ok((motion, record))
+}
+
+/// Compares two pilots in the room that making them leaves.
+fn register(pair: &PilotPair, config: &AlignConfig) -> Result<AlignmentRecord> {
+    allocator::release();
+    align::register(pair, config)
 }
 
 fn merge_warnings(into: &mut Vec<String>, from: Vec<String>) {
@@ -411,8 +415,7 @@ fn refine(
             binning: 1,
             radius: target.valid_radius - motion.reach_in_plane_px(n_slices) - 2.0,
         };
-        release_freed_memory();
-        let found = align::register(&pair, &fine)?;
+        let found = register(&pair, &fine)?;
         if found.confidence < config.min_confidence {
             log::info!(
                 "block at slice {start} says nothing about the alignment (confidence {:.2})",

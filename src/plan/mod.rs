@@ -206,19 +206,22 @@ impl Plan {
     /// Peak host memory that the whole run likely takes \[bytes\].
     #[must_use]
     pub fn likely_bytes(&self) -> u64 {
-        let scans = self.scans.iter().map(|scan| scan.likely_bytes);
-        let lock = self.lock.iter().map(|lock| lock.likely_bytes);
-        let differences = self.differences.iter().map(|change| change.likely_bytes);
-        scans.chain(lock).chain(differences).max().unwrap_or(0)
+        self.memory().map(|[_, likely]| likely).max().unwrap_or(0)
     }
 
     /// Peak host memory of the whole run, at most \[bytes\].
     #[must_use]
     pub fn peak_bytes(&self) -> u64 {
-        let scans = self.scans.iter().map(|scan| scan.peak_bytes);
-        let lock = self.lock.iter().map(|lock| lock.peak_bytes);
-        let differences = self.differences.iter().map(|change| change.peak_bytes);
-        scans.chain(lock).chain(differences).max().unwrap_or(0)
+        self.memory().map(|[peak, _]| peak).max().unwrap_or(0)
+    }
+
+    /// Memory of every part of the run, at most and likely.
+    fn memory(&self) -> impl Iterator<Item = [u64; 2]> {
+        let scans = self.scans.iter().map(|s| [s.peak_bytes, s.likely_bytes]);
+        let lock = self.lock.iter().map(|l| [l.peak_bytes, l.likely_bytes]);
+        let differences = self.differences.iter();
+        let differences = differences.map(|d| [d.peak_bytes, d.likely_bytes]);
+        scans.chain(lock).chain(differences)
     }
 
     fn with(config: &Config, scans: &[Scan], guesses: &[Guess], device: &Device) -> Result<Plan> {

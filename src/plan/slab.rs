@@ -1,13 +1,13 @@
 //! How many slices at a time fit under the cap.
 
 use super::{binned_rows, disk, human_bytes, slice_grid};
+use crate::allocator;
 use crate::config::{AlignMethod, Config, VolumeFormat};
 use crate::correct::lock;
 use crate::correct::stripe::StripeRemoval;
 use crate::difference::Readers;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::io::hdf5::allocator_keeps;
 use crate::io::volume;
 use crate::pipeline::beyond::likely_margin_px;
 use crate::pipeline::geometry::ScanGeometry;
@@ -84,55 +84,58 @@ impl SlabNeed {
         // where one slab is all, or nearly, there is nothing to be read or written meanwhile
         let beside = |height: usize| height.min(rows.saturating_sub(height)) as u64;
         let slabs = |height: usize| self.per_slice * height as u64 + self.beside * beside(height);
-        let peak = |height: usize| {
+        let most = |height: usize| {
             let SlabScratch {
                 correct,
                 reconstruct,
             } = scratch(height);
-            let parts =
-                BASE_BYTES + self.fixed + self.writer + slabs(height) + correct + reconstruct;
-            parts + parts / HELD_BESIDE
+            self.fixed + self.writer + slabs(height) + correct + reconstruct
         };
-        let likely = |height: usize| {
-            let SlabScratch {
-                correct,
-                reconstruct,
-            } = scratch(height);
-            let stages = match beside(height) {
-                0 => self.writer.max(correct).max(reconstruct),
-                _ => self.writer + correct + reconstruct,
-            };
-            let untouched = self.untouched * (height as u64 + beside(height));
-            let own = self.fixed + slabs(height) + stages - untouched;
-            self.program + own + kept(own, cap)
+        let (rows, peak_bytes) = tallest(cap, rows, what, most)?;
+        let SlabScratch {
+            correct,
+            reconstruct,
+        } = scratch(rows);
+        let stages = match beside(rows) {
+            0 => self.writer.max(correct).max(reconstruct),
+            _ => self.writer + correct + reconstruct,
         };
-        let most = rows.clamp(1, MOST_SLAB_ROWS);
-        // whole groups of sixteen keep the interleaved kernels full; slices go in pairs through the Fourier method and to the smaller scales of a
-        // volume, so that one without its partner is held
-        let suits = |rows: &usize| {
-            rows.is_multiple_of(16) || (*rows < 16 && rows.is_multiple_of(2)) || *rows == 1
-        };
-        let heights = std::iter::once(most).chain((1..most).rev().filter(suits));
-        for rows in heights {
-            if peak(rows) <= cap {
-                return Ok(Slab {
-                    rows,
-                    peak_bytes: peak(rows),
-                    likely_bytes: likely(rows),
-                });
-            }
-        }
-        Err(Error::Memory {
-            what: what.to_string(),
-            needed: human_bytes(peak(1)),
-            cap: human_bytes(cap),
+        let untouched = self.untouched * (rows as u64 + beside(rows));
+        let own = self.fixed + slabs(rows) + stages - untouched;
+        Ok(Slab {
+            rows,
+            peak_bytes,
+            likely_bytes: self.program + own + kept(own, cap),
         })
     }
 }
 
+/// The tallest slab of `rows` at most, and its peak memory, that fits under `cap` where a slab of so many rows takes `own` bytes beside the program.
+fn tallest(cap: u64, rows: usize, what: &str, own: impl Fn(usize) -> u64) -> Result<(usize, u64)> {
+    let peak = |height: usize| {
+        let parts = BASE_BYTES + own(height);
+        parts + parts / HELD_BESIDE
+    };
+    let most = rows.clamp(1, MOST_SLAB_ROWS);
+    // whole groups of sixteen keep the interleaved kernels full; slices go in pairs through the Fourier method and to the smaller scales of a
+    // volume, so that one without its partner is held
+    let suits = |rows: &usize| {
+        rows.is_multiple_of(16) || (*rows < 16 && rows.is_multiple_of(2)) || *rows == 1
+    };
+    std::iter::once(most)
+        .chain((1..most).rev().filter(suits))
+        .map(|height| (height, peak(height)))
+        .find(|&(_, peak)| peak <= cap)
+        .ok_or_else(|| Error::Memory {
+            what: what.to_string(),
+            needed: human_bytes(peak(1)),
+            cap: human_bytes(cap),
+        })
+}
+
 /// What is likely free and stays in the process beside the `own` memory of a stage \[bytes\].
 fn kept(own: u64, cap: u64) -> u64 {
-    allocator_keeps(cap).min(own / 3)
+    allocator::keeps(cap).min(own / 3)
 }
 
 /// Memory for turning the frames of a scan: nothing else is held meanwhile, and more than a gigabyte gains nothing.
@@ -374,14 +377,12 @@ pub fn difference_slab(
     let bytes = |rows| {
         crate::difference::bytes(shape, rows, readers, config.run.format, &config.difference)
     };
-    let slab = SlabNeed::default().slab_under(cap, shape[0], what, |rows| SlabScratch {
-        correct: bytes(rows)[0],
-        reconstruct: 0,
-    })?;
-    let own = bytes(slab.rows)[1];
+    let (rows, peak_bytes) = tallest(cap, shape[0], what, |rows| bytes(rows)[0])?;
+    let own = bytes(rows)[1];
     Ok(Slab {
+        rows,
+        peak_bytes,
         likely_bytes: PROGRAM_BYTES + own + kept(own, cap),
-        ..slab
     })
 }
 

@@ -30,9 +30,9 @@ const LEAN: usize = 6;
 const GAIN: usize = 7;
 /// Steps, at most, and when they are done \[px\].
 const STEPS: usize = 12;
-/// Passes until it has settled, as a rule.
-pub(super) const PASSES: usize = 8;
 const SETTLED: f64 = 3e-4;
+/// Passes until it has settled, about.
+pub(super) const PASSES: usize = 8;
 /// Misalignment \[px\] that the weights allow for in the first steps and later: edges that may still move are no change.
 const LOOSE: f64 = 0.3;
 const TIGHT: f64 = 0.05;

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::{Finished, SeriesRun};
+use crate::allocator;
 use crate::difference;
 use crate::error::Result;
-use crate::io::hdf5::release_freed_memory;
 use crate::io::volume;
 use crate::pipeline::output::{Existing, read_json};
 use crate::pipeline::provenance;
@@ -83,14 +83,14 @@ impl SeriesRun<'_> {
         };
         let (reference_volume, target_volume) =
             (volume::open(&other.volume)?, volume::open(&target.volume)?);
-        release_freed_memory();
+        allocator::release();
         let record = difference::run(
             reference_volume.as_ref(),
             target_volume.as_ref(),
             &folder,
             &context,
         )?;
-        release_freed_memory();
+        allocator::release();
         self.warn(name, &record.warnings);
         Ok(())
     }

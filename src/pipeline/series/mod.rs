@@ -25,6 +25,7 @@ use super::{
     Session, attenuation_unit, grid_motion, middle_of, open_one, open_series, provenance,
     scan_record,
 };
+use crate::allocator;
 use crate::center::AxisFit;
 use crate::config::Config;
 use crate::correct::lock::{LockRecord, PixelMap};
@@ -32,7 +33,6 @@ use crate::correct::screen::leave_out_bad;
 use crate::correct::{self, CorrectedScan, CorrectionCounts};
 use crate::difference;
 use crate::error::{Error, Result};
-use crate::io::hdf5::release_freed_memory;
 use crate::io::volume::{self, VolumeMeta, VoxelType};
 use crate::plan::{self, Plan, ScanPlan, slice_grid};
 use crate::reconstruct::geometry::Grid;
@@ -440,7 +440,7 @@ impl SeriesRun<'_> {
         beyond: Option<(&str, Beyond<'_>)>,
         volume_path: &Path,
     ) -> Result<ScanRecord> {
-        release_freed_memory();
+        allocator::release();
         let (scan_plan, scan) = (taken.plan, taken.scan);
         let name = &scan_plan.name;
         let grid = taken.grid;

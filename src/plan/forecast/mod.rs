@@ -19,12 +19,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{DifferencePlan, Plan, ScanPlan};
+use crate::allocator;
 use crate::config::Config;
 use crate::correct::{lock, screen};
 use crate::difference::half_groups;
 use crate::error::Result;
 use crate::gpu::Device;
-use crate::io::hdf5::allocator_keeps;
 use crate::pipeline::{match_axes, pilot};
 use crate::plan::{HALO_ROWS, PROGRAM_BYTES};
 use crate::scan::Scan;
@@ -173,7 +173,7 @@ fn fresh_memory(plan: &Plan) -> Cost {
     let scans: u64 = plan.scans.iter().map(|scan| own(scan.likely_bytes)).sum();
     let differences = plan.differences.iter();
     let differences: u64 = differences.map(|change| own(change.likely_bytes)).sum();
-    let tried = allocator_keeps(plan.memory_cap) as usize * 5 / 4 + (8 << 20);
+    let tried = allocator::keeps(plan.memory_cap) as usize * 5 / 4 + (8 << 20);
     cost::fresh_memory(tried) * (scans + differences + plan.disk.expected) as f64
 }
 
