@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use super::evidence::{Evidence, PARTS};
-use super::search::{BLOCK, LEAST_SCALE, WINDOW};
+use super::scales::{BLOCK, LEAST_SCALE, window};
 use crate::stats::middle;
 
 /// Good columns on either side that a step is measured on: more would feel less noise and more of the sample.
@@ -106,12 +106,9 @@ impl StepSum {
     }
 }
 
-/// Median size of the steps of good columns around a row of blocks `[block of columns]`, of one scan.
+/// Median size of the steps of good columns around a row of blocks, of which the edges of broad stripes stand out, of one scan `[block of columns]`.
 pub(super) fn scales(evidence: &Evidence, held: &Range<usize>, block: usize) -> Vec<f32> {
     let n_cols = evidence.bad.ncols();
-    let middle_row = block * BLOCK + BLOCK / 2;
-    let low = middle_row.saturating_sub(WINDOW[0]).max(held.start) - held.start;
-    let high = (middle_row + WINDOW[0] + 1).min(held.end) - held.start;
     let height = |row: usize, boundary: usize| {
         let around = boundary - SIDE..boundary + SIDE;
         if around.clone().any(|col| evidence.bad[[row, col]]) {
@@ -122,7 +119,7 @@ pub(super) fn scales(evidence: &Evidence, held: &Range<usize>, block: usize) -> 
         Some(median(parts).abs())
     };
     let boundaries = SIDE..(n_cols + 1).saturating_sub(SIDE).max(SIDE);
-    let heights: Vec<Vec<Option<f32>>> = (low..high)
+    let heights: Vec<Vec<Option<f32>>> = window(block, held)
         .step_by(2)
         .map(|row| boundaries.clone().map(|b| height(row, b)).collect())
         .collect();
@@ -131,10 +128,10 @@ pub(super) fn scales(evidence: &Evidence, held: &Range<usize>, block: usize) -> 
         .map(|index| {
             let centre = index * BLOCK + BLOCK / 2;
             let near = |b: usize| b.clamp(boundaries.start, boundaries.end) - boundaries.start;
-            let window = near(centre.saturating_sub(WINDOW_COLS))..near(centre + WINDOW_COLS + 1);
+            let columns = near(centre.saturating_sub(WINDOW_COLS))..near(centre + WINDOW_COLS + 1);
             sizes.clear();
             for row in &heights {
-                sizes.extend(row[window.clone()].iter().step_by(2).flatten());
+                sizes.extend(row[columns.clone()].iter().step_by(2).flatten());
             }
             middle(&mut sizes, f32::total_cmp)
                 .unwrap_or(0.0)

@@ -100,6 +100,35 @@ impl Evidence {
         }
     }
 
+    /// Each of `rows` taken together with `reach` rows on either side, as far as they are held: the means of the pixels that have a signal.
+    pub(super) fn together(&self, rows: Range<usize>, reach: usize) -> Evidence {
+        let (held, n_cols) = self.bad.dim();
+        let shape = (rows.len(), n_cols);
+        let mut means = Array3::zeros((shape.0, PARTS, n_cols));
+        let mut activity = Array2::zeros(shape);
+        let mut number = Array2::<f32>::zeros(shape);
+        for (index, row) in rows.enumerate() {
+            for other in row.saturating_sub(reach)..(row + reach + 1).min(held) {
+                for col in (0..n_cols).filter(|&col| !self.bad[[other, col]]) {
+                    number[[index, col]] += 1.0;
+                    activity[[index, col]] += self.activity[[other, col]];
+                    for part in 0..PARTS {
+                        means[[index, part, col]] += self.means[[other, part, col]];
+                    }
+                }
+            }
+        }
+        let bad = number.mapv(|number| number == 0.0);
+        number.mapv_inplace(|number| number.max(1.0));
+        activity /= &number;
+        means /= &number.insert_axis(Axis(1));
+        Evidence {
+            means,
+            activity,
+            bad,
+        }
+    }
+
     /// Looks at the projections `chosen` of `scan`, each read once, a few at a time.
     pub(super) fn gather(
         scan: &CorrectedScan,

@@ -9,7 +9,9 @@
 //!    integral of each eighth of the scan and how much the pixel moves from one projection to the next.
 //! 2. **Search** (`search`): the anomaly of a pixel is its mean less the cubic through its good neighbours in the row, as a
 //!    multiple of what good pixels around it show. Only what all scans share (the least anomaly over the scans, where
-//!    they agree in sign, in each eighth) counts. Structure of the sample moves and is not shared.
+//!    they agree in sign, in each eighth) counts. Structure of the sample moves and is not shared. Neighbours that are wrong alike hide each other and are
+//!    looked at with all of them left out; a fault that spans rows and hides in the noise of each is found in five rows taken together, and taken where
+//!    it stands out half as far in its own row.
 //!    Stripes too broad to look across are found by their two edges (`broad`), where the sample moved between the scans.
 //! 3. **Treatment** (`treat`): a pixel that still follows its neighbours keeps what it measured; only the slow part of its
 //!    deviation from them (a running median over an eighth of the angles) is taken off: gain errors, drift, steps and
@@ -21,9 +23,12 @@
 //! are: the robust detection of stripes on averaged data (Vo, Atwood and Drakopoulos 2018, algorithm 4) and the double
 //! flat field (see `double_flat`), which takes the angular mean as it is and with it the sample.
 
+mod anomaly;
 mod broad;
 mod course;
 mod evidence;
+mod row;
+mod scales;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -294,10 +299,13 @@ impl PixelMap {
 /// time, beside the averaged flats of one scan \[bytes\].
 #[must_use]
 pub fn bytes(n_scans: usize, [n_rows, n_cols]: [usize; 2], rows: usize) -> u64 {
-    let plane = ((rows + search::HALO).min(n_rows) * n_cols * 4) as u64;
-    // stored evidence of each scan; sums, extremes and the frames in work of one; the map
-    n_scans as u64 * evidence::PLANES * plane
-        + (4 + 2 * rayon::current_num_threads() as u64) * plane
+    let plane = |rows: usize| (rows.min(n_rows) * n_cols * 4) as u64;
+    let threads = rayon::current_num_threads() as u64;
+    let held = rows + search::HALO;
+    let of_all = n_scans as u64 * evidence::PLANES;
+    // stored evidence of each scan, and sums, extremes and the frames in work of one; later what each thread looks at together; the map
+    of_all * plane(held)
+        + ((4 + 2 * threads) * plane(held)).max(threads * of_all * plane(scales::WINDOW_ROWS))
         + (n_rows * n_cols * 6) as u64
 }
 
@@ -317,7 +325,7 @@ const GATHERED_PER_THREAD: f64 = 6e7;
 /// What finding the map takes when all threads do so, without reading: the search is tried on noise.
 pub(crate) fn cost(n_scans: usize, [n_rows, n_cols]: [usize; 2], projections: usize) -> Cost {
     let gathered = (n_scans * projections * n_rows * n_cols) as f64;
-    let trial = 0..(2 * search::BLOCK).min(n_rows);
+    let trial = 0..(2 * scales::BLOCK).min(n_rows);
     let held = search::with_halo(&trial, n_rows);
     let evidence: Vec<Evidence> = (0..n_scans)
         .map(|scan| Evidence::of_noise((held.len(), n_cols), scan as u64))
