@@ -147,13 +147,28 @@ impl Row<'_> {
         let [elsewhere, opposite] = [Contradiction::Elsewhere, Contradiction::Opposite].map(number);
         let refuted = elsewhere > EXCUSED
             || elsewhere + opposite > EXCUSED && !like_a_detector(CLEAR, CLEAR_LEAST)
-            || !like_a_detector(PASSING, PASSING_LEAST)
+            || (!like_a_detector(PASSING, PASSING_LEAST)
+                || (0..self.means.len()).any(|scan| self.passes(&across, scan)))
                 && !self.apart(col, across.columns[1], across.columns[2]);
         Level {
             ratio: if refuted { 0.0 } else { ratio },
             shared: ratio,
             strength: rms(|part| part.strength),
         }
+    }
+
+    /// Whether what a scan shows there stands beside it, beyond the ratio asked for, in more than one of the parts in which the column is calm: the edge of a
+    /// sample passes from column to column in the course of a scan, a fault stays where it is.
+    fn passes(&self, across: &Across, scan: usize) -> bool {
+        let scale = self.scale(across, scan);
+        let sizes: [f32; PARTS] =
+            std::array::from_fn(|part| self.anomaly(across, scan, part).abs() / scale);
+        let most = sizes.iter().copied().fold(0.0, f32::max);
+        let elsewhere = (0..PARTS).filter(|&part| {
+            sizes[part] < DISPUTED * most
+                && self.most_beside(across.col, scan, part) > (ELSEWHERE * most).max(self.ratio)
+        });
+        most > self.ratio && elsewhere.count() > 1
     }
 
     /// What all scans share of an `anomaly` of `col`, which comes with what good pixels show, in a part of the scan.

@@ -9,9 +9,9 @@
 //!    integral of each eighth of the scan and how much the pixel moves from one projection to the next.
 //! 2. **Search** (`search`): the anomaly of a pixel is its mean less the cubic through its good neighbours in the row, as a
 //!    multiple of what good pixels around it show. Only what all scans share (the least anomaly over the scans, where
-//!    they agree in sign, in each eighth) counts. Structure of the sample moves and is not shared. Neighbours that are wrong alike hide each other and are
-//!    looked at with all of them left out; a fault that spans rows and hides in the noise of each is found in five rows taken together, and taken where
-//!    it stands out half as far in its own row.
+//!    they agree in sign, in each eighth) counts. Structure of the sample moves and is not shared. A fault that spans rows and hides in the noise of each is
+//!    found in five rows taken together, where neighbours that are wrong alike, and hide each other, are looked at with all of them left out as well; it is
+//!    taken where it stands out half as far in its own row.
 //!    Stripes too broad to look across are found by their two edges (`broad`), where the sample moved between the scans.
 //! 3. **Treatment** (`treat`): a pixel that still follows its neighbours keeps what it measured; only the slow part of its
 //!    deviation from them (a running median over an eighth of the angles) is taken off: gain errors, drift, steps and

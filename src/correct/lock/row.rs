@@ -73,7 +73,11 @@ impl<'a> Row<'a> {
     /// Columns that deviate from their good neighbours; none where they are too many to be believed.
     pub(super) fn suspects(&self) -> Vec<bool> {
         let bad = self.bad();
-        let mut wrong = self.settle(&bad);
+        let mut wrong = self.narrow(&bad);
+        while self.mark_together(&mut wrong) {
+            self.mark(&mut wrong);
+        }
+        self.prune(&mut wrong, &bad);
         for (wrong, bad) in wrong.iter_mut().zip(&bad) {
             *wrong &= !bad;
         }
@@ -89,7 +93,7 @@ impl<'a> Row<'a> {
         for (bad, silent) in bad.iter_mut().zip(self.silent()) {
             *bad |= silent;
         }
-        let wrong = self.narrow(&bad);
+        let mut wrong = self.narrow(&bad);
         let scale = |scan: usize, col: usize| self.steps[scan][col / BLOCK];
         let single = few_together(&wrong, &bad);
         let runs = if self.moved(&single) {
@@ -108,8 +112,9 @@ impl<'a> Row<'a> {
             for parts in &mut self.means {
                 broad::level(parts, &runs, &single);
             }
+            wrong = self.narrow(&bad);
         }
-        let mut wrong = self.settle(&bad);
+        self.mark_hidden(&mut wrong, &bad);
         let marked: Vec<bool> = wrong.iter().zip(&bad).map(|(w, b)| *w && !*b).collect();
         let given_up = too_many(&marked);
         if given_up {
@@ -188,18 +193,13 @@ impl<'a> Row<'a> {
         wrong
     }
 
-    /// The same with what hides in the noise of this row or behind its like.
-    fn settle(&self, bad: &[bool]) -> Vec<bool> {
-        let mut wrong = bad.to_vec();
+    /// Marks as well what hides in the noise of this row.
+    fn mark_hidden(&self, wrong: &mut [bool], bad: &[bool]) {
         for likely in self.likely {
-            self.mark_likely(&mut wrong, likely);
+            self.mark_likely(wrong, likely);
         }
-        self.mark(&mut wrong);
-        while self.mark_together(&mut wrong) {
-            self.mark(&mut wrong);
-        }
-        self.prune(&mut wrong, bad);
-        wrong
+        self.mark(wrong);
+        self.prune(wrong, bad);
     }
 
     /// Marks the groups among the `likely` columns that deviate here too, half as much as what is marked for its own sake at least.
@@ -248,7 +248,9 @@ impl<'a> Row<'a> {
         });
         let mut found: Vec<(f32, Range<usize>)> = Vec::new();
         for group in groups {
-            if let Some(least) = self.least_of(&group, wrong, self.ratio) {
+            if let Some(least) = self.least_of(&group, wrong, self.ratio)
+                && self.explains(&group, wrong)
+            {
                 found.push((least, group));
             }
         }
@@ -265,6 +267,17 @@ impl<'a> Row<'a> {
             }
         }
         !taken.is_empty()
+    }
+
+    /// Whether the columns around the group follow each other no worse without it.
+    fn explains(&self, group: &Range<usize>, wrong: &mut [bool]) -> bool {
+        let around = group.start.saturating_sub(REACH)..(group.end + REACH).min(self.n_cols);
+        let no_fault = self.no_faults(&around, wrong);
+        let before = self.unexplained(&around, &no_fault, wrong);
+        wrong[group.clone()].fill(true);
+        let after = self.unexplained(&around, &no_fault, wrong);
+        wrong[group.clone()].fill(false);
+        after <= before
     }
 
     /// The least anomaly of a group of good columns against those around it; `None` where one of them does not exceed `bar` or is no fault.
@@ -289,23 +302,8 @@ impl<'a> Row<'a> {
     fn best_group(&self, worst: usize, wrong: &mut [bool]) -> Option<Vec<usize>> {
         let half = 0.5 * self.ratio;
         let around = worst.saturating_sub(REACH)..(worst + REACH + 1).min(self.n_cols);
-        // what is no fault at first needs no explanation; what is one, and no longer looks like it beside the wrong group, does
-        let no_fault: Vec<bool> = around
-            .clone()
-            .map(|col| self.level(col, wrong).ratio == 0.0)
-            .collect();
-        let unexplained = |wrong: &[bool]| -> f32 {
-            let rest = around
-                .clone()
-                .zip(&no_fault)
-                .filter(|(col, _)| !wrong[*col]);
-            rest.map(|(col, &no_fault)| {
-                let level = self.level(col, wrong);
-                let ratio = if no_fault { level.ratio } else { level.shared };
-                (ratio - half).max(0.0).powi(2)
-            })
-            .sum()
-        };
+        let no_fault = self.no_faults(&around, wrong);
+        let unexplained = |wrong: &[bool]| self.unexplained(&around, &no_fault, wrong);
         let mut least = unexplained(wrong);
         let mut best = None;
         for mut group in groups(worst, self.n_cols) {
@@ -321,6 +319,25 @@ impl<'a> Row<'a> {
             }
         }
         best
+    }
+
+    /// Which columns are no fault as they look now: what is none at first needs no explanation; what is one, and no longer looks like it beside a wrong group, does.
+    fn no_faults(&self, around: &Range<usize>, wrong: &[bool]) -> Vec<bool> {
+        around
+            .clone()
+            .map(|col| self.level(col, wrong).ratio == 0.0)
+            .collect()
+    }
+
+    /// What the columns `around` that are not `wrong` deviate by beyond half the ratio, squared.
+    fn unexplained(&self, around: &Range<usize>, no_fault: &[bool], wrong: &[bool]) -> f32 {
+        let rest = around.clone().zip(no_fault).filter(|(col, _)| !wrong[*col]);
+        rest.map(|(col, &no_fault)| {
+            let level = self.level(col, wrong);
+            let ratio = if no_fault { level.ratio } else { level.shared };
+            (ratio - 0.5 * self.ratio).max(0.0).powi(2)
+        })
+        .sum()
     }
 
     /// Takes back marks of pixels that follow the good ones around them after all.
@@ -426,6 +443,15 @@ mod tests {
             let fault = |_: usize, col: usize| if wrong.contains(&col) { 1.6e-2 } else { 0.0 };
             assert_eq!(taken(3e-3, fault), wrong);
         }
+    }
+
+    #[test]
+    fn an_edge_that_passes_from_column_to_column_in_all_scans_is_no_fault() {
+        let half = PARTS / 2;
+        let step = |part: usize, col: usize| if col == 40 && part >= half { 0.03 } else { 0.0 };
+        assert_eq!(taken(3e-3, step), [40]);
+        let before = |part: usize, col: usize| if col == 37 && part < half { 0.03 } else { 0.0 };
+        assert!(taken(3e-3, |part, col| step(part, col) + before(part, col)).is_empty());
     }
 
     #[test]
