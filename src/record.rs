@@ -241,6 +241,8 @@ pub struct DifferenceRecord {
     pub edge_residue_voxel: f64,
     /// The same of faces across the axis.
     pub edge_residue_z_voxel: f64,
+    /// Ripple around edges within a slice, over the root mean square of their gradient \[voxel\]. The threshold takes it in.
+    pub edge_ripple_voxel: f64,
     /// Median noise of the unchanged voxels over the noise that even and odd projections say, where those were compared: what
     /// is beyond 1 are rings, misalignment, drift.
     pub noise_excess: Option<f64>,
@@ -275,7 +277,8 @@ pub struct DifferenceRecord {
     pub increase_doubtful_sum: f64,
     /// The same of the decrease.
     pub decrease_doubtful_sum: f64,
-    /// Increase away from grains in cubes of 4 x 4 x 4 voxels that stand out by 6 sigma as a whole, while their voxels stay below the threshold: in no sum.
+    /// Increase away from grains in cubes of 4 x 4 x 4 voxels that stand out by 6 sigma as a whole, while their voxels stay below the threshold: in no sum, and
+    /// in the uncertainty.
     pub increase_below_sum: f64,
     /// The same of the decrease.
     pub decrease_below_sum: f64,
@@ -338,6 +341,8 @@ pub struct SumErrorParts {
     pub alignment: f64,
     /// Gain and offset of the grey values.
     pub matching: f64,
+    /// Change in patches that stand out while their voxels stay below the threshold: the sum is too small by it.
+    pub missed: f64,
 }
 
 impl SumErrorParts {
@@ -350,8 +355,9 @@ impl SumErrorParts {
             doubtful,
             alignment,
             matching,
+            missed,
         } = *self;
-        [structure, doubtful, alignment, matching]
+        [structure, doubtful, alignment, matching, missed]
             .into_iter()
             .fold(noise, f64::hypot)
     }
@@ -429,6 +435,10 @@ pub struct PerHeightRow {
     pub decrease_alignment_err: f64,
     #[serde(default)]
     pub decrease_matching_err: f64,
+    #[serde(default)]
+    pub increase_missed_err: f64,
+    #[serde(default)]
+    pub decrease_missed_err: f64,
 }
 
 impl PerHeightRow {
@@ -445,6 +455,8 @@ impl PerHeightRow {
         self.decrease_doubtful_err = down.doubtful;
         self.decrease_alignment_err = down.alignment;
         self.decrease_matching_err = down.matching;
+        self.increase_missed_err = up.missed;
+        self.decrease_missed_err = down.missed;
     }
 }
 

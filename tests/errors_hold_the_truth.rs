@@ -89,10 +89,17 @@ impl Pulls {
             self.totals.push(off / number(&format!("{side}_sum_err")));
             // the parts make up the error
             let parts = &record[format!("{side}_err_parts")];
-            let squares: f64 = ["noise", "structure", "doubtful", "alignment", "matching"]
-                .iter()
-                .map(|part| parts[part].as_f64().unwrap().powi(2))
-                .sum();
+            let squares: f64 = [
+                "noise",
+                "structure",
+                "doubtful",
+                "alignment",
+                "matching",
+                "missed",
+            ]
+            .iter()
+            .map(|part| parts[part].as_f64().unwrap().powi(2))
+            .sum();
             let whole = number(&format!("{side}_sum_err"));
             assert!((squares.sqrt() / whole - 1.0).abs() < 1e-9, "{record}");
         }

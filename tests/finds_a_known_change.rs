@@ -235,7 +235,8 @@ fn every_promised_file_is_there_with_its_columns() {
          increase_mean_grain_um3, decrease_mean_grain_um3, noise_per_cm, threshold_per_cm, increase_ug, decrease_ug, \
          net_ug, net_ug_err, increase_noise_err, increase_structure_err, increase_doubtful_err, \
          increase_alignment_err, increase_matching_err, decrease_noise_err, decrease_structure_err, \
-         decrease_doubtful_err, decrease_alignment_err, decrease_matching_err"
+         decrease_doubtful_err, decrease_alignment_err, decrease_matching_err, \
+         increase_missed_err, decrease_missed_err"
     );
     assert_eq!(per_height["z"].len(), 64, "one row per slice");
     let (names, grains) = table(&out.join("differences/stripped/grains.csv"));

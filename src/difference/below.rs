@@ -2,7 +2,7 @@
 //!
 //! A voxel of faint change may stay below a threshold that noise demands, and nothing of it is found, while a patch of such voxels stands out as a
 //! whole. So away from grains the change is summed over cubes of [`SIDE`] voxels, and those beyond [`SIGNIFICANT`] times the noise of such a sum are
-//! counted. They are in no sum and in no error; where they hold much, more smoothing or more light finds it.
+//! counted. They are in no sum, as drift may look like this, and in the error of it; where they hold much, more smoothing or more light finds it.
 
 use super::noise::NoiseModel;
 
@@ -39,7 +39,8 @@ pub(super) struct Below {
     slices: usize,
     /// Standard deviation of the sum over a cube, in sigma of a voxel.
     noise: f64,
-    found: [f64; 2],
+    /// Increase and decrease of every whole layer of cubes that was seen.
+    found: Vec<[f64; 2]>,
 }
 
 impl Below {
@@ -50,7 +51,7 @@ impl Below {
             width: 0,
             slices: 0,
             noise: (area * height * model.variance_of_sums(area, height)[0]).sqrt(),
-            found: [0.0; 2],
+            found: Vec::new(),
         }
     }
 
@@ -73,18 +74,21 @@ impl Below {
         if self.slices < SIDE {
             return;
         }
+        let mut found = [0.0; 2];
         for cube in &self.layer {
             let whole = usize::from(cube.voxels) == SIDE.pow(3);
             if whole && f64::from(cube.in_sigma.abs()) > SIGNIFICANT * self.noise {
-                self.found[usize::from(cube.change < 0.0)] += f64::from(cube.change.abs());
+                found[usize::from(cube.change < 0.0)] += f64::from(cube.change.abs());
             }
         }
+        self.found.push(found);
         self.layer.fill(Cube::default());
         self.slices = 0;
     }
 
-    /// Increase and decrease in the cubes that stood out.
-    pub(super) fn found(&self) -> [f64; 2] {
-        self.found
+    /// Increase and decrease in the cubes that stood out, of the slice that was the `index`-th to end: its part of their height.
+    pub(super) fn of_slice(&self, index: usize) -> [f64; 2] {
+        let layer = self.found.get(index / SIDE).copied().unwrap_or_default();
+        layer.map(|change| change / SIDE as f64)
     }
 }

@@ -12,8 +12,9 @@ use super::grains::Labeller;
 use super::halves::{Halves, Piece};
 use super::inputs::Inputs;
 use super::measure::{Measure, Rule};
-use super::noise::{NoiseModel, NoiseSample};
+use super::noise::{NoiseModel, NoiseSample, near_change};
 use super::region::Region;
+use super::spread::spread;
 use super::stream::{Smoothing, contiguous, stream};
 use crate::config::DifferenceConfig;
 use crate::error::Result;
@@ -75,33 +76,43 @@ pub(super) fn sample_edges(
     if !config.edge_noise || sigma <= 0.0 {
         return Ok(Residue::default());
     }
-    // the gradient itself, in the plane and along z
-    let directions =
-        [[1.0, 0.0], [0.0, 1.0]].map(|[in_plane, along_z]| Residue { in_plane, along_z });
     let mut sample = EdgeSample::new(sigma);
     for group in groups {
         let around = group.start.saturating_sub(reach)..(group.end + reach).min(depth);
         let read = inputs.difference(around.clone())?;
         let slices = smoothing.apply(inputs, &read.difference, &around, group);
-        let gradients = directions.map(|direction| {
+        drop(read.difference);
+        let gradients = EdgeSample::GRADIENTS.map(|direction| {
             let mut slopes = Gradient::new([around.len(), height, width], direction);
-            let mut gradients = Vec::with_capacity(around.len());
-            for slice in read.reference.outer_iter() {
-                gradients.extend(slopes.push(contiguous(&slice)));
+            let mut gradients = Vec::with_capacity(group.len());
+            for (z, slice) in around.clone().zip(read.reference.outer_iter()) {
+                // it comes one slice later
+                let slope = slopes.push(contiguous(&slice));
+                gradients.extend(slope.filter(|_| group.contains(&(z - 1))));
             }
-            gradients.extend(slopes.finish());
+            if group.end == around.end {
+                gradients.extend(slopes.finish());
+            }
             gradients
         });
+        drop(read.reference);
         // without a filter all of `around` comes back
         let first = if slices.len() == around.len() {
             around.start
         } else {
             group.start
         };
-        for z in group.clone() {
+        let slices = &slices[group.start - first..group.end - first];
+        let spreads: Vec<_> = slices
+            .iter()
+            .map(|slice| spread(|| region.voxels(slice).map(|(_, _, value)| value), sigma))
+            .collect();
+        let changed = near_change(slices, &spreads, region, width);
+        for (index, slice) in slices.iter().enumerate() {
             sample.add(
-                &slices[z - first],
-                [0, 1].map(|k| gradients[k][z - around.start].as_slice()),
+                slice,
+                [0, 1, 2].map(|k| gradients[k][index].as_slice()),
+                &changed[index],
                 width,
                 region,
                 |y, x| model.profile.at(region.radius_squared(y, x)),

@@ -276,9 +276,9 @@ impl<'a> Grower<'a> {
         sum / (CORNER * CORNER) as f32
     }
 
-    /// Change that stands out in cubes of voxels away from grains, increase and decrease; none where sums do not grow.
-    pub(super) fn below(&self) -> [f64; 2] {
-        self.below.found()
+    /// Change that stands out in cubes of voxels away from grains, increase and decrease of the `index`-th slice; none where sums do not grow.
+    pub(super) fn below(&self, index: usize) -> [f64; 2] {
+        self.below.of_slice(index)
     }
 
     fn take(&mut self) -> Measured {

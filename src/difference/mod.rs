@@ -125,10 +125,12 @@ pub fn bytes(
     let reach = smoothing.reach() as u64;
     let slab = inputs::slab_height(slab, readers.together);
     // reference, target turned difference, the smoothed difference and the slices that wait for it, gradient, of which four are there at a
-    // time; the window of the smoother; runs of the slab's slices
+    // time; the window of the smoother; runs of the slab's slices; squares of one gradient
     let slabs = 4 * (slab.max(GROUP_HEIGHT) as u64 + 2 * reach) * slice;
-    let windows =
-        smoothing.bytes(slice) + grow::bytes(config.grow, slice) + slab as u64 * slice / 4;
+    let windows = smoothing.bytes(slice)
+        + grow::bytes(config.grow, slice)
+        + slab as u64 * slice / 4
+        + 2 * slice;
     let writer = volume::writer_bytes(format, shape);
     // reading comes before, and writing after, all four are there
     let stages = slabs.max(slabs / 2 + readers.bytes.max(writer));
@@ -238,7 +240,6 @@ pub fn run(
         dropped: [dropped, dropped_voxels],
         histogram: tally.histogram.rows(),
         not_finite: tally.not_finite,
-        below: tally.below,
         null,
     };
     output::write(folder, context, &results)
@@ -267,6 +268,7 @@ fn meta_of_change(
         "noise": model.json(),
         "edge_residue_voxel": edge.in_plane,
         "edge_residue_z_voxel": edge.along_z,
+        "edge_ripple_voxel": edge.ripple,
     });
     VolumeMeta {
         shape: inputs.shape,
@@ -319,7 +321,9 @@ fn write_change(
     for found in grower.finish()? {
         tally.add(found, scratch, model)?;
     }
-    tally.below = grower.below();
+    for (index, height) in tally.heights.iter_mut().enumerate() {
+        height.missed = grower.below(index);
+    }
     writer.finish()?;
     Ok(tally)
 }
@@ -330,8 +334,6 @@ struct Tally {
     heights: Vec<Height>,
     histogram: ChangeHistogram,
     not_finite: u64,
-    /// Change in patches that stand out, away from grains ([`below`]).
-    below: [f64; 2],
     rows: usize,
 }
 
@@ -342,7 +344,6 @@ impl Tally {
             heights: Vec::with_capacity(region.z.len()),
             histogram: ChangeHistogram::new(config.histogram_bins, model.sigma),
             not_finite: 0,
-            below: [0.0; 2],
             rows: region.height(),
         }
     }

@@ -16,7 +16,7 @@ mod sample;
 
 use serde::Serialize;
 
-pub(super) use sample::NoiseSample;
+pub(super) use sample::{NoiseSample, near_change};
 
 use super::region::Region;
 use super::spread::{Spread, spread};

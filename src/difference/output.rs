@@ -68,8 +68,6 @@ pub(super) struct Results<'a> {
     pub(super) dropped: [u64; 2],
     pub(super) histogram: Vec<HistogramRow>,
     pub(super) not_finite: u64,
-    /// Change in patches that stand out, away from grains ([`super::below`]).
-    pub(super) below: [f64; 2],
     pub(super) null: Option<NullRecord>,
 }
 
@@ -220,6 +218,7 @@ fn record(context: &Context<'_>, results: &Results<'_>, totals: &Totals) -> Diff
         },
         edge_residue_voxel: results.edge.in_plane,
         edge_residue_z_voxel: results.edge.along_z,
+        edge_ripple_voxel: results.edge.ripple,
         noise_excess: results.model.excess,
         null: results.null.clone(),
         voxels: heights.iter().map(|height| height.measured).sum(),
@@ -234,8 +233,8 @@ fn record(context: &Context<'_>, results: &Results<'_>, totals: &Totals) -> Diff
         decrease_err_parts: totals.errs[1],
         increase_doubtful_sum: totals.doubtful[0],
         decrease_doubtful_sum: totals.doubtful[1],
-        increase_below_sum: results.below[0],
-        decrease_below_sum: results.below[1],
+        increase_below_sum: totals.errs[0].missed,
+        decrease_below_sum: totals.errs[1].missed,
         total_sum: totals.all,
         total_sum_err: totals.all_err,
         increase_grains: count(1),
@@ -264,6 +263,11 @@ fn warnings(
     }
     if context.mass.is_some() && (inputs.unit != "1/cm" || inputs.voxel_size_um.is_none()) {
         warnings.push("[mass] is given, but masses need a change in 1/cm and the pixel size; give series.pixel_size_um".into());
+    }
+    if context.config.smooth_median > 1 {
+        warnings.push(
+            "a median does not keep sums: it takes what is small or thin, so that sums and masses come out too small, beyond their errors; difference.smooth_sigma keeps them".into(),
+        );
     }
     if !inputs.matched.has_contrast {
         warnings.push(

@@ -14,10 +14,12 @@
 //!   whole grains, and one grain ([`doubtful_shares`]); added up, over the heights too;
 //! - **alignment**: unchanged edges in the sum stand off by u voxels ([`super::edges`]), `c(A) sum (u gradient)^2`; and along z the profile S(z) of the change
 //!   itself moves by as much, or by what the alignment does not know of z: `u |dS/dz|`. The latter moves change from one slice to the next, so it is not in the totals;
-//! - **match** of the grey values: gain and offset, common to all voxels: in proportion to the sum and to its voxels.
+//! - **match** of the grey values: gain and offset, common to all voxels: in proportion to the sum and to its voxels;
+//! - what is **missed**: change away from grains that stands out in patches while its voxels stay below the threshold ([`super::below`]). By so much the sum is too small
+//!   at least, unless it is drift; it adds up over the heights.
 //!
 //! Totals add the variances of noise, structure and alignment over the slices, times the factor for sums over as many slices as a grain is high.
-//! Two things are not in the error bars: grains that stay below the threshold altogether (and, with `difference.grow = 0`, what the
+//! Two things are not in the error bars: grains that do not stand out in patches either (and, with `difference.grow = 0`, what the
 //! blurred rims of the others hold below it), a bias towards smaller sums; and artefacts beyond twice the threshold.
 
 use super::grains::Grain;
@@ -44,6 +46,8 @@ pub(super) struct Height {
     pub(super) variances: [[f64; 3]; 2],
     /// What of the sums may be no change at all.
     pub(super) doubtful: [f64; 2],
+    /// Change in patches that stand out, in no sum.
+    pub(super) missed: [f64; 2],
     pub(super) measured: u64,
     pub(super) total: f64,
     pub(super) expected: f64,
@@ -84,6 +88,7 @@ impl Height {
                 ]
             }),
             doubtful: measured.sides.map(|side| side.doubtful),
+            missed: [0.0; 2],
             measured: measured.voxels,
             total: measured.total,
             expected: measured.expected,
@@ -100,6 +105,7 @@ impl Height {
             doubtful: doubt * self.doubtful[side].abs(),
             alignment: edges.hypot(moved),
             matching: matching(self.sums[side], self.summed[side], matched),
+            missed: self.missed[side],
         }
     }
 }
@@ -243,6 +249,7 @@ pub(super) fn totals(
                 heights.iter().map(|height| height.summed[side]).sum(),
                 matched,
             ),
+            missed: add(&|height| height.missed[side]),
         }
     };
     // the whole slice is larger than any square on which c was measured: the last one is taken on

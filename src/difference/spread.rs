@@ -24,6 +24,13 @@ pub(super) struct Spread {
     pub(super) count: u64,
 }
 
+impl Spread {
+    /// A value in units of the standard deviation, from the middle.
+    pub(super) fn relative(&self, value: f32) -> f32 {
+        ((f64::from(value) - self.center) / self.sigma) as f32
+    }
+}
+
 /// Median and standard deviation of what is normal in `values`.
 ///
 /// The median absolute deviation gives a first sigma; then median and deviation are taken again from the values within

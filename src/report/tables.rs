@@ -280,11 +280,12 @@ pub(super) fn totals(c: &Change) -> String {
             number(r.noise),
         ],
         vec![
-            "residue of unchanged edges in a slice, and of faces across the axis, as a shift [voxel]; the threshold takes it in".into(),
+            "residue of unchanged edges in a slice, and of faces across the axis, as a shift [voxel], and ripple around edges over their gradient [voxel]; the threshold takes them in".into(),
             format!(
-                "{}, {}",
+                "{}, {}, {}",
                 number(r.edge_residue_voxel),
-                number(r.edge_residue_z_voxel)
+                number(r.edge_residue_z_voxel),
+                number(r.edge_ripple_voxel)
             ),
         ],
         vec![
@@ -338,10 +339,10 @@ pub(super) fn totals(c: &Change) -> String {
             with_error(r.decrease_sum, r.decrease_sum_err),
         ],
         vec![
-            "parts of these errors, increase; decrease: noise of the projections, structure of unchanged material, doubtful change, alignment, grey values".into(),
+            "parts of these errors, increase; decrease: noise of the projections, structure of unchanged material, doubtful change, alignment, grey values, change seen below the threshold".into(),
             [&r.increase_err_parts, &r.decrease_err_parts]
                 .map(|p| {
-                    [p.noise, p.structure, p.doubtful, p.alignment, p.matching]
+                    [p.noise, p.structure, p.doubtful, p.alignment, p.matching, p.missed]
                         .map(number)
                         .join(", ")
                 })

@@ -145,31 +145,8 @@ impl<'a> NoiseSample<'a> {
 
     /// Counts the voxels by their size, away from what surely changed.
     fn count_tails(&mut self, slices: &[Vec<f32>], spreads: &[Spread], width: usize) {
-        let relative: Vec<Vec<f32>> = slices
-            .iter()
-            .zip(spreads)
-            .map(|(slice, found)| {
-                slice
-                    .iter()
-                    .map(|value| ((f64::from(*value) - found.center) / found.sigma) as f32)
-                    .collect()
-            })
-            .collect();
-        let mut changed = vec![Vec::new(); slices.len()];
-        for (z, slice) in relative.iter().enumerate() {
-            for (y, x, value) in self.region.voxels(slice) {
-                if value.abs() <= 3.0 || mean_around(&relative, [z, y, x], width).abs() <= SURE {
-                    continue;
-                }
-                for near in
-                    &mut changed[z.saturating_sub(AROUND)..(z + AROUND + 1).min(slices.len())]
-                {
-                    near.resize(slice.len(), 0);
-                    mark(near, width, y, x..x + 1, AROUND, 1);
-                }
-            }
-        }
-        for ((slice, found), near) in relative.iter().zip(spreads).zip(&changed) {
+        let changed = near_change(slices, spreads, self.region, width);
+        for ((slice, found), near) in slices.iter().zip(spreads).zip(&changed) {
             if found.sigma <= 0.0 {
                 continue;
             }
@@ -178,7 +155,7 @@ impl<'a> NoiseSample<'a> {
                     continue;
                 }
                 let ring = self.ring_of(y, x);
-                self.tails[ring].add(value);
+                self.tails[ring].add(found.relative(value));
             }
         }
     }
@@ -246,6 +223,33 @@ impl<'a> NoiseSample<'a> {
             projections: None,
         }
     }
+}
+
+/// 1 for every voxel of adjacent `slices` that is at most [`AROUND`] from one that surely changed, by the width of each slice; empty for slices without.
+pub(in super::super) fn near_change(
+    slices: &[Vec<f32>],
+    spreads: &[Spread],
+    region: &Region,
+    width: usize,
+) -> Vec<Vec<u8>> {
+    let relative: Vec<Vec<f32>> = slices
+        .iter()
+        .zip(spreads)
+        .map(|(slice, found)| slice.iter().map(|&value| found.relative(value)).collect())
+        .collect();
+    let mut changed = vec![Vec::new(); slices.len()];
+    for (z, slice) in relative.iter().enumerate() {
+        for (y, x, value) in region.voxels(slice) {
+            if value.abs() <= 3.0 || mean_around(&relative, [z, y, x], width).abs() <= SURE {
+                continue;
+            }
+            for near in &mut changed[z.saturating_sub(AROUND)..(z + AROUND + 1).min(slices.len())] {
+                near.resize(slice.len(), 0);
+                mark(near, width, y, x..x + 1, AROUND, 1);
+            }
+        }
+    }
+    changed
 }
 
 /// Mean of the finite voxels of `slices` that touch one, itself included.
