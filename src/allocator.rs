@@ -48,3 +48,19 @@ pub(crate) fn release() {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_back_is_not_what_is_in_use() {
+        let used = vec![7u8; 3 << 20];
+        drop(vec![1u8; 8 << 20]);
+        tune(1 << 30);
+        release();
+        assert!(used.iter().all(|&value| value == 7));
+        assert_eq!(keeps(1 << 30), 64 << 20);
+        assert_eq!(keeps(u64::MAX), KEPT);
+    }
+}

@@ -2,24 +2,31 @@
 # Every block of `unsafe` under a tool that sees wrong memory accesses:
 #   tests/memory_check.sh            AddressSanitizer (all levels of the instruction set that this processor has)
 #   tests/memory_check.sh valgrind   Valgrind, which takes the AVX2 path
-# The sanitizer's runtime comes with rustup's stable toolchain; RUSTC_BOOTSTRAP lets it take the flag.
+# The sanitizer's runtime comes with rustup's stable toolchain.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# the tests that run the kernels: medians, back-projection, gridding, each against plain code
-filters=(correct::median reconstruct::fbp reconstruct::fourier reconstruct::tests::against_definition)
-host=$(rustc -vV | sed -n 's/^host: //p')
+# the tests that run the kernels: medians, back-projection, gridding, each against plain code; and the allocator's calls
+filters=(correct::median reconstruct::fbp reconstruct::fourier reconstruct::tests::against_definition allocator::)
+
+# built CARGO_COMMAND...: the binary of the library's tests that it built
+built() {
+    cargo "$@" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
+}
 
 case "${1:-asan}" in
 asan)
+    # All `unsafe` is in this crate: it alone is built for the sanitizer, and it alone is told to take an unstable flag.
+    wrapper=$(mktemp)
+    trap 'rm -f "$wrapper"' EXIT
+    printf '#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec "$@"\n' >"$wrapper"
+    chmod +x "$wrapper"
+    binary=$(RUSTC_WORKSPACE_WRAPPER="$wrapper" built rustc --lib --profile test --message-format=json -- -Zsanitizer=address)
     # what the process still holds at its end (thread pools, tables made once) is no leak
-    export ASAN_OPTIONS=detect_leaks=0
-    RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" \
-        cargo test --lib --target "$host" --target-dir target/asan -- "${filters[@]}"
+    ASAN_OPTIONS=detect_leaks=0 "$binary" "${filters[@]}"
     ;;
 valgrind)
-    binary=$(cargo test --lib --no-run --message-format=json 2>/dev/null |
-        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+    binary=$(built test --lib --no-run --message-format=json)
     valgrind -q --error-exitcode=9 "$binary" --test-threads 1 "${filters[@]}"
     ;;
 *)

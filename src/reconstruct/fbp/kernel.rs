@@ -120,6 +120,10 @@ pub(crate) fn accumulate<L: Lanes, T: Tabulate, const V: usize, const P: usize>(
         segment.samples.len() >= (ANGLES - 1) * segment.stride + segment.n_samples * slices,
         "{ANGLES} filtered rows"
     );
+    assert!(
+        i32::try_from(segment.samples.len()).is_ok(),
+        "offsets of 32 bits"
+    );
     // SAFETY: the instruction set is that of the caller.
     unsafe { T::fill(segment, slices, table) };
     let samples = segment.samples.as_ptr();

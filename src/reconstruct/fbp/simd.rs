@@ -257,6 +257,7 @@ impl Lanes for Four {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reconstruct::fbp::kernel::Lines;
 
     #[test]
     fn a_level_is_chosen_by_name_and_an_unknown_one_is_an_error_that_lists_them() {
@@ -269,5 +270,78 @@ mod tests {
             error.contains(VARIABLE) && error.contains("plain"),
             "{error}"
         );
+    }
+
+    /// Sixteen directions over half a turn, which meet the middle of the rows, or lie beside them at both ends.
+    fn lines(at_axis: f64) -> Lines {
+        let angle = |k: usize| k as f64 * std::f64::consts::PI / ANGLES as f64;
+        let along_x: [f64; ANGLES] = std::array::from_fn(|k| angle(k).cos());
+        Lines {
+            at_axis: [at_axis; ANGLES],
+            along_x,
+            along_y: std::array::from_fn(|k| angle(k).sin()),
+            step: along_x.map(|along| along as f32),
+            back: along_x.map(|along| if along < 0.0 { (RUN - 1) as f64 } else { 0.0 }),
+        }
+    }
+
+    /// Sums of one voxel by definition: the sample left of the place, or the last but one, and the one right of it.
+    fn by_definition(segment: &Segment<'_>, slices: usize, voxel: usize) -> Vec<f64> {
+        let (lines, mut sums) = (segment.lines, vec![0.0; slices]);
+        for angle in 0..ANGLES {
+            let x = segment.x + voxel as f64;
+            let place =
+                lines.at_axis[angle] + x * lines.along_x[angle] + segment.y * lines.along_y[angle];
+            let share = place - place.floor();
+            let left = (place.floor() as i64).clamp(0, segment.n_samples as i64 - 2) as usize;
+            for (slice, sum) in sums.iter_mut().enumerate() {
+                let at = |sample: usize| {
+                    f64::from(segment.samples[angle * segment.stride + sample * slices + slice])
+                };
+                *sum += (1.0 - share) * at(left) + share * at(left + 1);
+            }
+        }
+        sums
+    }
+
+    /// All memory is as long as the kernel asks for and no longer, so that a checker of memory sees the first value beside it.
+    #[test]
+    fn every_level_gives_the_sums_of_the_definition_within_just_the_memory_it_asks_for() {
+        let n_samples = 21;
+        for (level, slices, at_axis, voxels) in Level::available()
+            .into_iter()
+            .flat_map(|level| [4, 8, 16, 32].map(|slices| (level, slices)))
+            .flat_map(|(level, slices)| [-40.0, 10.0, 60.0].map(|at| (level, slices, at)))
+            .flat_map(|(level, slices, at)| {
+                [0..RUN, 0..1, 3..RUN, 2..5].map(|voxels| (level, slices, at, voxels))
+            })
+        {
+            let stride = n_samples * slices + 4;
+            let length = (ANGLES - 1) * stride + n_samples * slices;
+            let samples: Vec<f32> = (0..length)
+                .map(|k| (k * 7919 % 1009) as f32 / 1009.0)
+                .collect();
+            let segment = Segment {
+                samples: &samples,
+                stride,
+                n_samples,
+                lines: &lines(at_axis),
+                x: -3.3,
+                y: 1.7,
+                voxels: voxels.clone(),
+            };
+            let mut sums = vec![1.0f32; voxels.len() * slices];
+            level.accumulate(slices, &segment, &mut Table::new(), &mut sums);
+            for (voxel, sums) in voxels.clone().zip(sums.chunks_exact(slices)) {
+                for (sum, expected) in sums.iter().zip(by_definition(&segment, slices, voxel)) {
+                    // a place of up to 8 is rounded three times, a sum of up to 17 with each of its 33 terms, to 2^-24
+                    let difference = (f64::from(*sum) - 1.0 - expected).abs();
+                    assert!(
+                        difference < (16.0 * 3.0 * 8.0 + 33.0 * 17.0) * 6e-8,
+                        "{level:?}, {slices} slices, {voxels:?} at {at_axis}: {difference}"
+                    );
+                }
+            }
+        }
     }
 }
