@@ -10,7 +10,7 @@ use ndarray::{Array3, ArrayView2, ArrayViewMut2, Axis};
 use crate::correct::line_integrals::{CountSlab, Touched};
 use crate::error::Result;
 use crate::pipeline::rows::{RowSource, RowState};
-use crate::scan::Sinograms;
+use crate::scan::{Sinograms, reused};
 
 /// Means over `binning` rows and columns of another source.
 pub struct BinnedRows<'a> {
@@ -49,22 +49,32 @@ impl RowSource for BinnedRows<'_> {
     }
 
     fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+        self.rows_into(rows, None)
+    }
+
+    fn rows_into(&mut self, rows: Range<usize>, used: Option<Sinograms>) -> Result<Sinograms> {
         let b = self.binning;
         let fine = self.first_row + rows.start * b..self.first_row + rows.end * b;
         if b == 1 {
-            return self.source.rows(fine);
+            return self.source.rows_into(fine, used);
         }
+        let (mut used, mut spare) = (used, None);
         let mut out: Option<Array3<f32>> = None;
         // whole groups in one read where there is room: a frame stored as one compressed chunk is decoded once then
         for start in fine.clone().step_by(self.at_once) {
             let part = start..(start + self.at_once).min(fine.end);
-            let read = self.source.rows(part.clone())?;
+            let read = self.source.rows_into(part.clone(), spare.take())?;
             let (_, angles, cols) = read.dim();
-            let out = out.get_or_insert_with(|| Array3::zeros((rows.len(), angles, cols / b)));
+            let out = out.get_or_insert_with(|| {
+                let mut sums = reused(used.take(), [rows.len(), angles, cols / b]);
+                sums.fill(0.0);
+                sums
+            });
             for (row, sinogram) in part.zip(read.outer_iter()) {
                 let sums = out.index_axis_mut(Axis(0), (row - fine.start) / b);
                 add_binned(sums, sinogram, b);
             }
+            spare = Some(read);
         }
         let scale = 1.0 / (b * b) as f32;
         let mut out = out.unwrap_or_else(|| Array3::zeros((0, 0, 0)));

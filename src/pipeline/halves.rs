@@ -36,7 +36,10 @@ impl RowSource for Alternating<'_> {
         self.0.n_rows()
     }
     fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
-        let mut sinograms = self.0.rows(rows)?;
+        self.rows_into(rows, None)
+    }
+    fn rows_into(&mut self, rows: Range<usize>, used: Option<Sinograms>) -> Result<Sinograms> {
+        let mut sinograms = self.0.rows_into(rows, used)?;
         for mut odd in sinograms.axis_iter_mut(Axis(1)).skip(1).step_by(2) {
             odd.mapv_inplace(|value| -value);
         }
