@@ -19,12 +19,15 @@ pub struct Written {
     pub expected: u64,
     /// If nothing can be compressed.
     pub at_most: u64,
+    /// Those of the expected that are in the system's cache of files when they are written: of large volumes only the last.
+    pub cached: u64,
 }
 
 impl Written {
-    fn add(&mut self, [expected, at_most]: [u64; 2]) {
+    fn add(&mut self, [expected, at_most]: [u64; 2], cached: u64) {
         self.expected += expected;
         self.at_most += at_most;
+        self.cached += cached;
     }
 }
 
@@ -48,26 +51,31 @@ pub(super) fn written(
     let mut all = Written::default();
     let share = share_inside(&config.reconstruct);
     let format = config.run.format;
-    let of = |depth: usize, slice: [usize; 2], voxel: VoxelType| {
-        volume::stored_bytes(format, [depth, slice[1], slice[0]], voxel, share)
+    let mut volume = |depth: usize, slice: [usize; 2], voxel: VoxelType| {
+        let shape = [depth, slice[1], slice[0]];
+        let stored = volume::stored_bytes(format, shape, voxel, share);
+        all.add(stored, volume::cached_bytes(format, shape, stored[0]));
     };
+    let mut figures = 0;
     for scan in scans {
         let depth = scan.slices.len();
-        all.add(of(depth, scan.slice, VoxelType::F32));
-        all.add([2 * SCAN_FIGURES; 2]);
+        volume(depth, scan.slice, VoxelType::F32);
+        figures += 2 * SCAN_FIGURES;
         if scans.len() > 1 {
             let halves = half_groups(depth, &config.difference);
             let sampled = halves.iter().map(ExactSizeIterator::len).sum();
-            all.add(of(sampled, scan.slice, VoxelType::F32));
+            volume(sampled, scan.slice, VoxelType::F32);
         }
     }
     for difference in differences {
         let Some(scan) = scans.iter().find(|scan| scan.name == difference.target) else {
             continue;
         };
-        all.add(of(scan.slices.len(), scan.slice, VoxelType::F32));
-        all.add(of(scan.slices.len(), scan.slice, VoxelType::U32));
-        all.add([2 * DIFFERENCE_FIGURES; 2]);
+        for voxel in [VoxelType::F32, VoxelType::U32] {
+            volume(scan.slices.len(), scan.slice, voxel);
+        }
+        figures += 2 * DIFFERENCE_FIGURES;
     }
+    all.add([figures; 2], figures);
     all
 }

@@ -16,6 +16,19 @@ const LARGE: u64 = 1 << 30;
 /// So much of the last parts is left to the system \[bytes\].
 const BEHIND: u64 = 64 << 20;
 
+/// Of a volume of so many bytes, `stored` of them on the disk: how many stay in the system's cache.
+pub(super) fn kept_in_cache(bytes: u64, stored: u64) -> u64 {
+    if is_let_go(bytes) {
+        stored.min(BEHIND)
+    } else {
+        stored
+    }
+}
+
+fn is_let_go(bytes: u64) -> bool {
+    bytes > LARGE && cfg!(target_os = "linux")
+}
+
 /// The parts that were written last.
 pub(super) struct Behind {
     /// Nothing is let go of small volumes.
@@ -28,7 +41,7 @@ impl Behind {
     /// For a volume of so many bytes.
     pub(super) fn of(bytes: u64) -> Behind {
         Behind {
-            large: bytes > LARGE,
+            large: is_let_go(bytes),
             parts: VecDeque::new(),
             bytes: 0,
         }
@@ -39,7 +52,7 @@ impl Behind {
     /// # Errors
     /// What the disk could not take.
     pub(super) fn wrote(&mut self, part: &Path, bytes: u64) -> Result<()> {
-        if !self.large || !cfg!(target_os = "linux") {
+        if !self.large {
             return Ok(());
         }
         self.parts.push_back((part.to_path_buf(), bytes));
@@ -82,6 +95,8 @@ mod tests {
         assert_eq!(behind.parts.len(), 1);
         let error = behind.wrote(&part("a"), 1).unwrap_err();
         assert!(error.to_string().contains("gone"), "{error}");
+        assert_eq!(kept_in_cache(LARGE + 1, LARGE / 2), BEHIND);
+        assert_eq!(kept_in_cache(LARGE, LARGE / 2), LARGE / 2);
         let mut small = Behind::of(LARGE);
         small.wrote(&part("gone"), 2 * BEHIND).unwrap();
         small.wrote(&part("gone"), 2 * BEHIND).unwrap();

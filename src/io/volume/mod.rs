@@ -212,6 +212,17 @@ pub fn stored_bytes(
     }
 }
 
+/// How many of the `stored` bytes of a volume are in the system's cache of files when it is finished.
+#[must_use]
+pub fn cached_bytes(format: VolumeFormat, shape: [usize; 3], stored: u64) -> u64 {
+    match format {
+        VolumeFormat::Zarr => {
+            behind::kept_in_cache(4 * shape.iter().product::<usize>() as u64, stored)
+        }
+        VolumeFormat::Tiff | VolumeFormat::Hdf5 | VolumeFormat::Npy => stored,
+    }
+}
+
 /// Bytes of memory that a writer holds beside the slab it is given.
 ///
 /// The Zarr writer keeps one layer of chunks (2 to 64 slices, at most 48 MiB where 2 slices fit into that) of every

@@ -1,5 +1,6 @@
 //! Time by the clock, and of the processor.
 
+use std::io::{Seek, Write};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Mul, Sub};
 use std::time::Instant;
@@ -169,6 +170,8 @@ pub(crate) fn repeated(mut work: impl FnMut() -> Result<()>) -> Result<Cost> {
 
 /// Bytes between places that lie on pages of their own.
 const PAGE: usize = 4096;
+/// Bytes of a file that are written at a time: a shard of a volume.
+const WRITTEN: usize = 16 << 20;
 
 /// What it takes to get `bytes` from the system for the first time, per byte: more than the allocator keeps, or it would not ask for them.
 pub(super) fn fresh_memory(bytes: usize) -> Cost {
@@ -179,6 +182,20 @@ pub(super) fn fresh_memory(bytes: usize) -> Cost {
     });
     drop(std::hint::black_box(held));
     cost * (1.0 / bytes.max(1) as f64)
+}
+
+/// What it takes the system's cache to hold a file of `bytes` for the first time, per byte, beyond what a file takes that it holds already. One thread
+/// writes a volume, and the pages are not those that programs get: where the host of a virtual machine takes free memory back, they are far dearer.
+pub(super) fn fresh_cache(bytes: usize) -> std::io::Result<Cost> {
+    let part = vec![1u8; bytes.min(WRITTEN)];
+    let mut file = tempfile::tempfile()?;
+    let mut write = || {
+        file.rewind()?;
+        (0..bytes / part.len().max(1)).try_for_each(|_| file.write_all(&part))
+    };
+    let ((fresh, first), (used, second)) = (spent(&mut write), spent(&mut write));
+    first.and(second)?;
+    Ok((fresh - used).at_least_none() * (1.0 / bytes.max(1) as f64))
 }
 
 /// What `work` takes per item, `n` at a time on all threads.

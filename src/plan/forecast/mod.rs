@@ -34,6 +34,8 @@ use volumes::Volumes;
 
 /// Bytes to and from a turned copy in a second.
 const COPY: f64 = 400e6;
+/// Bytes written to try the system's cache: more than the few that it has from files just removed.
+const CACHE_TRIED: u64 = 256 << 20;
 /// How often the flats and darks of a scan are averaged: for the axis, for the width of the sample or the lock, and for its slices.
 const FLATS_READ: f64 = 3.0;
 
@@ -66,6 +68,12 @@ struct Parts {
 /// # Errors
 /// Those of the readers, the device, and of writing into the folder for temporary files.
 pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -> Result<Forecast> {
+    // first of all: what others write and remove leaves pages in use
+    let in_cache = cost::fresh_cache(CACHE_TRIED.min(plan.disk.cached) as usize);
+    let in_cache = in_cache.unwrap_or_else(|error| {
+        log::debug!("what fresh pages of the cache cost cannot be tried: {error}");
+        Cost::NONE
+    });
     let side = plan.scans.iter().flat_map(|scan| scan.slice).max();
     let volumes = Volumes::tried(config, side.unwrap_or(0))?;
     let mut known: Vec<(([usize; 3], bool), Unit)> = Vec::new();
@@ -117,7 +125,7 @@ pub fn forecast(plan: &Plan, config: &Config, scans: &[Scan], device: &Device) -
                 + volumes.written(voxels) * (1.0 / plan.differences.len() as f64);
         }
     }
-    parts.memory = fresh_memory(plan);
+    parts.memory = fresh_memory(plan, in_cache);
     Ok(parts.sum(device))
 }
 
@@ -167,14 +175,14 @@ impl Parts {
 }
 
 /// What the run takes from the system for the first time: the memory of every scan and difference, which is given back in between, and as much of the
-/// cache of files as it writes.
-fn fresh_memory(plan: &Plan) -> Cost {
+/// cache of files as `in_cache`, for each byte, is taken for what it writes.
+fn fresh_memory(plan: &Plan, in_cache: Cost) -> Cost {
     let own = |likely: u64| likely.saturating_sub(PROGRAM_BYTES);
     let scans: u64 = plan.scans.iter().map(|scan| own(scan.likely_bytes)).sum();
     let differences = plan.differences.iter();
     let differences: u64 = differences.map(|change| own(change.likely_bytes)).sum();
     let tried = allocator::keeps(plan.memory_cap) as usize * 5 / 4 + (8 << 20);
-    cost::fresh_memory(tried) * (scans + differences + plan.disk.expected) as f64
+    cost::fresh_memory(tried) * (scans + differences) as f64 + in_cache * plan.disk.cached as f64
 }
 
 /// The work on one scan.
