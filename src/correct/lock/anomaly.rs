@@ -103,8 +103,8 @@ impl Row<'_> {
         self.scales[scan].at(across.col, across.col - left, right - across.col)
     }
 
-    /// Whether all scans share an anomaly of `col` beyond `bar` times what good pixels show, be it a fault of the detector or not.
-    pub(super) fn stands_out(&self, col: usize, wrong: &[bool], bar: f32) -> bool {
+    /// Whether all scans share an anomaly of `col` beyond the ratio asked for, be it a fault of the detector or not.
+    pub(super) fn stands_out(&self, col: usize, wrong: &[bool]) -> bool {
         let Some(across) = self.across(col, wrong) else {
             return false;
         };
@@ -119,7 +119,7 @@ impl Row<'_> {
                 });
             low.max(-high).max(0.0)
         });
-        root_mean_square(parts) > bar
+        root_mean_square(parts) > self.ratio
     }
 
     /// The anomaly of `col` against its neighbours that are not `wrong`, as far as all scans share it.

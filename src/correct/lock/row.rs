@@ -94,6 +94,7 @@ impl<'a> Row<'a> {
             *bad |= silent;
         }
         let mut wrong = self.narrow(&bad);
+        self.mark_hidden(&mut wrong, &bad);
         let scale = |scan: usize, col: usize| self.steps[scan][col / BLOCK];
         let single = few_together(&wrong, &bad);
         let runs = if self.moved(&single) {
@@ -113,8 +114,8 @@ impl<'a> Row<'a> {
                 broad::level(parts, &runs, &single);
             }
             wrong = self.narrow(&bad);
+            self.mark_hidden(&mut wrong, &bad);
         }
-        self.mark_hidden(&mut wrong, &bad);
         let marked: Vec<bool> = wrong.iter().zip(&bad).map(|(w, b)| *w && !*b).collect();
         let given_up = too_many(&marked);
         if given_up {
@@ -194,22 +195,47 @@ impl<'a> Row<'a> {
     }
 
     /// Marks as well what hides in the noise of this row.
-    fn mark_hidden(&self, wrong: &mut [bool], bad: &[bool]) {
+    fn mark_hidden(&self, wrong: &mut Vec<bool>, bad: &[bool]) {
         for likely in self.likely {
-            self.mark_likely(wrong, likely);
+            self.mark_likely(wrong, likely, bad);
         }
         self.mark(wrong);
         self.prune(wrong, bad);
     }
 
-    /// Marks the groups among the `likely` columns that deviate here too, half as much as what is marked for its own sake at least.
-    fn mark_likely(&self, wrong: &mut [bool], likely: &[bool]) {
+    /// Marks the groups among the `likely` columns that deviate here too, half as much as what is marked for its own sake at least. They take the place of
+    /// what was marked beside them where they explain the row as well: in rows together there is less noise to be misled by.
+    fn mark_likely(&self, wrong: &mut Vec<bool>, likely: &[bool], bad: &[bool]) {
+        let half = 0.5 * self.ratio;
         let mut first = 0;
         for run in likely.chunk_by(|a, b| a == b) {
             let group = first..first + run.len();
             first = group.end;
-            if run[0] && self.least_of(&group, wrong, 0.5 * self.ratio).is_some() {
-                wrong[group].fill(true);
+            if !run[0] || wrong[group.clone()].iter().all(|&wrong| wrong) {
+                continue;
+            }
+            let deviates = |wrong: &[bool]| {
+                let mut columns = group.clone();
+                columns.all(|col| self.level(col, wrong).ratio > half)
+            };
+            let mut with = wrong.clone();
+            with[group.clone()].fill(true);
+            if deviates(&with) {
+                *wrong = with;
+                continue;
+            }
+            let around = self.around(&group);
+            let mut instead = with;
+            for col in around.clone() {
+                instead[col] &= bad[col] || likely[col];
+            }
+            let no_fault = vec![false; around.len()];
+            let cost = |wrong: &[bool]| {
+                let marked = around.clone().filter(|&col| wrong[col]).count();
+                self.unexplained(&around, &no_fault, wrong) + marked as f32 * half * half
+            };
+            if deviates(&instead) && cost(&instead) <= cost(wrong) {
+                *wrong = instead;
             }
         }
     }
@@ -248,7 +274,7 @@ impl<'a> Row<'a> {
         });
         let mut found: Vec<(f32, Range<usize>)> = Vec::new();
         for group in groups {
-            if let Some(least) = self.least_of(&group, wrong, self.ratio)
+            if let Some(least) = self.least_of(&group, wrong)
                 && self.explains(&group, wrong)
             {
                 found.push((least, group));
@@ -271,7 +297,7 @@ impl<'a> Row<'a> {
 
     /// Whether the columns around the group follow each other no worse without it.
     fn explains(&self, group: &Range<usize>, wrong: &mut [bool]) -> bool {
-        let around = group.start.saturating_sub(REACH)..(group.end + REACH).min(self.n_cols);
+        let around = self.around(group);
         let no_fault = self.no_faults(&around, wrong);
         let before = self.unexplained(&around, &no_fault, wrong);
         wrong[group.clone()].fill(true);
@@ -280,19 +306,19 @@ impl<'a> Row<'a> {
         after <= before
     }
 
-    /// The least anomaly of a group of good columns against those around it; `None` where one of them does not exceed `bar` or is no fault.
-    fn least_of(&self, group: &Range<usize>, wrong: &mut [bool], bar: f32) -> Option<f32> {
+    /// The least anomaly of a group of good columns against those around it; `None` where one of them does not stand out or is no fault.
+    fn least_of(&self, group: &Range<usize>, wrong: &mut [bool]) -> Option<f32> {
         if wrong[group.clone()].contains(&true) {
             return None;
         }
         wrong[group.clone()].fill(true);
         let columns = || group.clone();
         let least = columns()
-            .all(|col| self.stands_out(col, wrong, bar))
+            .all(|col| self.stands_out(col, wrong))
             .then(|| columns().map(|col| self.level(col, wrong).ratio))
             .map(|ratios| ratios.fold(f32::INFINITY, f32::min));
         wrong[group.clone()].fill(false);
-        least.filter(|&least| least > bar)
+        least.filter(|&least| least > self.ratio)
     }
 
     /// The group around `worst` that explains most: with it left out, the pixels around follow each other.
@@ -319,6 +345,11 @@ impl<'a> Row<'a> {
             }
         }
         best
+    }
+
+    /// The columns of a group and those that it can be seen in.
+    fn around(&self, group: &Range<usize>) -> Range<usize> {
+        group.start.saturating_sub(REACH)..(group.end + REACH).min(self.n_cols)
     }
 
     /// Which columns are no fault as they look now: what is none at first needs no explanation; what is one, and no longer looks like it beside a wrong group, does.
