@@ -360,13 +360,13 @@ impl<'a> Row<'a> {
             .collect()
     }
 
-    /// What the columns `around` that are not `wrong` deviate by beyond half the ratio, squared.
+    /// The sum of the squares of what the columns `around` that are not `wrong` deviate by.
     fn unexplained(&self, around: &Range<usize>, no_fault: &[bool], wrong: &[bool]) -> f32 {
         let rest = around.clone().zip(no_fault).filter(|(col, _)| !wrong[*col]);
         rest.map(|(col, &no_fault)| {
             let level = self.level(col, wrong);
             let ratio = if no_fault { level.ratio } else { level.shared };
-            (ratio - 0.5 * self.ratio).max(0.0).powi(2)
+            ratio.powi(2)
         })
         .sum()
     }
