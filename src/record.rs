@@ -167,7 +167,7 @@ pub struct AlignmentRecord {
     pub rotation_err_deg: [f64; 3],
     /// One standard deviation of each shift \[voxel\].
     pub shift_err_voxel: [f64; 3],
-    /// 0 (chance) to 1 (certain).
+    /// 0 (chance) to 1 (certain); 1 for a motion given by hand, or none, which is taken as it stands ([`AlignmentRecord::measured`]).
     pub confidence: f64,
     /// Root mean square of reference minus target, before alignment, over the whole pilot volume.
     pub residual_before: f64,
@@ -193,6 +193,14 @@ pub struct AlignmentRecord {
     pub reference: String,
     /// What a person should read.
     pub warnings: Vec<String>,
+}
+
+impl AlignmentRecord {
+    /// Whether the motion was found, and its errors and residuals with it: not where it was given by hand, or none was asked for.
+    #[must_use]
+    pub fn measured(&self) -> bool {
+        !matches!(self.method.as_str(), "given" | "none")
+    }
 }
 
 /// How the axis of a scan stands against that of its reference, beyond what each scan says of its own.

@@ -242,7 +242,8 @@ impl Spectrum {
         let sum: f64 = taps.iter().sum();
         taps.iter_mut().for_each(|tap| *tap /= sum);
         let last = self.along.ncols() as i64 - 1;
-        let mut between = Array2::zeros(self.along.dim());
+        let between = self.between.take();
+        let mut between = between.unwrap_or_else(|| Array2::zeros(self.along.dim()));
         between
             .axis_iter_mut(Axis(0))
             .into_par_iter()

@@ -83,6 +83,7 @@ pub(super) fn plan(config: &Config, scan: &Scan, reads: &Reads, output: &Path) -
     }
     let folder = match config.run.scratch.as_str() {
         "none" => return stay("run.scratch is none".into()),
+        "" if output.as_os_str().is_empty() => PathBuf::from("."),
         "" => output.to_path_buf(),
         given => PathBuf::from(given),
     };

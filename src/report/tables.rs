@@ -149,7 +149,11 @@ pub(super) fn summary(run: &Run) -> String {
                     .join(", ")
                     .replace('-', "\u{2212}"),
             );
-            row.push(format!("{:.2}", a.confidence));
+            row.push(if a.measured() {
+                format!("{:.2}", a.confidence)
+            } else {
+                "–".into()
+            });
             row
         })
         .collect();
@@ -163,12 +167,19 @@ pub(super) fn alignment(a: &AlignmentRecord) -> String {
             .join(", ")
             .replace('-', "\u{2212}")
     };
+    let measured = |text: String| {
+        if a.measured() {
+            text
+        } else {
+            "not measured".into()
+        }
+    };
     let mut rows = vec![
         vec!["method".into(), a.method.clone()],
         vec!["shift x, y, z [voxel]".into(), three(a.shift_voxel, 3)],
         vec![
             "its standard deviation [voxel]".into(),
-            three(a.shift_err_voxel, 3),
+            measured(three(a.shift_err_voxel, 3)),
         ],
         vec![
             "rotation about x, y, z [degrees]".into(),
@@ -176,17 +187,17 @@ pub(super) fn alignment(a: &AlignmentRecord) -> String {
         ],
         vec![
             "its standard deviation [degrees]".into(),
-            three(a.rotation_err_deg, 3),
+            measured(three(a.rotation_err_deg, 3)),
         ],
         vec![
             "confidence (0 chance, 1 certain)".into(),
-            format!("{:.2}", a.confidence),
+            measured(format!("{:.2}", a.confidence)),
         ],
         vec![
             "root mean square of the difference, before".into(),
-            number(a.residual_before),
+            measured(number(a.residual_before)),
         ],
-        vec!["the same, after".into(), number(a.residual_after)],
+        vec!["the same, after".into(), measured(number(a.residual_after))],
     ];
     rows.extend(a.axis_correction.map(|c| {
         vec![
@@ -576,5 +587,21 @@ mod tests {
         assert_eq!(count(1_234_567), "1\u{202F}234\u{202F}567");
         assert_eq!(bytes(3 << 30), "3.0 GiB");
         assert_eq!(escaped("<b> & \"c\""), "&lt;b&gt; &amp; &quot;c&quot;");
+    }
+
+    #[test]
+    fn a_motion_given_by_hand_claims_no_confidence() {
+        let of = |method: &str| {
+            alignment(&AlignmentRecord {
+                confidence: 1.0,
+                method: method.into(),
+                ..AlignmentRecord::default()
+            })
+        };
+        for method in ["given", "none"] {
+            assert_eq!(of(method).matches("not measured").count(), 5);
+            assert!(!of(method).contains("1.00"));
+        }
+        assert!(of("rigid").contains("1.00") && !of("rigid").contains("not measured"));
     }
 }
