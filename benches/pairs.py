@@ -181,7 +181,7 @@ def write_scan(path, random, transmission, degrees, photons, drift, gain, wrong,
 
 
 def make_pair(folder, kind, given):
-    """Writes both scans and their series; returns the ellipsoids: centres, radii before and after, contrasts, flatness."""
+    """Writes both scans and their series; returns the ellipsoids (centres, radii before and after, contrasts, flatness) and the wrong pixels."""
     random = np.random.default_rng(given["seed"])
     centres, radii, contrast = place_spheres(random, given["radius"], given["contrast"], max(given["flat"] ** -0.25, given["flat"]))
     before, after = states(kind, random, radii, given["changed"])
@@ -207,7 +207,7 @@ def make_pair(folder, kind, given):
         '[series]\nname = "pair"\noutput = "out"\nreference = "before"\n'
         '[[scan]]\nname = "before"\npath = "before.nxs"\n[[scan]]\nname = "after"\npath = "after.nxs"\n'
     )
-    return centres, before, after, contrast, given["flat"]
+    return (centres, before, after, contrast, given["flat"]), wrong != 1.0
 
 
 def true_sums(spheres, slices):
@@ -229,6 +229,12 @@ def false_grains(out, spheres):
         grains = [[float(row[axis]) for axis in "xyz"] for row in csv.DictReader(table)]
     near = lambda grain: np.any(np.linalg.norm(places - grain, axis=1) < reach)
     return sum(not near(grain) for grain in grains), len(grains)
+
+
+def score_lock(out, wrong):
+    """Wrong pixels that the series lock took, of all, and good ones that it took."""
+    taken = np.load(out / "stripes/pixels.npy")[0] > 0
+    return f"{np.count_nonzero(taken & wrong)} of {np.count_nonzero(wrong)}, {np.count_nonzero(taken & ~wrong)}"
 
 
 def score(folder, spheres, given):
@@ -256,14 +262,14 @@ def run_pair(label, kind, changes):
     given = SETTINGS | changes
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        spheres = make_pair(folder, kind, given)
+        spheres, wrong = make_pair(folder, kind, given)
         settings = [word for pair in given["set"].split(",") if pair for word in ("--set", pair)]
         done = subprocess.run([PROGRAM, "run", str(folder / "series.toml"), "--device", "cpu", "-q", *settings],
                               capture_output=True, text=True)
         if done.returncode:
             print(f"| {label} | failed: {done.stderr.strip()} |", flush=True)
             return
-        print(f"| {label} | {score(folder, spheres, given)} |", flush=True)
+        print(f"| {label} | {score(folder, spheres, given)} | {score_lock(folder / 'out', wrong)} |", flush=True)
         for warning in json.loads((folder / "out/run.json").read_text())["warnings"]:
             print(f"  {warning}", file=sys.stderr, flush=True)
 
@@ -283,8 +289,8 @@ def read_settings(words):
 
 
 if __name__ == "__main__":
-    print("| pair | increase, decrease over truth | pulls | seen below the threshold | grains, of ellipsoids that changed, false | shift found - true, x y z [voxel] | rotation [degrees] |")
-    print("|---|---|---|---|---|---|---|")
+    print("| pair | increase, decrease over truth | pulls | seen below the threshold | grains, of ellipsoids that changed, false | shift found - true, x y z [voxel] | rotation [degrees] | pixels the lock took of the wrong ones, good ones |")
+    print("|---|---|---|---|---|---|---|---|")
     if sys.argv[1:2] == ["table"]:
         for pair in TABLE[int(sys.argv[2]) : int(sys.argv[3])]:
             run_pair(*pair)

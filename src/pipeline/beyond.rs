@@ -357,10 +357,10 @@ impl RowSource for ReferenceRows<'_> {
         (self.0.source.n_rows() - first) / binning
     }
 
-    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+    fn rows_into(&mut self, rows: Range<usize>, used: Option<Sinograms>) -> Result<Sinograms> {
         let (first, binning) = self.0.binned_from;
         let mut plain = PlainSource(self.0.source);
-        BinnedRows::new(&mut plain, first, binning, self.0.at_once).rows(rows)
+        BinnedRows::new(&mut plain, first, binning, self.0.at_once).rows_into(rows, used)
     }
 }
 

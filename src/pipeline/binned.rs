@@ -48,10 +48,6 @@ impl RowSource for BinnedRows<'_> {
         (self.source.n_rows() - self.first_row) / self.binning
     }
 
-    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
-        self.rows_into(rows, None)
-    }
-
     fn rows_into(&mut self, rows: Range<usize>, used: Option<Sinograms>) -> Result<Sinograms> {
         let b = self.binning;
         let fine = self.first_row + rows.start * b..self.first_row + rows.end * b;
@@ -133,7 +129,7 @@ mod tests {
         fn n_rows(&self) -> usize {
             23
         }
-        fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+        fn rows_into(&mut self, rows: Range<usize>, _: Option<Sinograms>) -> Result<Sinograms> {
             Ok(Array3::from_shape_fn((rows.len(), 3, 11), |(r, a, c)| {
                 ((rows.start + r) as f32 * 0.7 + a as f32 + c as f32 * 0.3).sin()
             }))

@@ -35,9 +35,6 @@ impl RowSource for Alternating<'_> {
     fn n_rows(&self) -> usize {
         self.0.n_rows()
     }
-    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
-        self.rows_into(rows, None)
-    }
     fn rows_into(&mut self, rows: Range<usize>, used: Option<Sinograms>) -> Result<Sinograms> {
         let mut sinograms = self.0.rows_into(rows, used)?;
         for mut odd in sinograms.axis_iter_mut(Axis(1)).skip(1).step_by(2) {
@@ -146,7 +143,7 @@ mod tests {
         fn n_rows(&self) -> usize {
             ROWS
         }
-        fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+        fn rows_into(&mut self, rows: Range<usize>, _: Option<Sinograms>) -> Result<Sinograms> {
             let mut out = match &self.phantom {
                 Some(phantom) => PlainSource(phantom).rows(rows.clone())?,
                 None => Sinograms::zeros((rows.len(), ANGLES, COLS)),

@@ -35,18 +35,18 @@ pub struct RowState {
 pub trait RowSource: Send {
     /// Detector rows.
     fn n_rows(&self) -> usize;
-    /// Line integrals of `rows`, `[row, angle, col]`.
+    /// Line integrals of `rows`, `[row, angle, col]`, in the memory of rows that are `used` up where the source can do that. What stands
+    /// between a source and its slabs passes it on: fresh memory for every slab costs page faults.
     ///
     /// # Errors
     /// Those of the source.
-    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms>;
-    /// The same, in the memory of rows that are `used` up where the source can do that.
+    fn rows_into(&mut self, rows: Range<usize>, used: Option<Sinograms>) -> Result<Sinograms>;
+    /// The same in memory of its own.
     ///
     /// # Errors
     /// Those of the source.
-    fn rows_into(&mut self, rows: Range<usize>, used: Option<Sinograms>) -> Result<Sinograms> {
-        drop(used);
-        self.rows(rows)
+    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+        self.rows_into(rows, None)
     }
     /// Why its rows are not corrected on the GPU; `None`: [`RowSource::counts`] gives them.
     fn off_device(&self) -> Option<String> {
@@ -135,9 +135,6 @@ impl RowSource for CountedScan<'_> {
     fn n_rows(&self) -> usize {
         SinogramSource::n_rows(self.scan)
     }
-    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
-        self.rows_into(rows, None)
-    }
     fn rows_into(&mut self, rows: Range<usize>, used: Option<Sinograms>) -> Result<Sinograms> {
         let clock = &self.scan.scan().clock;
         let (started, (read, bytes)) = (Instant::now(), clock.so_far());
@@ -178,7 +175,7 @@ impl RowSource for PlainSource<'_> {
     fn n_rows(&self) -> usize {
         self.0.n_rows()
     }
-    fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+    fn rows_into(&mut self, rows: Range<usize>, _used: Option<Sinograms>) -> Result<Sinograms> {
         self.0.sinograms(rows)
     }
 }
@@ -519,7 +516,7 @@ mod tests {
         fn n_rows(&self) -> usize {
             self.n_rows
         }
-        fn rows(&mut self, rows: Range<usize>) -> Result<Sinograms> {
+        fn rows_into(&mut self, rows: Range<usize>, _: Option<Sinograms>) -> Result<Sinograms> {
             self.read += rows.len();
             Ok(Array3::from_shape_fn((rows.len(), 2, 3), |(r, _, _)| {
                 f((rows.start + r) as f64) as f32

@@ -522,7 +522,11 @@ mod tests {
         fn n_rows(&self) -> usize {
             ROWS
         }
-        fn rows(&mut self, rows: std::ops::Range<usize>) -> Result<crate::scan::Sinograms> {
+        fn rows_into(
+            &mut self,
+            rows: std::ops::Range<usize>,
+            _: Option<crate::scan::Sinograms>,
+        ) -> Result<crate::scan::Sinograms> {
             use rand_distr::{Distribution, StandardNormal};
             let mut out = match self.0 {
                 Some(scan) => return PlainSource(scan).rows(rows),

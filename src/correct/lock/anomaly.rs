@@ -28,11 +28,33 @@ const PASSING_LEAST: f32 = 2.0;
 /// The same for a course that is so clear that it excuses signs that are opposite in more parts: a step at another time in each scan.
 const CLEAR: f32 = 0.15;
 const CLEAR_LEAST: f32 = 1.5;
+
 /// A column and those it is compared with: two on either side, from left to right, with the weights of the cubic through them.
 struct Across {
     col: usize,
     columns: [usize; 4],
     weights: [f32; 4],
+}
+
+/// The anomaly of a column over the parts of a scan.
+struct Course {
+    /// In line integrals.
+    anomaly: [f32; PARTS],
+    /// What good pixels show there.
+    scale: f32,
+}
+
+impl Course {
+    /// As multiples of what good pixels show.
+    fn sizes(&self) -> [f32; PARTS] {
+        self.anomaly.map(|anomaly| anomaly / self.scale)
+    }
+
+    /// Whether it is that of a detector ([`PASSING`]).
+    fn like_a_detector(&self, share: f32, least: f32) -> bool {
+        let sizes = self.sizes();
+        left_by_a_detector(&sizes) < least.max(share * root_mean_square(sizes))
+    }
 }
 
 /// Anomaly of a pixel that all scans share.
@@ -90,36 +112,18 @@ impl Row<'_> {
         })
     }
 
-    /// What a part of a scan deviates by, in line integrals.
-    fn anomaly(&self, across: &Across, scan: usize, part: usize) -> f32 {
-        let line = &self.means[scan][part];
-        let terms = across.columns.iter().zip(across.weights);
-        line[across.col] - terms.map(|(&c, w)| w * line[c]).sum::<f32>()
-    }
-
-    /// What good pixels of a scan show there.
-    fn scale(&self, across: &Across, scan: usize) -> f32 {
+    /// The anomaly of a column in a scan.
+    fn course(&self, across: &Across, scan: usize) -> Course {
         let [_, left, right, _] = across.columns;
-        self.scales[scan].at(across.col, across.col - left, right - across.col)
-    }
-
-    /// Whether all scans share an anomaly of `col` beyond the ratio asked for, be it a fault of the detector or not.
-    pub(super) fn stands_out(&self, col: usize, wrong: &[bool]) -> bool {
-        let Some(across) = self.across(col, wrong) else {
-            return false;
+        let anomaly = |part: usize| {
+            let line = &self.means[scan][part];
+            let terms = across.columns.iter().zip(across.weights);
+            line[across.col] - terms.map(|(&c, w)| w * line[c]).sum::<f32>()
         };
-        let scans = 0..self.means.len();
-        let parts: [f32; PARTS] = std::array::from_fn(|part| {
-            let sizes = scans
-                .clone()
-                .map(|scan| self.anomaly(&across, scan, part) / self.scale(&across, scan));
-            let (low, high) = sizes
-                .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), size| {
-                    (low.min(size), high.max(size))
-                });
-            low.max(-high).max(0.0)
-        });
-        root_mean_square(parts) > self.ratio
+        Course {
+            anomaly: std::array::from_fn(anomaly),
+            scale: self.scales[scan].at(across.col, across.col - left, right - across.col),
+        }
     }
 
     /// The anomaly of `col` against its neighbours that are not `wrong`, as far as all scans share it.
@@ -127,19 +131,18 @@ impl Row<'_> {
         let Some(across) = self.across(col, wrong) else {
             return Level::default();
         };
-        let anomaly = |scan: usize, part: usize| self.anomaly(&across, scan, part);
-        let scale = |scan: usize| self.scale(&across, scan);
-        let parts: [Shared; PARTS] = std::array::from_fn(|part| {
-            self.shared(col, part, |scan| (anomaly(scan, part), scale(scan)))
-        });
+        let courses: Vec<Course> = (0..self.means.len())
+            .map(|scan| self.course(&across, scan))
+            .collect();
+        let parts: [Shared; PARTS] = std::array::from_fn(|part| self.shared(col, part, &courses));
         let rms = |of: fn(&Shared) -> f32| root_mean_square(parts.each_ref().map(of));
         let ratio = rms(|part| part.ratio);
-        let like_a_detector = |share: f32, least: f32| {
-            (0..self.means.len()).all(|scan| {
-                let course = std::array::from_fn(|part| anomaly(scan, part) / scale(scan));
-                left_by_a_detector(&course) < least.max(share * root_mean_square(course))
-            })
+        let like_a_detector = |share, least| {
+            courses
+                .iter()
+                .all(|course| course.like_a_detector(share, least))
         };
+        let mut scans = courses.iter().enumerate();
         let number = |of: Contradiction| {
             let said = parts.iter().filter(|part| part.contradiction == Some(of));
             said.count()
@@ -148,7 +151,7 @@ impl Row<'_> {
         let refuted = elsewhere > EXCUSED
             || elsewhere + opposite > EXCUSED && !like_a_detector(CLEAR, CLEAR_LEAST)
             || (!like_a_detector(PASSING, PASSING_LEAST)
-                || (0..self.means.len()).any(|scan| self.passes(&across, scan)))
+                || scans.any(|(scan, course)| self.passes(col, scan, course)))
                 && !self.apart(col, across.columns[1], across.columns[2]);
         Level {
             ratio: if refuted { 0.0 } else { ratio },
@@ -159,26 +162,24 @@ impl Row<'_> {
 
     /// Whether what a scan shows there stands beside it, beyond the ratio asked for, in more than one of the parts in which the column is calm: the edge of a
     /// sample passes from column to column in the course of a scan, a fault stays where it is.
-    fn passes(&self, across: &Across, scan: usize) -> bool {
-        let scale = self.scale(across, scan);
-        let sizes: [f32; PARTS] =
-            std::array::from_fn(|part| self.anomaly(across, scan, part).abs() / scale);
+    fn passes(&self, col: usize, scan: usize, course: &Course) -> bool {
+        let sizes = course.sizes().map(f32::abs);
         let most = sizes.iter().copied().fold(0.0, f32::max);
         let elsewhere = (0..PARTS).filter(|&part| {
             sizes[part] < DISPUTED * most
-                && self.most_beside(across.col, scan, part) > (ELSEWHERE * most).max(self.ratio)
+                && self.most_beside(col, scan, part) > (ELSEWHERE * most).max(self.ratio)
         });
         most > self.ratio && elsewhere.count() > 1
     }
 
-    /// What all scans share of an `anomaly` of `col`, which comes with what good pixels show, in a part of the scan.
-    fn shared(&self, col: usize, part: usize, anomaly: impl Fn(usize) -> (f32, f32)) -> Shared {
+    /// What all scans share of the anomaly of `col` in a part of the scan.
+    fn shared(&self, col: usize, part: usize, courses: &[Course]) -> Shared {
         let (mut ratio, mut strength) = (f32::INFINITY, f32::INFINITY);
         let (mut most, mut calmest) = (0f32, 0);
         let mut signs = [false; 2];
-        for scan in 0..self.means.len() {
-            let (own, scale) = anomaly(scan);
-            let size = own.abs() / scale;
+        for (scan, course) in courses.iter().enumerate() {
+            let own = course.anomaly[part];
+            let size = own.abs() / course.scale;
             most = most.max(size);
             if size < ratio {
                 (ratio, calmest) = (size, scan);

@@ -78,13 +78,7 @@ impl<'a> Row<'a> {
             self.mark(&mut wrong);
         }
         self.prune(&mut wrong, &bad);
-        for (wrong, bad) in wrong.iter_mut().zip(&bad) {
-            *wrong &= !bad;
-        }
-        if too_many(&wrong) {
-            wrong.fill(false);
-        }
-        wrong
+        marked(&wrong, &bad).unwrap_or_else(|| vec![false; self.n_cols])
     }
 
     /// What is wrong in the row.
@@ -116,8 +110,7 @@ impl<'a> Row<'a> {
             wrong = self.narrow(&bad);
             self.mark_hidden(&mut wrong, &bad);
         }
-        let marked: Vec<bool> = wrong.iter().zip(&bad).map(|(w, b)| *w && !*b).collect();
-        let given_up = too_many(&marked);
+        let given_up = marked(&wrong, &bad).is_none();
         if given_up {
             wrong.clone_from(&bad);
         }
@@ -312,13 +305,12 @@ impl<'a> Row<'a> {
             return None;
         }
         wrong[group.clone()].fill(true);
-        let columns = || group.clone();
-        let least = columns()
-            .all(|col| self.stands_out(col, wrong))
-            .then(|| columns().map(|col| self.level(col, wrong).ratio))
-            .map(|ratios| ratios.fold(f32::INFINITY, f32::min));
+        let mut ratios = group.clone().map(|col| self.level(col, wrong).ratio);
+        let least = ratios.try_fold(f32::INFINITY, |least, ratio| {
+            (ratio > self.ratio).then(|| least.min(ratio))
+        });
         wrong[group.clone()].fill(false);
-        least.filter(|&least| least > self.ratio)
+        least
     }
 
     /// The group around `worst` that explains most: with it left out, the pixels around follow each other.
@@ -327,7 +319,7 @@ impl<'a> Row<'a> {
     /// worst pixel is not always the wrong one.
     fn best_group(&self, worst: usize, wrong: &mut [bool]) -> Option<Vec<usize>> {
         let half = 0.5 * self.ratio;
-        let around = worst.saturating_sub(REACH)..(worst + REACH + 1).min(self.n_cols);
+        let around = self.around(&(worst..worst + 1));
         let no_fault = self.no_faults(&around, wrong);
         let unexplained = |wrong: &[bool]| self.unexplained(&around, &no_fault, wrong);
         let mut least = unexplained(wrong);
@@ -380,7 +372,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The same for most columns of a broad stripe, against the good columns on each side of it.
+    /// Whether most columns of a broad stripe go their own way beside the good columns on each side of it.
     fn unresponsive_run(&self, run: &Run, wrong: &[bool]) -> bool {
         let good = |col: &usize| !wrong[*col];
         let left = (0..run.columns.start).rev().find(good);
@@ -419,9 +411,11 @@ fn price(group: &[usize]) -> f32 {
     0.5 * (group.len() + across) as f32
 }
 
-/// Whether more than a quarter of a row is marked: then nothing is known of it.
-fn too_many(marked: &[bool]) -> bool {
-    4 * marked.iter().filter(|&&marked| marked).count() > marked.len()
+/// The `wrong` columns that are not `bad`; `None` where they are more than a quarter of the row: then nothing is known of it.
+fn marked(wrong: &[bool], bad: &[bool]) -> Option<Vec<bool>> {
+    let marked: Vec<bool> = wrong.iter().zip(bad).map(|(w, b)| *w && !*b).collect();
+    let number = marked.iter().filter(|&&marked| marked).count();
+    (4 * number <= marked.len()).then_some(marked)
 }
 
 /// The `wrong` columns that stand together by [`GROUP`] at most, and the `bad` ones.

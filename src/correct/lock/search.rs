@@ -45,8 +45,8 @@ pub(super) fn search(
     rows: &Range<usize>,
     ratio: f32,
 ) -> Vec<Found> {
-    let suspects = suspects(evidence, held, &around(rows, TOGETHER, held), ratio);
-    let first = around(rows, TOGETHER, held).start;
+    let suspected = around(rows, TOGETHER, held);
+    let suspects = suspects(evidence, held, &suspected, ratio);
     let judge = |block: usize| -> Vec<Found> {
         let scales = scales(evidence, held, block);
         let steps: Vec<Vec<f32>> = evidence
@@ -59,7 +59,7 @@ pub(super) fn search(
                 near.sort_by_key(|other| other.abs_diff(row));
                 let likely: Vec<&[bool]> = near
                     .iter()
-                    .map(|other| suspects[other - first].as_slice())
+                    .map(|other| suspects[other - suspected.start].as_slice())
                     .collect();
                 Row::new(evidence, row - held.start, &scales, &steps, &likely, ratio).judge()
             })
