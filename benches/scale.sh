@@ -6,8 +6,10 @@
 #   SCALE_ROWS=64 benches/scale.sh       a shorter one: fewer rows of the large scan
 #   SCALE_PARTS="size forecast" ...      some of the parts: size, overhead, forecast
 #
-# Needs /usr/bin/time (GNU) and, for the overhead, perf, python3 and a build with line tables:
-#   cargo build --release --config 'profile.release.package.tomodelta.debug="line-tables-only"'
+# Needs /usr/bin/time (GNU) and, for the overhead, perf, python3 and a build with line tables and frame pointers:
+#   RUSTFLAGS="-C force-frame-pointers=yes" cargo build --release --target-dir target/stacks \
+#       --config 'profile.release.package.tomodelta.debug="line-tables-only"'
+#   TOMODELTA=target/stacks/release/tomodelta SCALE_PARTS=overhead benches/scale.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 program=${TOMODELTA:-$PWD/target/release/tomodelta}
@@ -71,9 +73,10 @@ size() {
 overhead() {
     large
     command -v perf >/dev/null || { echo "no perf: no overhead table"; return; }
-    printf '\noverhead, %d slices\n' "$((rows / 2))"
-    measure perf record -F 199 -o "$folder/perf.data" -- $(reconstruct $((rows / 2)))
-    benches/overhead.py "$folder/perf.data" "$program" "$wall"
+    printf '\noverhead, %d slices\n' "$rows"
+    # the time by the clock from inside: perf takes its own at the end
+    measure perf record --call-graph fp -F 199 -o "$folder/perf.data" -- /usr/bin/time -o "$folder/clock" -f %e $(reconstruct "$rows")
+    benches/overhead.py "$folder/perf.data" "$program" "$(cat "$folder/clock")"
     rm -rf "$folder/volume.ome.zarr" "$folder/perf.data"
 }
 

@@ -35,6 +35,7 @@ mod verdict;
 mod views;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use ndarray::{Array2, Axis};
 use serde::{Deserialize, Serialize};
@@ -300,18 +301,19 @@ fn ask_sinograms(
     if !full_turn {
         wedge.systematic_px = ENDS_PX;
     }
-    for slab in &heights.slabs {
-        let row = 0.5 * (slab.start + slab.end - 1) as f64;
-        let mut sinogram: Array2<f32> = {
-            let rows = source.sinograms(slab.clone())?;
-            match rows.len_of(Axis(0)) {
-                1 => rows.index_axis_move(Axis(0), 0),
-                _ => rows
-                    .mean_axis(Axis(0))
-                    .expect("a height has at least one row"),
-            }
+    let sinogram_at = |slab: &Range<usize>| -> Result<(Array2<f32>, usize)> {
+        let rows = source.sinograms(slab.clone())?;
+        let mut sinogram = match rows.len_of(Axis(0)) {
+            1 => rows.index_axis_move(Axis(0), 0),
+            _ => rows
+                .mean_axis(Axis(0))
+                .expect("a height has at least one row"),
         };
-        mended = mended.max(columns::mend(&mut sinogram));
+        let mended = columns::mend(&mut sinogram);
+        Ok((sinogram, mended))
+    };
+    let mut search = |slab: &Range<usize>, sinogram: Array2<f32>| {
+        let row = 0.5 * (slab.start + slab.end - 1) as f64;
         let mut near_the_edge = false;
         if wants_mirror {
             let matches = Matches::new(sinogram.view(), &opposites);
@@ -333,6 +335,19 @@ fn ask_sinograms(
             );
         }
         stage.inc(1);
+    };
+    // a row is read and corrected on one thread: that of the next height beside the search of this one
+    let mut slabs = heights.slabs.iter().peekable();
+    let mut next = slabs.peek().map(|slab| sinogram_at(slab));
+    while let (Some(slab), Some(read)) = (slabs.next(), next.take()) {
+        let (sinogram, wrong) = read?;
+        mended = mended.max(wrong);
+        let following = slabs.peek();
+        let ((), read) = rayon::join(
+            || search(slab, sinogram),
+            || following.map(|slab| sinogram_at(slab)),
+        );
+        next = read;
     }
     let lean = config.max_lean_deg.to_radians().tan();
     for (row, answer) in overlap_360::search_heights(&matched, lean, range_px, mirror_range) {

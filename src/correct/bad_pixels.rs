@@ -27,41 +27,50 @@ pub(super) fn fill_line(line: &mut [f32], cubic: bool) -> bool {
     };
     let edge = line[first];
     line[..first].fill(edge);
-    let (mut run_start, mut last_good) = (first, first);
-    let mut col = first + 1;
-    while col < line.len() {
-        if line[col].is_finite() {
-            let (left, right) = (line[last_good], line[col]);
-            let gap = (col - last_good) as f32;
-            // a filled sample is no second good one
-            let before = (last_good > run_start).then(|| line[last_good - 1]);
-            let after = line.get(col + 1).copied().filter(|value| value.is_finite());
-            let outer = before
-                .zip(after)
-                .filter(|_| cubic && gap <= WIDEST_CUBIC + 1.0);
-            if gap > 1.0 {
-                run_start = col;
-            }
-            for step in 1..col - last_good {
-                let at = step as f32;
-                line[last_good + step] = match outer {
-                    Some((before, after)) => {
-                        let weights = lagrange([-1.0 - at, -at, gap - at, gap + 1.0 - at]);
-                        weights[0] * before
-                            + weights[1] * left
-                            + weights[2] * right
-                            + weights[3] * after
-                    }
-                    None => left + (right - left) * (at / gap),
-                };
-            }
-            last_good = col;
+    // where the good samples before a hole begin: a filled one is no second good one
+    let mut run_start = first;
+    while let Some(hole) = next_hole(line, run_start) {
+        let last_good = hole - 1;
+        let Some(length) = line[hole..].iter().position(good) else {
+            let edge = line[last_good];
+            line[hole..].fill(edge);
+            break;
+        };
+        let col = hole + length;
+        let (left, right) = (line[last_good], line[col]);
+        let gap = (col - last_good) as f32;
+        let before = (last_good > run_start).then(|| line[last_good - 1]);
+        let after = line.get(col + 1).copied().filter(good);
+        let outer = before
+            .zip(after)
+            .filter(|_| cubic && gap <= WIDEST_CUBIC + 1.0);
+        for step in 1..col - last_good {
+            let at = step as f32;
+            line[last_good + step] = match outer {
+                Some((before, after)) => {
+                    let weights = lagrange([-1.0 - at, -at, gap - at, gap + 1.0 - at]);
+                    weights[0] * before
+                        + weights[1] * left
+                        + weights[2] * right
+                        + weights[3] * after
+                }
+                None => left + (right - left) * (at / gap),
+            };
         }
-        col += 1;
+        run_start = col;
     }
-    let edge = line[last_good];
-    line[last_good + 1..].fill(edge);
     true
+}
+
+/// The first sample from `from` on that is not finite; most pieces of a line hold none.
+fn next_hole(line: &[f32], from: usize) -> Option<usize> {
+    const PIECE: usize = 64;
+    let holes = |piece: &[f32]| piece.iter().filter(|value| !value.is_finite()).count();
+    let start = (from..line.len())
+        .step_by(PIECE)
+        .find(|&start| holes(&line[start..(start + PIECE).min(line.len())]) > 0)?;
+    let within = line[start..].iter().position(|value| !value.is_finite())?;
+    Some(start + within)
 }
 
 /// Fills the lost lines of `sinogram` `[angle, col]` from the nearest good angles, and returns how many were lost.

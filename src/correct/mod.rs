@@ -648,10 +648,10 @@ impl CorrectedScan {
             locked += u64::from(!self.fields.is_bad(row, col));
             line[col] = f32::NAN;
         }
-        if line.iter().all(|value| value.is_finite()) {
+        let holes = line.iter().filter(|value| !value.is_finite()).count() as u64;
+        if holes == 0 {
             return (0, true);
         }
-        let holes = line.iter().filter(|value| !value.is_finite()).count() as u64;
         // every bad or locked pixel is a hole, whatever was counted there
         let not_finite = holes - self.fields.bad_pixels(row) - locked;
         (not_finite, fill_line(line, self.lock.is_some()))

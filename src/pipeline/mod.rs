@@ -32,6 +32,7 @@ use std::ops::Range;
 
 use serde_json::json;
 
+use crate::allocator;
 use crate::center::{self, AxisFit};
 use crate::config::{CenterConfig, Config, GridConfig, ReconstructConfig, ScanConfig};
 use crate::error::{Error, Result};
@@ -110,10 +111,12 @@ pub fn find_axis(
     config: &CenterConfig,
     progress: &Progress,
 ) -> Result<AxisFit> {
-    match Steadied::new(source) {
+    let found = match Steadied::new(source) {
         Some(steadied) => center::find_at_rows(&steadied, rows, config, progress),
         None => center::find_at_rows(source, rows, config, progress),
-    }
+    };
+    allocator::release();
+    found
 }
 
 /// The rotation axis, or the error that says what to pass when the methods disagree.

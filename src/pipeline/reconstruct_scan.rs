@@ -22,6 +22,7 @@ use crate::reconstruct::geometry::{Grid, InPlaneMotion};
 use crate::reconstruct::{Reconstructor, SliceJob};
 use crate::record::ValueRange;
 use crate::scan::{Sinograms, reused};
+use crate::stats;
 use crate::stop;
 use crate::trace::{Lane, Trace};
 
@@ -317,18 +318,21 @@ impl ScanJob<'_> {
         };
         let mut rows = std::thread::scope(|scope| {
             let producer = scope.spawn(|| {
-                prepare(
-                    (rows, beyond),
-                    first,
-                    slabs,
-                    self.meter,
-                    to_reconstruct,
-                    used_rows,
-                    stage.trace(),
-                )
+                on_own_threads(|| {
+                    prepare(
+                        (rows, beyond),
+                        first,
+                        slabs,
+                        self.meter,
+                        to_reconstruct,
+                        used_rows,
+                        stage.trace(),
+                    )
+                })
             });
-            let consumer =
-                scope.spawn(|| consume_all(finished, slices_back, consume, stage.trace()));
+            let consumer = scope.spawn(|| {
+                on_own_threads(|| consume_all(finished, slices_back, consume, stage.trace()))
+            });
             let worked = self.reconstruct(
                 &mut reconstructor,
                 prepared,
@@ -418,6 +422,21 @@ impl ScanJob<'_> {
             stage.inc(slices.len() as u64);
         }
         Ok(())
+    }
+}
+
+/// Does `work` with as many threads as there are, but its own.
+///
+/// What is handed to the threads of another stage waits until these find nothing else to do: rows would not be corrected, nor slices written,
+/// before the slab between them is reconstructed, and then that stage would wait for them.
+fn on_own_threads<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
+    match threads.build() {
+        Ok(threads) => threads.install(work),
+        Err(error) => {
+            log::debug!("no threads of their own for rows or slices: {error}");
+            work()
+        }
     }
 }
 
@@ -651,11 +670,8 @@ struct RangeSum {
     bounds: Option<(f32, f32)>,
 }
 
-/// Parts that are summed at the same time.
-const ABREAST: usize = 4;
-
 impl RangeSum {
-    /// Voxels that are summed one after the other; what the parts give is added in their order, so that neither slabs nor
+    /// Voxels that are summed apart from others; what the parts give is added in their order, so that neither slabs nor
     /// threads change the sum, and rounding grows with the number of parts, not of voxels.
     const PART: usize = 1 << 14;
 
@@ -664,54 +680,32 @@ impl RangeSum {
             let voxels = slice
                 .as_slice()
                 .expect("a slice of a fresh array is contiguous");
-            let parts: Vec<Vec<RangeSum>> = voxels
-                .par_chunks(ABREAST * Self::PART)
-                .map(Self::of_parts)
-                .collect();
-            parts.iter().flatten().for_each(|part| self.merge(part));
+            let parts: Vec<RangeSum> = voxels.par_chunks(Self::PART).map(Self::of_part).collect();
+            parts.iter().for_each(|part| self.merge(part));
         }
     }
 
-    /// Sums of up to [`ABREAST`] parts.
-    fn of_parts(voxels: &[f32]) -> Vec<RangeSum> {
-        let parts: Vec<&[f32]> = voxels.chunks(Self::PART).collect();
-        match <[&[f32]; ABREAST]>::try_from(&parts[..]) {
-            Ok(parts) if parts[ABREAST - 1].len() == Self::PART => Self::of_each(parts).to_vec(),
-            _ => parts
-                .into_iter()
-                .flat_map(|part| Self::of_each([part]))
-                .collect(),
-        }
-    }
-
-    /// Sums of `N` parts of one length, abreast: an addition waits for the one before it in its own part only.
-    #[expect(
-        clippy::needless_range_loop,
-        reason = "the parts are walked abreast, not one after the other"
-    )]
-    fn of_each<const N: usize>(parts: [&[f32]; N]) -> [RangeSum; N] {
-        let (mut sums, mut counts) = ([0.0f64; N], [0u64; N]);
-        let (mut low, mut high) = ([f32::INFINITY; N], [f32::NEG_INFINITY; N]);
-        for i in 0..parts[0].len() {
-            for k in 0..N {
-                let value = parts[k][i];
-                let is_finite = value.is_finite();
-                sums[k] += if is_finite { f64::from(value) } else { 0.0 };
-                counts[k] += u64::from(is_finite);
-                low[k] = if is_finite { low[k].min(value) } else { low[k] };
-                high[k] = if is_finite {
-                    high[k].max(value)
-                } else {
-                    high[k]
-                };
+    /// In lanes that do not wait for one another.
+    fn of_part(voxels: &[f32]) -> RangeSum {
+        const LANES: usize = 16;
+        let (mut sums, mut counts) = ([0f64; LANES], [0u32; LANES]);
+        let mut note = |voxels: &[f32]| {
+            for ((&voxel, sum), count) in voxels.iter().zip(&mut sums).zip(&mut counts) {
+                *sum += f64::from(if voxel.is_finite() { voxel } else { 0.0 });
+                *count += u32::from(voxel.is_finite());
             }
+        };
+        let (whole, rest) = voxels.as_chunks::<LANES>();
+        whole.iter().for_each(|voxels| note(voxels));
+        note(rest);
+        let count = counts.iter().map(|&count| u64::from(count)).sum();
+        let [low, high] = stats::bounds(voxels);
+        RangeSum {
+            sum: sums.iter().sum(),
+            count,
+            not_finite: voxels.len() as u64 - count,
+            bounds: (count > 0).then_some((low, high)),
         }
-        std::array::from_fn(|k| RangeSum {
-            sum: sums[k],
-            count: counts[k],
-            not_finite: parts[k].len() as u64 - counts[k],
-            bounds: (counts[k] > 0).then_some((low[k], high[k])),
-        })
     }
 
     fn merge(&mut self, part: &RangeSum) {
@@ -753,7 +747,7 @@ mod tests {
         for _ in 0..596 {
             all.merge(&part);
         }
-        let [last] = RangeSum::of_each([&[2.0, f32::NAN, f32::INFINITY, f32::from_bits(1)]]);
+        let last = RangeSum::of_part(&[2.0, f32::NAN, f32::INFINITY, f32::from_bits(1)]);
         all.merge(&last);
         assert_eq!(all.count, 596 * (1 << 24) + 2);
         assert!(all.count > u64::from(u32::MAX));

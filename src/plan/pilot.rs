@@ -25,9 +25,12 @@ pub(super) fn pilot_voxels(shape: [usize; 3]) -> u64 {
     shape.iter().map(|n| (n / b) as u64).product()
 }
 
-/// Memory that an alignment of volumes of `shape` likely takes \[bytes\].
+/// Memory that an alignment of volumes of `shape` likely takes: the spectra of the coarse level are gone before heights are looked at one by one
+/// \[bytes\].
 pub(super) fn likely_bytes(shape: [usize; 3]) -> u64 {
-    PROGRAM_BYTES + align_bytes(shape)
+    let voxels = pilot_voxels(shape);
+    let coarse = crate::align::fixed_bytes() + 16 * voxels;
+    PROGRAM_BYTES + coarse.max(crate::align::bytes_per_pilot_voxel() * voxels)
 }
 
 fn align_bytes(shape: [usize; 3]) -> u64 {

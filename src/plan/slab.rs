@@ -133,9 +133,9 @@ fn tallest(cap: u64, rows: usize, what: &str, own: impl Fn(usize) -> u64) -> Res
         })
 }
 
-/// What is likely free and stays in the process beside the `own` memory of a stage \[bytes\].
+/// What is likely free and stays in the process beside the `own` memory of a stage: a quarter of what may, as stages take it again \[bytes\].
 fn kept(own: u64, cap: u64) -> u64 {
-    allocator::keeps(cap).min(own / 3)
+    allocator::keeps(cap).min(own / 3) / 4
 }
 
 /// Memory for turning the frames of a scan: nothing else is held meanwhile, and more than a gigabyte gains nothing.

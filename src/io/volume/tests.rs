@@ -472,3 +472,26 @@ fn a_long_provenance_survives_in_every_format() {
         assert_eq!(open(&path).unwrap().meta(), &meta, "{format:?}");
     }
 }
+
+#[test]
+fn viewers_are_told_the_bounds_of_all_voxels_those_of_chunks_that_are_not_whole_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("v.ome.zarr");
+    // 70 x 90 voxels are no whole chunks, and 67 slices are one layer and 3
+    let shape = [67, 70, 90];
+    let volume = Array3::from_shape_fn(shape, |(z, y, x)| match (z, y, x) {
+        (66, 69, 89) => 3.5,
+        (0, 69, 0) => -2.25,
+        (5, 5, 5) => f32::NAN,
+        (6, 6, 6) => f32::INFINITY,
+        _ => 1.0 + (x % 7) as f32 / 10.0,
+    });
+    write(&path, Zarr, &meta(shape, VoxelType::F32), &volume, 20);
+    let text = std::fs::read_to_string(path.join("zarr.json")).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let window = &told["attributes"]["ome"]["omero"]["channels"][0]["window"];
+    assert_eq!(
+        [window["min"].as_f64(), window["max"].as_f64()],
+        [Some(-2.25), Some(3.5)]
+    );
+}

@@ -99,16 +99,7 @@ impl Voxel for f32 {
         }
     }
     fn bounds(voxels: &[f32]) -> [f64; 2] {
-        let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
-        for &voxel in voxels {
-            let (above, below) = match voxel.is_finite() {
-                true => (voxel, voxel),
-                false => (f32::INFINITY, f32::NEG_INFINITY),
-            };
-            low = if above < low { above } else { low };
-            high = if below > high { below } else { high };
-        }
-        [f64::from(low), f64::from(high)]
+        crate::stats::bounds(voxels).map(f64::from)
     }
     fn number(self) -> f64 {
         f64::from(self)

@@ -181,18 +181,21 @@ impl Pyramid {
     fn store_layer<T: Voxel>(&mut self, scale: usize, layer: &[T]) -> Result<()> {
         let this = &mut self.scales[scale];
         let [_, across_y, across_x] = this.layout.grid();
+        let mut all = T::bounds(&[]);
         for sy in 0..across_y {
             for sx in 0..across_x {
                 let key = Layout::key([this.layers_written, sy, sx]);
                 let path = this.folder.join(&key);
                 let bytes = &mut self.encoded;
-                shard::encode(&this.layout, layer, [sy, sx], bytes).map_err(|error| {
-                    Error::input(
-                        &path,
-                        format!("cannot be encoded: {error}"),
-                        "choose another --format",
-                    )
-                })?;
+                let found =
+                    shard::encode(&this.layout, layer, [sy, sx], bytes).map_err(|error| {
+                        Error::input(
+                            &path,
+                            format!("cannot be encoded: {error}"),
+                            "choose another --format",
+                        )
+                    })?;
+                all = [all[0].min(found[0]), all[1].max(found[1])];
                 if let Some(parent) = path.parent() {
                     std::fs::create_dir_all(parent).map_err(Error::io("create folder", parent))?;
                 }
@@ -204,6 +207,9 @@ impl Pyramid {
             }
         }
         this.layers_written += 1;
+        if scale == 0 {
+            self.note_range(all);
+        }
         Ok(())
     }
 
@@ -219,12 +225,7 @@ impl Pyramid {
         self.contrast.extend(finite);
     }
 
-    fn note_range<T: Voxel>(&mut self, slices: &[T]) {
-        let none = [f64::INFINITY, f64::NEG_INFINITY];
-        let [low, high] = slices
-            .par_chunks(1 << 16)
-            .map(T::bounds)
-            .reduce(|| none, |a, b| [a[0].min(b[0]), a[1].max(b[1])]);
+    fn note_range(&mut self, [low, high]: [f64; 2]) {
         if low <= high {
             let [least, largest] = self.range.unwrap_or([low, high]);
             self.range = Some([least.min(low), largest.max(high)]);
@@ -297,7 +298,6 @@ fn pool<T: Voxel>(slices: &[&[T]], height: usize, width: usize) -> Vec<T> {
 
 impl Backend for Pyramid {
     fn append<T: Voxel>(&mut self, _z0: usize, slices: &[T]) -> Result<()> {
-        self.note_range(slices);
         self.push(0, slices)
     }
 

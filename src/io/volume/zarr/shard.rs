@@ -101,22 +101,26 @@ impl Layout {
     }
 }
 
-/// Encodes the shard `[sy, sx]` of a layer `[z, y, x]` that may hold fewer slices than a chunk, in place of `bytes`.
+/// A chunk as it is stored (`None` beyond the array), and the bounds of its voxels.
+type Chunk = (Option<Vec<u8>>, [f64; 2]);
+
+/// Encodes the shard `[sy, sx]` of a layer `[z, y, x]` that may hold fewer slices than a chunk, in place of `bytes`; gives the bounds of its
+/// voxels ([`Voxel::bounds`]), which are in the cache then.
 pub(super) fn encode<T: Voxel>(
     layout: &Layout,
     layer: &[T],
     shard: [usize; 2],
     bytes: &mut Vec<u8>,
-) -> Result<(), String> {
+) -> Result<[f64; 2], String> {
     let [_, height, width] = layout.shape;
     let depth = layer.len() / (height * width);
     let n_chunks = layout.chunks().iter().product::<usize>();
-    let encoded: Result<Vec<Option<Vec<u8>>>, String> = (0..n_chunks)
+    let chunks: Result<Vec<Chunk>, String> = (0..n_chunks)
         .into_par_iter()
         .map(|index| {
             let [y0, x0] = layout.origin(shard, index);
             if y0 >= height || x0 >= width {
-                return Ok(None);
+                return Ok((None, T::bounds(&[])));
             }
             let [cz, cy, cx] = layout.chunk;
             let (rows, columns) = (cy.min(height - y0), cx.min(width - x0));
@@ -126,18 +130,22 @@ pub(super) fn encode<T: Voxel>(
                 &layer[from..from + columns]
             };
             let mut chunk = Vec::with_capacity(cz * cy * cx);
-            if [depth, rows, columns] == layout.chunk {
-                lines.for_each(|(z, y)| chunk.extend_from_slice(line(z, y)));
-            } else {
+            lines
+                .clone()
+                .for_each(|(z, y)| chunk.extend_from_slice(line(z, y)));
+            let bounds = T::bounds(&chunk);
+            if chunk.len() < cz * cy * cx {
+                chunk.clear();
                 chunk.resize(cz * cy * cx, T::FILL);
                 lines.for_each(|(z, y)| {
                     chunk[(z * cy + y) * cx..][..columns].copy_from_slice(line(z, y));
                 });
             }
-            compress(bytemuck::cast_slice(&chunk)).map(Some)
+            let stored = compress(bytemuck::cast_slice(&chunk))?;
+            Ok((Some(stored), bounds))
         })
         .collect();
-    let encoded = encoded?;
+    let (encoded, bounds): (Vec<_>, Vec<_>) = chunks?.into_iter().unzip();
     let voxels: usize = encoded.iter().flatten().map(Vec::len).sum();
     bytes.clear();
     bytes.reserve(voxels + index_bytes(layout) as usize);
@@ -150,7 +158,10 @@ pub(super) fn encode<T: Voxel>(
         bytes.extend(chunk.unwrap_or_default());
     }
     bytes.extend(with_crc(index));
-    Ok(())
+    let all = bounds.into_iter();
+    Ok(all.fold(T::bounds(&[]), |[low, high], [below, above]| {
+        [low.min(below), high.max(above)]
+    }))
 }
 
 /// Offset and length of every chunk of a shard, from the last bytes of its file.
