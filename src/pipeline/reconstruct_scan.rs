@@ -425,14 +425,21 @@ impl ScanJob<'_> {
     }
 }
 
-/// Does `work` with as many threads as there are, but its own.
+/// Does `work` with as many threads as there are, but its own; with those that there are where these are fewer than the cores, as no more of them
+/// are to be at work then (`run.threads`).
 ///
 /// What is handed to the threads of another stage waits until these find nothing else to do: rows would not be corrected, nor slices written,
 /// before the slab between them is reconstructed, and then that stage would wait for them.
 fn on_own_threads<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
-    match threads.build() {
-        Ok(threads) => threads.install(work),
+    let (threads, cores) = (
+        rayon::current_num_threads(),
+        std::thread::available_parallelism(),
+    );
+    if cores.is_ok_and(|cores| threads < cores.get()) {
+        return work();
+    }
+    match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
+        Ok(own) => own.install(work),
         Err(error) => {
             log::debug!("no threads of their own for rows or slices: {error}");
             work()
