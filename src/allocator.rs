@@ -1,6 +1,6 @@
 //! What the C library's allocator keeps of the memory that was freed.
 
-/// Most memory that is freed and stays in the process \[bytes\].
+/// Most memory that is freed and stays in a part of the heap where there are two \[bytes\].
 const KEPT: u64 = 256 << 20;
 /// Most parts of the heap that threads share: each keeps freed memory of its own.
 const MOST_ARENAS: usize = 8;
@@ -10,7 +10,7 @@ pub(crate) fn keeps(cap: u64) -> u64 {
     (cap / 16).min(KEPT)
 }
 
-/// Keeps the buffers of decoded chunks in the process, up to a sixteenth of `cap` on its memory. Call once, first thing in `main`, and again when
+/// Keeps the buffers of decoded chunks in the process, up to a sixteenth of `cap` on its memory in each of two parts of the heap. Call once, first thing in `main`, and again when
 /// the cap is known.
 ///
 /// glibc gives every freed buffer of a megabyte back to the system, and fetching it again costs two page faults per

@@ -97,6 +97,17 @@ pub const fn fixed_bytes() -> u64 {
     12 * 8 * 96 * 96 * 96
 }
 
+/// Bytes that [`register`] likely takes at once for pilots of `voxels`: the spectra of the coarse level, beside the pair and its smoothed copy, are
+/// gone before heights are looked at one by one.
+#[must_use]
+pub const fn likely_bytes(voxels: u64) -> u64 {
+    let (coarse, heights) = (
+        fixed_bytes() + 16 * voxels,
+        bytes_per_pilot_voxel() * voxels,
+    );
+    if coarse > heights { coarse } else { heights }
+}
+
 /// The record of a motion that is given, or of none; `None` where it is to be searched for.
 #[must_use]
 pub fn by_hand(config: &AlignConfig) -> Option<AlignmentRecord> {

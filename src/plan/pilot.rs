@@ -25,12 +25,9 @@ pub(super) fn pilot_voxels(shape: [usize; 3]) -> u64 {
     shape.iter().map(|n| (n / b) as u64).product()
 }
 
-/// Memory that an alignment of volumes of `shape` likely takes: the spectra of the coarse level are gone before heights are looked at one by one
-/// \[bytes\].
+/// Memory that an alignment of volumes of `shape` likely takes \[bytes\].
 pub(super) fn likely_bytes(shape: [usize; 3]) -> u64 {
-    let voxels = pilot_voxels(shape);
-    let coarse = crate::align::fixed_bytes() + 16 * voxels;
-    PROGRAM_BYTES + coarse.max(crate::align::bytes_per_pilot_voxel() * voxels)
+    PROGRAM_BYTES + crate::align::likely_bytes(pilot_voxels(shape))
 }
 
 fn align_bytes(shape: [usize; 3]) -> u64 {

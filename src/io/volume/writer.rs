@@ -46,6 +46,11 @@ pub(super) trait Voxel:
     fn number(self) -> f64;
 }
 
+/// Bounds of two lots of voxels together.
+pub(super) fn wider([low, high]: [f64; 2], [least, largest]: [f64; 2]) -> [f64; 2] {
+    [low.min(least), high.max(largest)]
+}
+
 /// The eight voxels of four lines at `x` and beside it.
 fn block_of<T: Copy>([a, b, c, d]: [&[T]; 4], x: usize) -> [T; 8] {
     [

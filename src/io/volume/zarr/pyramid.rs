@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::super::behind::Behind;
 use super::super::checksum::{Checksums, Part};
-use super::super::writer::{Backend, Voxel};
+use super::super::writer::{Backend, Voxel, wider};
 use super::super::{Stack, VolumeMeta, VoxelType};
 use super::metadata;
 use super::read::OwnZarr;
@@ -79,7 +79,8 @@ pub(super) struct Pyramid {
     meta: VolumeMeta,
     scales: Vec<Scale>,
     checksums: Checksums,
-    range: Option<[f64; 2]>,
+    /// Of the voxels of full resolution that were stored.
+    range: [f64; 2],
     contrast: Vec<f64>,
     behind: Behind,
     /// The last shard; its memory is kept for the next one.
@@ -93,7 +94,7 @@ impl Pyramid {
             meta: meta.clone(),
             scales: Vec::new(),
             checksums: Checksums::default(),
-            range: None,
+            range: [f64::INFINITY, f64::NEG_INFINITY],
             contrast: Vec::new(),
             behind: Behind::of(4 * meta.shape.iter().product::<usize>() as u64),
             encoded: Vec::new(),
@@ -195,7 +196,7 @@ impl Pyramid {
                             "choose another --format",
                         )
                     })?;
-                all = [all[0].min(found[0]), all[1].max(found[1])];
+                all = wider(all, found);
                 if let Some(parent) = path.parent() {
                     std::fs::create_dir_all(parent).map_err(Error::io("create folder", parent))?;
                 }
@@ -208,7 +209,7 @@ impl Pyramid {
         }
         this.layers_written += 1;
         if scale == 0 {
-            self.note_range(all);
+            self.range = wider(self.range, all);
         }
         Ok(())
     }
@@ -225,15 +226,11 @@ impl Pyramid {
         self.contrast.extend(finite);
     }
 
-    fn note_range(&mut self, [low, high]: [f64; 2]) {
-        if low <= high {
-            let [least, largest] = self.range.unwrap_or([low, high]);
-            self.range = Some([least.min(low), largest.max(high)]);
-        }
-    }
-
     fn window(&mut self) -> Option<[f64; 4]> {
-        let [min, max] = self.range?;
+        let [min, max] = self.range;
+        if min > max {
+            return None;
+        }
         self.contrast.sort_by(f64::total_cmp);
         let at = |share: f64| {
             self.contrast

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use zarrs::array::codec::{Crc32cCodec, bytes_to_bytes::blosc};
 use zarrs::array::{BytesRepresentation, BytesToBytesCodecTraits, CodecOptions};
 
-use super::super::writer::Voxel;
+use super::super::writer::{Voxel, wider};
 
 /// Compression level of Blosc: higher ones gain nothing on noise.
 pub(super) const LEVEL: u8 = 1;
@@ -158,10 +158,7 @@ pub(super) fn encode<T: Voxel>(
         bytes.extend(chunk.unwrap_or_default());
     }
     bytes.extend(with_crc(index));
-    let all = bounds.into_iter();
-    Ok(all.fold(T::bounds(&[]), |[low, high], [below, above]| {
-        [low.min(below), high.max(above)]
-    }))
+    Ok(bounds.into_iter().fold(T::bounds(&[]), wider))
 }
 
 /// Offset and length of every chunk of a shard, from the last bytes of its file.
