@@ -18,6 +18,7 @@ pub mod stall;
 mod tiff_folder;
 mod tiff_stack;
 pub mod volume;
+mod waits;
 
 use std::path::Path;
 

@@ -21,6 +21,7 @@ use directory::{Page, Place, TiffDecoder, damaged, open_decoder, read_directorie
 
 use crate::error::{Error, Result};
 use crate::io::stall::watched;
+use crate::io::waits::at_once;
 use crate::scan::{FrameStack, PixelType};
 
 /// A stack of TIFF pages of one size and type.
@@ -269,14 +270,20 @@ impl FrameStack for TiffStack {
         if frame_len == 0 {
             return Ok(());
         }
-        frames
-            .par_iter()
-            .zip(out.par_chunks_mut(frame_len))
-            .try_for_each(|(&frame, out)| {
-                watched(&self.files[self.frames[frame].0], || {
-                    self.read_page(frame, &rows, out)
+        let mut read = || {
+            frames
+                .par_iter()
+                .zip(out.par_chunks_mut(frame_len))
+                .try_for_each(|(&frame, out)| {
+                    watched(&self.files[self.frames[frame].0], || {
+                        self.read_page(frame, &rows, out)
+                    })
                 })
-            })
+        };
+        match self.frames[0].1.place {
+            Place::Plain { .. } => at_once(frame_len * self.pixel.bytes(), read),
+            Place::Coded { .. } => read(),
+        }
     }
 
     fn decoded_bytes(&self, rows: Range<usize>) -> u64 {

@@ -7,6 +7,7 @@ use crate::correct::Guard;
 use crate::correct::bad_pixels::{WIDEST_CUBIC, lagrange};
 use crate::correct::beam::middle;
 use crate::correct::lock;
+use crate::correct::minus_log::ln;
 use crate::correct::stripe::on_gpu::{stripes_cpu, sum_of};
 
 /// Line integrals `[slice, angle, col]` of all counts of `slab`, and what was touched.
@@ -426,7 +427,7 @@ impl Twin {
                     *value = min_transmission;
                     touched.clipped += u64::from(counts_here);
                 }
-                *value = -value.ln();
+                *value = -ln(*value);
             }
         }
         (line_integrals, touched)
@@ -454,7 +455,7 @@ impl Twin {
                         touched.clipped += u64::from(counts_here);
                     }
                     line_integrals[(row * self.n_angles() + angle) * self.n_cols() + col] =
-                        -value.ln();
+                        -ln(value);
                 }
             }
         }

@@ -12,6 +12,7 @@ use super::virtual_layout::VirtualStack;
 use super::{Dataset, DatasetInfo, Element, Layout, believable, guarded, open_dataset, shape_text};
 use crate::error::{Error, Result};
 use crate::io::stall::watched;
+use crate::io::waits::{SMALL_BYTES, at_once};
 use crate::scan::{FrameStack, PixelType};
 
 /// Consecutive small frames are read in one call up to this size \[bytes\].
@@ -27,6 +28,9 @@ pub(super) trait Rect: FrameStack {
         cols: Range<usize>,
         out: &mut [f32],
     ) -> Result<()>;
+
+    /// Whether rows are stored as they are: nothing is decoded, and nothing beside them read.
+    fn as_stored(&self) -> bool;
 }
 
 /// Opens the dataset at `path` as a stack of frames.
@@ -349,6 +353,13 @@ impl Rect for Hdf5Stack {
     ) -> Result<()> {
         self.with_handle(|dataset| self.read_with(dataset, frames, rows, cols, out))
     }
+
+    fn as_stored(&self) -> bool {
+        match &self.info.layout {
+            Layout::Chunked(chunk) => self.rows_stand_alone(chunk),
+            _ => true,
+        }
+    }
 }
 
 impl FrameStack for Hdf5Stack {
@@ -366,15 +377,22 @@ impl FrameStack for Hdf5Stack {
         if frame_len == 0 {
             return Ok(());
         }
-        let run_frames = (RUN_BYTES / (frame_len * self.pixel.bytes())).max(1);
+        let frame_bytes = frame_len * self.pixel.bytes();
+        let run_frames = |bytes: usize| (bytes / frame_bytes).max(1);
+        let read = |stretch: (Range<usize>, &mut [f32])| {
+            self.with_handle(|dataset| {
+                self.read_with(dataset, stretch.0, rows.clone(), cols.clone(), stretch.1)
+            })
+        };
+        if self.as_stored() {
+            let stretches = stretches(frames, out, frame_len, run_frames(SMALL_BYTES));
+            return at_once(frame_bytes, || stretches.into_par_iter().try_for_each(read));
+        }
+        let run_frames = run_frames(RUN_BYTES);
         if self.chunk_frames() == 1 {
             return stretches(frames, out, frame_len, run_frames)
                 .into_par_iter()
-                .try_for_each(|(frames, out)| {
-                    self.with_handle(|dataset| {
-                        self.read_with(dataset, frames, rows.clone(), cols.clone(), out)
-                    })
-                });
+                .try_for_each(read);
         }
         let mut wanted: Vec<(usize, &mut [f32])> = frames
             .iter()

@@ -15,6 +15,7 @@ use super::native::NativeDataset;
 use super::stack::{AnyStack, Rect, check_request, open_rect};
 use super::tree::{Located, Tree, find_beside};
 use crate::error::{Error, Result};
+use crate::io::waits::at_once;
 use crate::scan::{FrameStack, PixelType};
 
 /// Virtual datasets made of virtual datasets, this deep.
@@ -331,6 +332,10 @@ impl Rect for VirtualStack {
             .zip(out.chunks_mut(frame_len.max(1)))
             .try_for_each(|(frame, out)| self.read_frame(frame, &rows, &cols, out))
     }
+
+    fn as_stored(&self) -> bool {
+        self.sources.iter().all(|source| source.rect().as_stored())
+    }
 }
 
 impl FrameStack for VirtualStack {
@@ -347,10 +352,19 @@ impl FrameStack for VirtualStack {
         if frame_len == 0 {
             return Ok(());
         }
-        frames
-            .par_iter()
-            .zip(out.par_chunks_mut(frame_len))
-            .try_for_each(|(&frame, out)| self.read_frame(frame, &rows, &(0..self.shape[2]), out))
+        let mut read = || {
+            frames
+                .par_iter()
+                .zip(out.par_chunks_mut(frame_len))
+                .try_for_each(|(&frame, out)| {
+                    self.read_frame(frame, &rows, &(0..self.shape[2]), out)
+                })
+        };
+        if self.as_stored() {
+            at_once(frame_len * self.pixel.bytes(), read)
+        } else {
+            read()
+        }
     }
 
     fn decoded_bytes(&self, rows: Range<usize>) -> u64 {

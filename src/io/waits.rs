@@ -1,0 +1,35 @@
+//! Threads for reads that wait for the disk and compute nothing.
+//!
+//! A disk or a network share answers many small requests at once in little more than the time of one, so a row of each of
+//! thousands of frames is asked for by more threads than there are cores. What is decoded stays with the threads of the
+//! caller, as many as `run.threads` allows.
+
+use std::sync::OnceLock;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// Requests at a time; more made single rows no faster on the disks that were measured (`benches/RESULTS.md`).
+const AT_ONCE: usize = 16;
+/// Larger requests keep a disk busy by themselves, and sixteen of them take memory \[bytes\].
+pub(crate) const SMALL_BYTES: usize = 256 << 10;
+
+/// Does `work`, whose parallel parts each read `bytes` bytes as they are stored, on as many threads as the disk can use.
+pub(crate) fn at_once<R: Send>(bytes: usize, work: impl FnOnce() -> R + Send) -> R {
+    static THREADS: OnceLock<Option<ThreadPool>> = OnceLock::new();
+    if bytes > SMALL_BYTES {
+        return work();
+    }
+    let threads = THREADS.get_or_init(|| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        ThreadPoolBuilder::new()
+            .num_threads(AT_ONCE.max(cores))
+            .thread_name(|number| format!("reads {number}"))
+            .build()
+            .inspect_err(|error| log::debug!("no threads that wait for the disk: {error}"))
+            .ok()
+    });
+    match threads {
+        Some(threads) => threads.install(work),
+        None => work(),
+    }
+}
