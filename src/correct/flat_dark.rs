@@ -207,26 +207,28 @@ impl FlatDark {
         counts: &[f32],
         transmission: &mut [f32],
     ) {
-        transmission.copy_from_slice(counts);
         if self.open_beams.is_empty() {
+            transmission.copy_from_slice(counts);
             return;
         }
-        if let Some(dark) = &self.dark {
-            transmission
-                .iter_mut()
-                .zip(dark.row(row))
-                .for_each(|(t, &dark)| *t -= dark);
+        match self.dark.as_ref().map(|dark| line(dark, row)) {
+            Some(dark) => {
+                let both = counts.iter().zip(dark);
+                for (t, (&counts, &dark)) in transmission.iter_mut().zip(both) {
+                    *t = counts - dark;
+                }
+            }
+            None => transmission.copy_from_slice(counts),
         }
         let (before, after, weight) = self.in_time(angle);
-        let before = self.open_beams[before].row(row);
+        let before = line(&self.open_beams[before], row);
         if weight == 0.0 {
-            transmission
-                .iter_mut()
-                .zip(before)
-                .for_each(|(t, &open)| *t /= open);
+            for (t, &open) in transmission.iter_mut().zip(before) {
+                *t /= open;
+            }
         } else {
-            let after = self.open_beams[after].row(row);
-            for ((t, &a), &b) in transmission.iter_mut().zip(before).zip(after) {
+            let both = before.iter().zip(line(&self.open_beams[after], row));
+            for (t, (&a, &b)) in transmission.iter_mut().zip(both) {
                 *t /= a + weight * (b - a);
             }
         }
@@ -281,6 +283,12 @@ impl FlatDark {
             .sum::<usize>();
         fields + self.bad_per_row.len() * 4
     }
+}
+
+/// A row of a field, in one piece: loops over it go through lanes.
+fn line(field: &Array2<f32>, row: usize) -> &[f32] {
+    let all = field.as_slice().expect("an average is in standard layout");
+    &all[row * field.ncols()..(row + 1) * field.ncols()]
 }
 
 fn joined(groups: &[FrameGroup]) -> Vec<usize> {

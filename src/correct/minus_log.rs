@@ -8,9 +8,31 @@ const COUNTED_AT_ONCE: usize = 1 << 16;
 /// NaN counts as raised, so that the result is finite whatever comes in (except for `+inf`, which has no logarithm
 /// and is taken as open beam, and counted as well). `min_transmission` is a positive normal number.
 pub(super) fn minus_log(transmission: &mut [f32], min_transmission: f32) -> u64 {
-    let raise = |values: &mut [f32]| {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[expect(
+            unsafe_code,
+            reason = "the processor was just asked for the feature that the function is compiled with; half the time of lanes of four"
+        )]
+        // SAFETY: AVX2 is present.
+        return unsafe { minus_log_avx2(transmission, min_transmission) };
+    }
+    minus_log_plain(transmission, min_transmission)
+}
+
+/// [`minus_log_plain`] compiled for AVX2; the same operations in the same order, hence the same result.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn minus_log_avx2(transmission: &mut [f32], min_transmission: f32) -> u64 {
+    minus_log_plain(transmission, min_transmission)
+}
+
+#[inline(always)]
+fn minus_log_plain(transmission: &mut [f32], min_transmission: f32) -> u64 {
+    let mut all_raised = 0;
+    for part in transmission.chunks_mut(COUNTED_AT_ONCE) {
         let mut raised = 0u32;
-        for value in values {
+        for value in part {
             let seen = *value;
             // false for NaN too
             let enough = seen >= min_transmission;
@@ -19,9 +41,9 @@ pub(super) fn minus_log(transmission: &mut [f32], min_transmission: f32) -> u64 
             let bounded = if enough { seen } else { min_transmission };
             *value = -ln(if endless { 1.0 } else { bounded });
         }
-        u64::from(raised)
-    };
-    transmission.chunks_mut(COUNTED_AT_ONCE).map(raise).sum()
+        all_raised += u64::from(raised);
+    }
+    all_raised
 }
 
 /// Natural logarithm of a positive normal number, to one unit in the last place.

@@ -8,15 +8,11 @@
 //! direction to look from.
 //!
 //! Sampling leaves more than that: a ripple of the finest wave that the pixels hold, some voxels to either side of an edge, and in the middle of a thin
-//! wall too, where the gradient vanishes. It goes with the root mean square of the gradient over [`RIPPLE`] voxels around, by a factor w that is
+//! wall too, where the gradient vanishes. It goes with the root mean square of the gradient over [`RIPPLE`](super::gradient::RIPPLE) voxels around, by a factor w that is
 //! fitted in the same way to what u does not explain. The ripple is strong where the edge keeps its place between the pixels over many views, and weak elsewhere,
 //! so the middle of the distribution does not tell of its ends: here the width is taken from the ends, of voxels that are not near what surely changed.
 //!
 //! The threshold follows the sum `sqrt(sigma^2 + (u gradient)^2 + (w around)^2)`: an edge must change by more than its residue to count.
-
-use std::collections::VecDeque;
-
-use rayon::prelude::*;
 
 use super::region::Region;
 use super::spread::spread;
@@ -30,8 +26,6 @@ const FLAT: f64 = 2.0;
 const LEAST_VOXELS: usize = 300;
 /// Voxels kept per class.
 const KEPT: usize = 20_000;
-/// Voxels on either side of an edge that its ripple reaches.
-const RIPPLE: usize = 2;
 /// Share of a class beyond either end of its width, and where a normal distribution has it in units of sigma.
 const BEYOND: f64 = 0.025;
 const NORMAL_END: f64 = 1.959_964;
@@ -52,150 +46,6 @@ impl Residue {
     pub(super) fn is_none(self) -> bool {
         self == Residue::default()
     }
-}
-
-/// Takes slices of the reference in order and gives, one slice later, what its edges leave in the difference: its gradient
-/// \[per voxel\] times the residue.
-pub(super) struct Gradient {
-    shape: [usize; 3],
-    residue: Residue,
-    /// Up to three slices; the gradient of the middle one can be taken.
-    window: VecDeque<Vec<f32>>,
-    given: usize,
-}
-
-impl Gradient {
-    pub(super) fn new(shape: [usize; 3], residue: Residue) -> Gradient {
-        Gradient {
-            shape,
-            residue,
-            window: VecDeque::new(),
-            given: 0,
-        }
-    }
-
-    /// Takes the next slice, the first of them slice 0.
-    pub(super) fn push(&mut self, slice: &[f32]) -> Option<Vec<f32>> {
-        self.window.push_back(slice.to_vec());
-        let n = self.window.len();
-        if n == 1 {
-            return None;
-        }
-        let out = gradient(
-            (n == 3).then(|| self.window[0].as_slice()),
-            &self.window[n - 2],
-            Some(&self.window[n - 1]),
-            self.shape[2],
-            self.residue,
-        );
-        if n == 3 {
-            self.window.pop_front();
-        }
-        self.given += 1;
-        Some(out)
-    }
-
-    /// The last slice.
-    pub(super) fn finish(&mut self) -> Option<Vec<f32>> {
-        if self.given == self.shape[0] {
-            return None;
-        }
-        self.given += 1;
-        let here = self.window.pop_back()?;
-        let below = self.window.pop_back();
-        Some(gradient(
-            below.as_deref(),
-            &here,
-            None,
-            self.shape[2],
-            self.residue,
-        ))
-    }
-}
-
-/// Size of the weighted gradient of a slice by central differences, one-sided at the ends; 0 where a neighbour is not finite.
-fn gradient(
-    below: Option<&[f32]>,
-    here: &[f32],
-    above: Option<&[f32]>,
-    width: usize,
-    residue: Residue,
-) -> Vec<f32> {
-    let (in_plane, z) = (residue.in_plane as f32, residue.along_z as f32);
-    let height = here.len() / width;
-    let squares = in_rows(here.len(), width, |y, x| {
-        let slope = |a: f32, b: f32, steps: usize| {
-            if steps == 0 {
-                0.0
-            } else {
-                (b - a) / steps as f32
-            }
-        };
-        let at = y * width + x;
-        let (up, down) = (y.saturating_sub(1), (y + 1).min(height - 1));
-        let (left, right) = (x.saturating_sub(1), (x + 1).min(width - 1));
-        let along_x = slope(
-            here[y * width + left],
-            here[y * width + right],
-            right - left,
-        );
-        let along_y = slope(here[up * width + x], here[down * width + x], down - up);
-        let steps = usize::from(below.is_some()) + usize::from(above.is_some());
-        // the voxel itself is left out: its noise is in the difference too
-        let along_z = slope(
-            below.map_or(here[at], |slice| slice[at]),
-            above.map_or(here[at], |slice| slice[at]),
-            steps,
-        );
-        let [across, along] = [along_x.powi(2) + along_y.powi(2), along_z.powi(2)]
-            .map(|square| if square.is_finite() { square } else { 0.0 });
-        [across, along]
-    });
-    let ripple = residue.ripple as f32;
-    let mut out = in_rows(here.len(), width, |y, x| {
-        let [across, along] = squares[y * width + x];
-        in_plane * in_plane * across + z * z * along
-    });
-    out.par_chunks_mut(width).enumerate().for_each(|(y, row)| {
-        if ripple > 0.0 {
-            add_around(row, y, &squares, ripple * ripple);
-        }
-        row.iter_mut().for_each(|square| *square = square.sqrt());
-    });
-    out
-}
-
-/// Adds `factor` times the mean of the squares within the slice over [`RIPPLE`] voxels around, fewer at the ends, to row `y`.
-fn add_around(row: &mut [f32], y: usize, squares: &[[f32; 2]], factor: f32) {
-    let width = row.len();
-    let rows = y.saturating_sub(RIPPLE)..(y + RIPPLE + 1).min(squares.len() / width);
-    let mut columns = vec![0f32; width];
-    for y in rows.clone() {
-        let squares = &squares[y * width..(y + 1) * width];
-        columns
-            .iter_mut()
-            .zip(squares)
-            .for_each(|(sum, [across, _])| *sum += across);
-    }
-    for (x, value) in row.iter_mut().enumerate() {
-        let around = &columns[x.saturating_sub(RIPPLE)..(x + RIPPLE + 1).min(width)];
-        *value += factor * around.iter().sum::<f32>() / (around.len() * rows.len()) as f32;
-    }
-}
-
-/// A slice of `len` voxels, each from its place `(y, x)`.
-fn in_rows<T: Default + Clone + Send>(
-    len: usize,
-    width: usize,
-    of: impl Fn(usize, usize) -> T + Sync,
-) -> Vec<T> {
-    let mut out = vec![T::default(); len];
-    out.par_chunks_mut(width).enumerate().for_each(|(y, row)| {
-        row.iter_mut()
-            .enumerate()
-            .for_each(|(x, value)| *value = of(y, x));
-    });
-    out
 }
 
 /// One direction of the gradient must be so many times the other for an edge to belong to it.
@@ -431,31 +281,6 @@ mod tests {
     use rand_distr::{Distribution, StandardNormal};
 
     #[test]
-    fn the_gradient_of_a_plane_is_its_slope() {
-        let (depth, height, width) = (4, 5, 6);
-        let both = Residue {
-            in_plane: 1.0,
-            along_z: 1.0,
-            ripple: 0.0,
-        };
-        let mut stream = Gradient::new([depth, height, width], both);
-        let mut out = Vec::new();
-        for z in 0..depth {
-            let slice: Vec<f32> = (0..height * width)
-                .map(|i| 2.0 * z as f32 + 3.0 * (i / width) as f32 - 6.0 * (i % width) as f32)
-                .collect();
-            out.extend(stream.push(&slice));
-        }
-        out.extend(stream.finish());
-        assert_eq!(out.len(), depth);
-        assert!(stream.finish().is_none());
-        assert!(
-            out.iter().flatten().all(|g| (g - 7.0).abs() < 1e-5),
-            "{out:?}"
-        );
-    }
-
-    #[test]
     fn the_residue_of_edges_is_found_beside_change() {
         let (n, u, sigma) = (200, 0.04, 0.1);
         let region = Region::new([40, n, n], n as f64, 0..40);
@@ -487,24 +312,6 @@ mod tests {
                     "{found} {expected}"
                 );
             }
-        }
-    }
-
-    #[test]
-    fn the_mean_around_is_that_of_the_voxels_there() {
-        let (height, width) = (7, 9);
-        let slice: Vec<f32> = (0..height * width)
-            .map(|i| ((i * 37) % 11) as f32)
-            .collect();
-        let [own, _, around] =
-            EdgeSample::GRADIENTS.map(|residue| gradient(None, &slice, None, width, residue));
-        for (y, x) in [(0, 0), (3, 4), (6, 8), (1, 7)] {
-            let near = (0..own.len())
-                .filter(|i| (i / width).abs_diff(y) <= RIPPLE && (i % width).abs_diff(x) <= RIPPLE);
-            let squares: Vec<f32> = near.map(|i| own[i] * own[i]).collect();
-            let expected = (squares.iter().sum::<f32>() / squares.len() as f32).sqrt();
-            let found = around[y * width + x];
-            assert!((found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
         }
     }
 }

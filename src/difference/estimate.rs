@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::Context;
 use super::discovery::Significance;
-use super::edges::{EdgeSample, Gradient, Residue};
+use super::edges::{EdgeSample, Residue};
+use super::gradient::Gradient;
 use super::grains::Labeller;
 use super::halves::{Halves, Piece};
 use super::inputs::Inputs;

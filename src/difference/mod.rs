@@ -18,6 +18,7 @@ mod below;
 mod discovery;
 mod edges;
 mod estimate;
+mod gradient;
 mod grains;
 mod grow;
 mod halves;

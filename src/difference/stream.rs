@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use ndarray::Array3;
 
-use super::edges::{Gradient, Residue};
+use super::edges::Residue;
+use super::gradient::Gradient;
 use super::inputs::Inputs;
 use super::median::MedianFilter;
 use super::region::Region;

@@ -5,11 +5,12 @@
 
 use std::ops::Range;
 
-use ndarray::{Array3, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array2, Array3, ArrayView2, ArrayViewMut2, Axis};
 
 use crate::correct::line_integrals::{CountSlab, Touched};
 use crate::error::Result;
 use crate::pipeline::rows::{RowSource, RowState};
+use crate::plan::forecast::cost::{Cost, repeated};
 use crate::scan::{Sinograms, reused};
 
 /// Means over `binning` rows and columns of another source.
@@ -19,6 +20,8 @@ pub struct BinnedRows<'a> {
     binning: usize,
     /// Rows of the source held at a time: whole groups, or a part of one.
     at_once: usize,
+    /// Memory of the last of these, for the next: fresh memory costs page faults.
+    spare: Option<Sinograms>,
 }
 
 impl<'a> BinnedRows<'a> {
@@ -39,6 +42,7 @@ impl<'a> BinnedRows<'a> {
             } else {
                 rows_at_once / binning * binning
             },
+            spare: None,
         }
     }
 }
@@ -54,12 +58,12 @@ impl RowSource for BinnedRows<'_> {
         if b == 1 {
             return self.source.rows_into(fine, used);
         }
-        let (mut used, mut spare) = (used, None);
+        let mut used = used;
         let mut out: Option<Array3<f32>> = None;
         // whole groups in one read where there is room: a frame stored as one compressed chunk is decoded once then
         for start in fine.clone().step_by(self.at_once) {
             let part = start..(start + self.at_once).min(fine.end);
-            let read = self.source.rows_into(part.clone(), spare.take())?;
+            let read = self.source.rows_into(part.clone(), self.spare.take())?;
             let (_, angles, cols) = read.dim();
             let out = out.get_or_insert_with(|| {
                 let mut sums = reused(used.take(), [rows.len(), angles, cols / b]);
@@ -70,7 +74,7 @@ impl RowSource for BinnedRows<'_> {
                 let sums = out.index_axis_mut(Axis(0), (row - fine.start) / b);
                 add_binned(sums, sinogram, b);
             }
-            spare = Some(read);
+            self.spare = Some(read);
         }
         let scale = 1.0 / (b * b) as f32;
         let mut out = out.unwrap_or_else(|| Array3::zeros((0, 0, 0)));
@@ -103,18 +107,49 @@ impl RowSource for BinnedRows<'_> {
     }
 }
 
+/// What it takes to average one row `[angle, col]` of the source.
+pub(crate) fn cost_per_row([n_angles, n_cols]: [usize; 2], b: usize) -> Cost {
+    if b <= 1 {
+        return Cost::NONE;
+    }
+    let row = Array2::zeros((n_angles, n_cols));
+    let mut sums = Array2::zeros((n_angles, n_cols / b));
+    let added = repeated(|| {
+        add_binned(sums.view_mut(), row.view(), b);
+        Ok(())
+    });
+    added.unwrap_or(Cost::NONE)
+}
+
 /// Adds sums over `b` columns of a row to those of the rows before it: always in this order, however the rows come.
 fn add_binned(mut sums: ArrayViewMut2<'_, f32>, row: ArrayView2<'_, f32>, b: usize) {
     ndarray::Zip::from(sums.rows_mut())
         .and(row.rows())
         .par_for_each(|sums, line| {
             let line = line
-                .as_slice()
+                .to_slice()
                 .expect("a row of a fresh array is contiguous");
-            for (sum, columns) in sums.into_iter().zip(line.chunks_exact(b)) {
-                *sum += columns.iter().sum::<f32>();
+            let sums = sums
+                .into_slice()
+                .expect("a row of a fresh array is contiguous");
+            match b {
+                2 => add_groups(sums, line.as_chunks::<2>().0),
+                3 => add_groups(sums, line.as_chunks::<3>().0),
+                4 => add_groups(sums, line.as_chunks::<4>().0),
+                _ => {
+                    for (sum, columns) in sums.iter_mut().zip(line.chunks_exact(b)) {
+                        *sum += columns.iter().sum::<f32>();
+                    }
+                }
             }
         });
+}
+
+/// The same for groups of a size that the compiler knows, which go through lanes.
+fn add_groups<const B: usize>(sums: &mut [f32], groups: &[[f32; B]]) {
+    for (sum, columns) in sums.iter_mut().zip(groups) {
+        *sum += columns[1..].iter().fold(columns[0], |sum, v| sum + v);
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod halves;
 pub mod heights;
 mod lock;
 pub(crate) mod match_axes;
+pub mod moved_volume;
 pub mod output;
 pub mod pilot;
 mod recipe;

@@ -560,7 +560,7 @@ mod tests {
         let format = crate::config::VolumeFormat::Npy;
         crate::io::volume::write_array(&path, format, &meta, unmoved.view(), false).unwrap();
         let reader = crate::io::volume::open(&path).unwrap();
-        let resampled = crate::pipeline::volumes::MovedVolume::new(reader, motion);
+        let resampled = crate::pipeline::moved_volume::MovedVolume::new(reader, motion);
         use crate::io::volume::VolumeReader;
         [make(motion), resampled.read(0..ROWS).unwrap()]
     }

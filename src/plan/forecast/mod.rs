@@ -219,7 +219,7 @@ impl Work<'_> {
         rows += (halves + halo) * scan_plan.binning;
         // where the GPU corrects, its time for a slice holds that
         if !scan_plan.corrected_on_gpu {
-            parts.correct += unit.correct * rows as f64 + unit.place * slices as f64;
+            parts.correct += (unit.correct + unit.bin) * rows as f64 + unit.place * slices as f64;
         }
         parts.reconstruct += unit.reconstruct * slices as f64;
         parts.read += self.reading(searched);
@@ -263,7 +263,8 @@ impl Work<'_> {
         let pilot_voxels = voxels / (b as f64).powi(3);
         let slices = (scan_plan.slices.len() / b) as f64;
         let rows = scan_plan.rows.len() as f64;
-        let pilot = unit.correct * rows + (unit.pilot + unit.place) * slices;
+        let binned = unit.bin + unit.bin_pilot * (1.0 / scan_plan.binning as f64);
+        let pilot = (unit.correct + binned) * rows + (unit.pilot + unit.place) * slices;
         let mut cost = volumes.binned(voxels) + (pilot + volumes.registered(pilot_voxels)) * 2.0;
         if self.config.align.match_axis {
             let held = match_axes::rows_corrected(scan_plan.rows.len());
@@ -274,7 +275,7 @@ impl Work<'_> {
             let height = block.len() as f64;
             let plane = pilot::block_plane(scan_plan.slice) as f64;
             let held = (block.len() + 2 * HALO_ROWS) * scan_plan.binning;
-            cost += unit.correct * held as f64 + (unit.block + unit.place) * height;
+            cost += (unit.correct + unit.bin) * held as f64 + (unit.block + unit.place) * height;
             cost += volumes.registered(height * plane);
             cost += volumes.binned(voxels * height / scan_plan.slices.len() as f64);
         }

@@ -11,6 +11,7 @@ use crate::correct::line_integrals::CountSlab;
 use crate::correct::stripe::StripeRemoval;
 use crate::error::Result;
 use crate::gpu::Device;
+use crate::pipeline::binned;
 use crate::pipeline::heights::Heights;
 use crate::pipeline::match_axes;
 use crate::pipeline::pilot::BLOCK_WIDTH;
@@ -31,6 +32,9 @@ const TRIAL_SIDE: usize = 256;
 pub(super) struct Unit {
     /// Correcting one row.
     pub(super) correct: Cost,
+    /// Averaging one row of the detector into those of the volume, and one of these into those of a pilot.
+    pub(super) bin: Cost,
+    pub(super) bin_pilot: Cost,
     /// One slice.
     pub(super) reconstruct: Cost,
     /// Per byte decoded.
@@ -73,6 +77,11 @@ impl Unit {
                 &config.correct,
                 scan.pixel_size_um,
             ),
+            bin: binned::cost_per_row([scan.n_angles(), scan.n_cols()], plan.binning),
+            bin_pilot: when(aligned, &|| {
+                let row = [scan.n_angles(), scan.n_cols() / plan.binning];
+                Ok(binned::cost_per_row(row, plan.pilot_binning))
+            })?,
             reconstruct: slices.of_the_volume()?,
             axis: axis(scan, &config.center),
             place: when(moved, &|| place(plan, scan))?,
