@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # the tests that run the kernels: medians, back-projection, gridding, each against plain code; and the allocator's calls
-filters=(correct::median reconstruct::fbp reconstruct::fourier reconstruct::tests::against_definition allocator::)
+filters=(correct::median correct::minus_log reconstruct::fbp reconstruct::fourier reconstruct::tests::against_definition allocator::)
 
 # built CARGO_COMMAND...: the binary of the library's tests that it built
 built() {

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// Requests at a time; more made single rows no faster on the disks that were measured (`benches/RESULTS.md`).
+/// Requests at a time; twice as many make single rows little faster (`benches/RESULTS.md`).
 const AT_ONCE: usize = 16;
 /// Larger requests keep a disk busy by themselves, and sixteen of them take memory \[bytes\].
 pub(crate) const SMALL_BYTES: usize = 256 << 10;
@@ -31,5 +31,32 @@ pub(crate) fn at_once<R: Send>(bytes: usize, work: impl FnOnce() -> R + Send) ->
     match threads {
         Some(threads) => threads.install(work),
         None => work(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use rayon::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn small_reads_wait_side_by_side_and_large_ones_stay_with_the_caller() {
+        let few = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let side_by_side = |bytes: usize| {
+            let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let wait = |_| {
+                most.fetch_max(1 + now.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(5));
+                now.fetch_sub(1, Ordering::SeqCst);
+            };
+            few.install(|| at_once(bytes, || (0..64).into_par_iter().for_each(wait)));
+            most.into_inner()
+        };
+        assert!(side_by_side(SMALL_BYTES) > 2);
+        assert!(side_by_side(SMALL_BYTES + 1) <= 2);
     }
 }
