@@ -62,6 +62,7 @@ pub mod scan;
 pub mod simulate;
 mod stats;
 pub mod stop;
+mod threads;
 pub mod trace;
 
 pub use config::Config;

@@ -24,6 +24,7 @@ use crate::record::ValueRange;
 use crate::scan::{Sinograms, reused};
 use crate::stats;
 use crate::stop;
+use crate::threads;
 use crate::trace::{Lane, Trace};
 
 /// How the sample of a scan stands against its reference: in the slice plane, and along the height.
@@ -431,13 +432,10 @@ impl ScanJob<'_> {
 /// What is handed to the threads of another stage waits until these find nothing else to do: rows would not be corrected, nor slices written,
 /// before the slab between them is reconstructed, and then that stage would wait for them.
 fn on_own_threads<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    let (threads, cores) = (
-        rayon::current_num_threads(),
-        std::thread::available_parallelism(),
-    );
-    if cores.is_ok_and(|cores| threads < cores.get()) {
+    if threads::are_fewer_than_cores() {
         return work();
     }
+    let threads = rayon::current_num_threads();
     match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
         Ok(own) => own.install(work),
         Err(error) => {

@@ -167,24 +167,22 @@ fn register(
     };
     let mut record = align::register(&pair, &upright)?;
     stage.inc(1);
-    let rim = record.rotation_deg[2].to_radians().abs() * shape[2] as f64 / 2.0;
-    // a turn that moves no voxel is not worth three times the work
-    let turn_deg = if rim < LEAST_SHIFT {
-        0.0
-    } else {
-        record.rotation_deg[2]
-    };
-    let motion = Motion::from_alignment(record.shift_voxel, turn_deg);
-    if record
-        .shift_voxel
-        .iter()
-        .all(|shift| shift.abs() < LEAST_SHIFT)
-        && rim < LEAST_SHIFT
-    {
+    let turn_deg = record.rotation_deg[2];
+    let rim = turn_deg.to_radians().abs() * shape[2] as f64 / 2.0;
+    let [x, y, z] = record.shift_voxel;
+    if [x, y, z, rim].iter().all(|way| way.abs() < LEAST_SHIFT) {
         record.warnings.push(format!(
             "the shift found is below {LEAST_SHIFT} voxel: nothing was moved"
         ));
         return Ok((Motion::default(), record));
     }
+    // a turn that moves no voxel is not worth three times the work
+    if rim >= LEAST_SHIFT || turn_deg == 0.0 {
+        return Ok((Motion::from_alignment(record.shift_voxel, turn_deg), record));
+    }
+    record.warnings.push(format!(
+        "the turn found moves the rim by less than {LEAST_SHIFT} voxel: it was left out"
+    ));
+    let motion = Motion::from_alignment(record.shift_voxel, 0.0);
     Ok((motion, record))
 }
